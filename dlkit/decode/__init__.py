@@ -1,0 +1,1 @@
+"""Decoding over a step function: `step(tokens, state) -> (logits, state)`."""

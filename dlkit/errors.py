@@ -1,0 +1,66 @@
+"""What a user did wrong, in their words: a message, a hint and the exit code that the README documents."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class DlkitError(Exception):
+    """A mistake or a failure that is explained in one line, without a traceback.
+
+    Args:
+        message: what is wrong, without a leading "error:".
+        hint: the next step, a whole phrase; empty when there is none.
+    """
+
+    code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(DlkitError):
+    """A wrong name, option, value or recipe."""
+
+    code = 2
+
+
+class DataError(DlkitError):
+    """Data or a file is missing, unreadable or not what it claims to be."""
+
+    code = 3
+
+
+class CheckpointError(DlkitError):
+    """A checkpoint is damaged or does not fit the model."""
+
+    code = 4
+
+
+class DivergedError(DlkitError):
+    """The loss or a gradient is no longer a finite number."""
+
+    code = 5
+
+
+def nearest(word: str, names: Iterable[str]) -> str | None:
+    """Returns the name that `word` was probably meant to be, or None when nothing is near."""
+    found = difflib.get_close_matches(word, list(names), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def unknown(what: str, word: str, names: Iterable[str], listing: str = "") -> UsageError:
+    """An error about a name that does not exist, with the nearest one that does.
+
+    Args:
+        what: the kind of thing, such as "model".
+        word: what the user wrote.
+        names: all valid names.
+        listing: where the names are listed, such as "`dlkit models` lists all"; empty to name them all.
+    """
+    names = list(names)
+    match = nearest(word, names)
+    parts = [f"did you mean `{match}`?"] if match else []
+    parts.append(listing or "known: " + ", ".join(names))
+    return UsageError(f"unknown {what}: {word}", " ".join(parts))

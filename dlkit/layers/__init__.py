@@ -1,0 +1,1 @@
+"""What several papers share: initializers, norms, dropout, recurrent cells."""

@@ -1,0 +1,1 @@
+"""Looking inside a net: activations, feature maps, filters, and their pictures."""

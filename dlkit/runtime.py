@@ -1,0 +1,202 @@
+"""The only place that starts TensorFlow: quiet import, devices and strategy, precision, seeds."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dlkit import console
+from dlkit.errors import DlkitError, UsageError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float64": "float64"}
+
+
+@contextmanager
+def _native_chatter_held() -> Iterator[None]:
+    """Holds what native code writes to file descriptor 2, and replays it when the body fails.
+
+    TF_CPP_MIN_LOG_LEVEL does not silence the lines that TensorFlow writes before its logging is set up.
+    """
+    sys.stderr.flush()
+    try:
+        saved = os.dup(2)
+    except OSError:  # started without a stderr: nothing to hold
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(saved, 2)
+            held.seek(0)
+            sys.stderr.write(held.read().decode(errors="replace"))
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow and Keras without their chatter (with it under `--verbose`); a second call does nothing.
+
+    Raises:
+        dlkit.errors.UsageError: the environment asks Keras for another backend.
+        dlkit.errors.DlkitError: TensorFlow cannot be imported.
+    """
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise UsageError(
+            f"KERAS_BACKEND is {backend}, and dlkit runs on tensorflow",
+            "unset it (`unset KERAS_BACKEND`) or set it to tensorflow",
+        )
+    if "tensorflow" in sys.modules and "keras" in sys.modules:
+        return
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # above a user's ~/.keras/keras.json
+    os.environ.setdefault("HDF5_PLUGIN_PATH", "disable")  # before h5py loads: no native code beside a data file
+    try:
+        if console.settings.verbose:
+            import keras
+            import tensorflow as tf
+        else:
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+            with _native_chatter_held():
+                import keras
+                import tensorflow as tf
+
+                tf.get_logger().setLevel("ERROR")
+    except ImportError as failure:
+        raise DlkitError(f"TensorFlow cannot be imported: {failure}", "`dlkit doctor` looks at the installation") from (
+            failure
+        )
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Where a computation runs.
+
+    Args:
+        strategy: the distribution strategy; the default one for a single device.
+        description: in a few words for people, such as "CPU, 2 threads".
+        worker: index of this process, 0 unless several machines work together.
+        workers: number of processes.
+        replicas: number of devices over all processes.
+    """
+
+    strategy: "tf.distribute.Strategy"
+    description: str
+    worker: int = 0
+    workers: int = 1
+    replicas: int = 1
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process prepares data and writes the run folder."""
+        return self.worker == 0
+
+
+def set_precision(precision: str) -> None:
+    """Sets the Keras policy that layers built from now on compute in.
+
+    `bfloat16` keeps the weights in float32 and multiplies in bfloat16 (mixed precision).
+    """
+    import keras
+
+    keras.config.set_dtype_policy(PRECISIONS[precision])
+
+
+def set_seed(seed: int, *, deterministic: bool = False) -> None:
+    """Seeds what draws at build time (weights); everything in training draws statelessly from the seed instead.
+
+    Args:
+        seed: any non-negative integer.
+        deterministic: also ask TensorFlow for operations that give the same bits every time, at some cost in speed.
+    """
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(seed)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+def _physical(kind: str) -> list[Any]:
+    import tensorflow as tf
+
+    return list(tf.config.list_physical_devices(kind))
+
+
+def devices(request: str = "auto") -> Devices:
+    """Chooses the devices and the strategy; must come before TensorFlow touches a device.
+
+    Args:
+        request: `auto` (all GPUs, else the CPU), `cpu`, `gpu`, `gpu:N` for the first N GPUs, or `cpu:N` for the CPU as
+            N logical devices, which shows on any laptop what several devices do.
+
+    Raises:
+        dlkit.errors.UsageError: the request is malformed or there are fewer such devices.
+    """
+    import tensorflow as tf
+
+    kind, _, count_text = request.partition(":")
+    if kind not in {"auto", "cpu", "gpu"} or (count_text and (not count_text.isdigit() or int(count_text) < 1)):
+        raise UsageError(f"unknown devices: {request}", "one of auto, cpu, gpu, gpu:N, cpu:N")
+    if os.environ.get("TF_CONFIG"):
+        return _cluster()
+    gpus = _physical("GPU")
+    if kind == "gpu" and len(gpus) < int(count_text or 1):
+        found = f"{len(gpus)} found" if gpus else "no GPU found"
+        raise UsageError(f"--devices {request}: {found}", "use `--devices auto`; `dlkit doctor` lists the devices")
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if kind == "cpu" or not gpus:
+        if gpus:
+            tf.config.set_visible_devices([], "GPU")
+        count = int(count_text or 1) if kind == "cpu" else 1
+        if count == 1:
+            return Devices(tf.distribute.get_strategy(), f"CPU, {threads} thread{'s' * (threads > 1)}")
+        names = _split_cpu(count)
+        strategy = tf.distribute.MirroredStrategy(names, tf.distribute.ReductionToOneDevice())
+        return Devices(strategy, f"CPU as {count} devices, {threads} threads", replicas=count)
+    chosen = gpus[: int(count_text)] if count_text else gpus
+    tf.config.set_visible_devices(chosen, "GPU")
+    for gpu in chosen:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    model = tf.config.experimental.get_device_details(chosen[0]).get("device_name", "GPU")
+    if len(chosen) == 1:
+        return Devices(tf.distribute.get_strategy(), model)
+    names = [f"GPU:{index}" for index in range(len(chosen))]
+    return Devices(tf.distribute.MirroredStrategy(names), f"{len(chosen)} x {model}", replicas=len(chosen))
+
+
+def _split_cpu(count: int) -> list[str]:
+    import tensorflow as tf
+
+    cpu = _physical("CPU")[0]
+    existing = tf.config.get_logical_device_configuration(cpu) or []
+    if len(existing) < count:
+        try:
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+        except RuntimeError as failure:
+            raise UsageError(f"cannot split the CPU now: {failure}", "choose the devices before anything runs") from None
+    return [f"CPU:{index}" for index in range(count)]
+
+
+def _cluster() -> Devices:
+    import tensorflow as tf
+
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    resolver = strategy.cluster_resolver
+    workers = sum(len(tasks) for kind, tasks in resolver.cluster_spec().as_dict().items() if kind in {"worker", "chief"})
+    replicas = strategy.num_replicas_in_sync
+    return Devices(
+        strategy, f"{replicas} devices on {workers} workers", int(resolver.task_id or 0), workers, replicas
+    )

@@ -1,0 +1,29 @@
+"""Shared fixtures. TensorFlow starts once, quietly, with as many logical CPU devices as the tests of several devices use."""
+
+import os
+
+import pytest
+
+# Before TensorFlow starts.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from dlkit import console, runtime
+
+runtime.import_tensorflow()
+
+import keras
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 3
+)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_state():
+    """Every test starts with empty settings, float32 and no Keras names of the test before."""
+    console.reset()
+    keras.config.set_dtype_policy("float32")
+    keras.backend.clear_session()
+    yield
+    console.reset()

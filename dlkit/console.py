@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import traceback
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from dlkit.errors import DlkitError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
 
 @dataclass
@@ -45,13 +47,13 @@ def _escape(character: str) -> str:
 
 
 def safe(text: object) -> str:
-    """Returns `text` with every invisible character written out, such as `\\x1b` for ESC.
+    r"""Returns `text` with every invisible character written out, such as `\x1b` for ESC.
 
     Rich's own escaping is about its markup and lets terminal controls pass.
 
     Example:
-        >>> safe("cat\\x1b[31m")
-        'cat\\\\x1b[31m'
+        >>> safe("cat\x1b[31m")
+        'cat\\x1b[31m'
     """
     string = str(text)
     if string.isascii() and string.isprintable():
@@ -65,8 +67,16 @@ def _console(name: str) -> "Console":
     from rich.console import Console
 
     stream = getattr(sys, name)
-    width = None if stream.isatty() else 10_000
-    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=not stream.isatty())
+    piped = not stream.isatty()
+    width = 2**31 if piped else None
+    console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=piped)
+    console.on_broken_pipe = _raise_broken_pipe  # type: ignore[method-assign]
+    return console
+
+
+def _raise_broken_pipe() -> None:
+    # Rich would end the process with code 1, but a reader that has seen enough is no failure.
+    raise BrokenPipeError
 
 
 def reset() -> None:
@@ -100,7 +110,7 @@ def data_json(value: Any) -> None:
 
     Not-a-number and the infinities, which JSON does not have, become null.
     """
-    text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(finite(value), ensure_ascii=False, allow_nan=False)
     escaped = "".join(_json_escape(c) if unicodedata.category(c) in _INVISIBLE else c for c in text)
     sys.stdout.write(escaped + "\n")
     sys.stdout.flush()
@@ -111,13 +121,14 @@ def _json_escape(character: str) -> str:
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Replaces not-a-number and the infinities, which JSON does not have, by None, in any nest of dicts and lists."""
     if isinstance(value, float):
         return value if value - value == 0 else None
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 
@@ -145,6 +156,12 @@ def error(failure: DlkitError) -> None:
         _print("stderr", f"hint: {safe(failure.hint)}")
 
 
+def trace(failure: BaseException) -> None:
+    """Prints the traceback of a failure on stderr."""
+    for line in "".join(traceback.format_exception(failure)).splitlines():
+        _print("stderr", safe(line), "dim")
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[str] = ()) -> None:
     """Prints a table on stdout: a header line and one line a row, columns apart by two spaces.
 
@@ -164,4 +181,25 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: It
         )
     for row in rows:
         grid.add_row(*(Text("" if cell is None else safe(cell)) for cell in row))
-    _console("stdout").print(grid)
+    console = _console("stdout")
+    with console.capture() as capture:
+        console.print(grid)
+    for line in capture.get().splitlines():  # Rich fills up the last column with spaces
+        sys.stdout.write(line.rstrip() + "\n")
+    sys.stdout.flush()
+
+
+def progress(place: str, total: int) -> "Progress":
+    """A live bar on stderr: where the work stands, the bar, the figures. Update it with `place=` and `figures=`."""
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    bar = Progress(
+        TextColumn("{task.fields[place]}", markup=False),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[figures]}", markup=False),
+        console=_console("stderr"),
+        transient=True,
+        expand=True,
+    )
+    bar.add_task("", total=total, place=safe(place), figures="")
+    return bar

@@ -44,6 +44,14 @@ class DivergedError(DlkitError):
     code = 5
 
 
+class Interrupted(DlkitError):
+    """SIGINT or SIGTERM ended the work, after everything was saved; the exit code is the shell's, 128 + the signal."""
+
+    def __init__(self, message: str, hint: str, signal_number: int) -> None:
+        super().__init__(message, hint)
+        self.code = 128 + signal_number
+
+
 def nearest(word: str, names: Iterable[str]) -> str | None:
     """Returns the name that `word` was probably meant to be, or None when nothing is near."""
     found = difflib.get_close_matches(word, list(names), n=1, cutoff=0.6)

@@ -21,9 +21,8 @@ tf.config.set_logical_device_configuration(
 
 @pytest.fixture(autouse=True)
 def _fresh_state():
-    """Every test starts with empty settings, float32 and no Keras names of the test before."""
+    """Every test starts with empty settings and in float32."""
     console.reset()
     keras.config.set_dtype_policy("float32")
-    keras.backend.clear_session()
     yield
     console.reset()

@@ -1,0 +1,53 @@
+"""The tasks: what each one needs by default and measures. Light: a task's module is imported when it is used."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Direction = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What is known of a task without TensorFlow.
+
+    Args:
+        target: "module:class" of the implementation, a `dlkit.tasks.task.Task`.
+        title: in words, for listings.
+        default_data: the dataset when none is named.
+        metrics: what evaluation reports, and which direction is better.
+        per_example: the metrics that are shares of the examples, so that they can be told as "356 of 360".
+        monitor: the metric that chooses the best checkpoint unless the recipe names another.
+        defaults: "section.key" -> value, under the recipe file and above the fields' own defaults.
+    """
+
+    target: str
+    title: str
+    default_data: str
+    metrics: dict[str, Direction]
+    per_example: tuple[str, ...]
+    monitor: str
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+
+TASKS: dict[str, TaskInfo] = {
+    "image_classification": TaskInfo(
+        target="dlkit.tasks.image_classification:ImageClassification",
+        title="image classification",
+        default_data="digits",
+        metrics={"loss": "lower", "accuracy": "higher"},
+        per_example=("accuracy",),
+        monitor="accuracy",
+        defaults={"train.epochs": 20, "train.batch_size": 128, "train.optimizer": "adamw", "train.lr": 2e-3,
+                  "train.schedule": "one_cycle", "train.weight_decay": 0.05, "train.clip_norm": 1.0},
+    ),
+    "translation": TaskInfo(
+        target="dlkit.tasks.translation:Translation",
+        title="translation",
+        default_data="synthetic:reverse",
+        metrics={"loss": "lower", "accuracy": "higher", "exact": "higher"},
+        per_example=("exact",),
+        monitor="loss",
+        defaults={"train.epochs": 10, "train.batch_size": 64, "train.optimizer": "adamw", "train.lr": 2e-3,
+                  "train.schedule": "one_cycle", "train.clip_norm": 1.0},
+    ),
+}

@@ -1,0 +1,136 @@
+"""Image classification: standardized images in, the class of each out; cross-entropy and accuracy."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from dlkit import data as datasets
+from dlkit import runs
+from dlkit.data.augment import augment, example_keys
+from dlkit.data.batching import ROW_WEIGHTS, Batch, in_batches, shuffled
+from dlkit.data.images import ImageData, read_image, standardize, statistics
+from dlkit.errors import UsageError
+from dlkit.tasks.task import Sums, Task
+from dlkit.train.losses import softmax_cross_entropy
+
+
+class ImageClassification(Task):
+    """See the module; the metrics are `loss` and `accuracy` (top-1), per image."""
+
+    unit = "img"
+
+    @cached_property
+    def data(self) -> ImageData:
+        """The dataset, loaded when first needed: predictions with a stored run never need it."""
+        options = {key: value for key, value in self.options.items() if key not in {"name", "dir", "augment"}}
+        loaded = datasets.load(self.options["name"], **options)
+        if not isinstance(loaded, ImageData):
+            raise UsageError(f"{self.options['name']} has no labelled images", "`dlkit data list` says what each one is")
+        if self.stored and list(self.stored["classes"]) != loaded.classes:
+            raise UsageError(f"{self.options['name']} has other classes than the run was trained on")
+        return loaded
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """Standardization, classes and shape."""
+        if self.stored is not None:
+            return dict(self.stored)
+        mean, std = statistics(self.data.splits["train"])
+        return {
+            "mean": mean.tolist(), "std": std.tolist(), "classes": self.data.classes, "shape": list(self.data.shape)
+        }  # fmt: skip
+
+    @property
+    def splits(self) -> list[str]:
+        """The dataset's splits."""
+        return list(self.data.splits)
+
+    def size(self, split: str) -> int:
+        """Number of images, after `limit`."""
+        self.check_split(split)
+        return min(len(self.data.splits[split]), self.limit or len(self.data.splits[split]))
+
+    def fingerprint(self) -> str:
+        """sha256 of the training split's labels and of every image in it."""
+        split = self.data.splits["train"]
+        digest = hashlib.sha256(split.labels.tobytes())
+        for indices in in_batches(np.arange(len(split)), 1024):
+            digest.update(split.fetch(indices).tobytes())
+        return digest.hexdigest()
+
+    def model_arguments(self) -> dict[str, Any]:
+        """Shape and number of classes."""
+        return {"input_shape": tuple(self.info["shape"]), "classes": len(self.info["classes"])}
+
+    def describe(self) -> str:
+        """Sizes, shape, classes and standardization."""
+        sizes = ", ".join(f"{self.size(split):,} {split}" for split in self.splits)
+        shape = "x".join(str(side) for side in self.info["shape"])
+        mean, std = (" ".join(f"{value:.2f}" for value in self.info[key]) for key in ("mean", "std"))
+        return (
+            f"{self.options['name']}: {sizes}, {shape}, {len(self.info['classes'])} classes; "
+            f"standardized with mean {mean}, sd {std}"
+        )
+
+    def plan(self, split: str, *, batch_size: int, epoch: int | None) -> list[NDArray[np.int64]]:
+        """Shuffled for an epoch, in order without one."""
+        count = self.size(split)
+        order = np.arange(count) if epoch is None else shuffled(count, seed=self.seed, epoch=epoch)
+        return in_batches(order, batch_size)
+
+    def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
+        """`images` (n, h, w, c) float32 and `labels` (n,) int32."""
+        source = self.data.splits[split]
+        images = standardize(source.fetch(indices), self.info["mean"], self.info["std"])
+        names = self.options.get("augment") or []
+        if epoch is not None and names:
+            images = augment(names, images, example_keys(self.seed, epoch, indices))
+        return {"images": images, "labels": source.labels[indices]}
+
+    def loss_sums(self, model: keras.Model, batch: Mapping[str, tf.Tensor], *, training: bool, smoothing: float) -> Sums:
+        """Cross-entropy and hits, summed over images."""
+        labels = batch["labels"]
+        logits = model(batch["images"], training=training)  # (rows, classes)
+        losses = softmax_cross_entropy(logits, labels, label_smoothing=smoothing)  # (rows,)
+        hits = tf.cast(tf.equal(tf.argmax(logits, axis=-1, output_type=labels.dtype), labels), losses.dtype)
+        weights = tf.cast(batch[ROW_WEIGHTS], losses.dtype) if ROW_WEIGHTS in batch else tf.ones_like(losses)
+        weight = tf.reduce_sum(weights)
+        return Sums(tf.reduce_sum(losses * weights), weight, {"accuracy": (tf.reduce_sum(hits * weights), weight)})
+
+
+def predict_files(paths: Iterable[Path], *, model: str, top: int = 1) -> Iterator[dict[str, Any]]:
+    """Classifies image files with a run, one after another.
+
+    Args:
+        paths: image files of any size; they are converted as `dlkit.data.images.read_image` says.
+        model: a run or a checkpoint.
+        top: how many classes to name, the most probable first.
+
+    Returns:
+        For each file "file" and "classes": a list of {"class", "probability"}.
+
+    Raises:
+        dlkit.errors.DataError: a file cannot be read as an image.
+    """
+    run = runs.open_run(model)
+    if run.task != "image_classification":
+        raise UsageError(f"{run.path} is no image classifier, but a run of {run.task.replace('_', ' ')}")
+    height, width, channels = run.info["data"]["shape"]
+    classes = run.info["data"]["classes"]
+    net = runs.load_model(model)
+    for path in paths:
+        image = read_image(path, (height, width, channels))
+        logits = net(standardize(image, run.info["data"]["mean"], run.info["data"]["std"])[np.newaxis], training=False)
+        probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))[0].numpy()
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        yield {
+            "file": str(path),
+            "classes": [{"class": classes[index], "probability": float(probabilities[index])} for index in best],
+        }

@@ -1,0 +1,137 @@
+"""What the trainer knows of a task: batches, a loss as sums, metrics as sums, and how a model is evaluated."""
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from dlkit.data.batching import Batch
+from dlkit.errors import UsageError
+from dlkit.tasks import TASKS
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What one call of the model adds up to. Sums and weights over devices and micro-batches add; means would not.
+
+    Args:
+        loss: scalar, summed over examples or tokens.
+        weight: scalar, the number of examples or tokens behind it.
+        metrics: metric name -> (sum, weight), scalars.
+    """
+
+    loss: tf.Tensor
+    weight: tf.Tensor
+    metrics: dict[str, tuple[tf.Tensor, tf.Tensor]] = field(default_factory=dict)
+
+
+class Task(ABC):
+    """One kind of work, from a dataset to its metrics.
+
+    Args:
+        data: the recipe's [data] section.
+        seed: the run's seed.
+        limit: use no more than this many examples of each split.
+        info: what an earlier run stored of its data (`Task.info`): statistics, labels, vocabularies. Without it they
+            come from the training split.
+        folder: the run folder that keeps the task's files, such as a tokenizer; None when there is no run yet.
+    """
+
+    unit = "examples"
+
+    def __init__(
+        self,
+        data: Mapping[str, Any],
+        *,
+        seed: int = 0,
+        limit: int | None = None,
+        info: Mapping[str, Any] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.options = dict(data)
+        self.seed = seed
+        self.limit = limit
+        self.folder = folder
+        self.stored = info
+
+    @property
+    @abstractmethod
+    def info(self) -> dict[str, Any]:
+        """JSON values that a run stores of its data, enough to use the model without the dataset."""
+
+    @property
+    @abstractmethod
+    def splits(self) -> list[str]:
+        """The names of the splits."""
+
+    @abstractmethod
+    def size(self, split: str) -> int:
+        """Number of examples in a split, after `limit`."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A checksum of the training data: a run resumes on the data that it began with."""
+
+    @abstractmethod
+    def model_arguments(self) -> dict[str, Any]:
+        """The builder's arguments that follow from the data, such as the number of classes. JSON values and tuples."""
+
+    def example_inputs(self) -> Any:
+        """Shapes and types of the model's inputs for one example, a nest of specs; None when the model knows them."""
+        return None
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The data in one line for people."""
+
+    @abstractmethod
+    def plan(self, split: str, *, batch_size: int, epoch: int | None) -> list[NDArray[np.int64]]:
+        """The batches of an epoch as arrays of example indices; in order without an epoch."""
+
+    @abstractmethod
+    def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
+        """The arrays of one batch, a row an example; augmented for `epoch`, as they are without one."""
+
+    @abstractmethod
+    def loss_sums(self, model: keras.Model, batch: Mapping[str, tf.Tensor], *, training: bool, smoothing: float) -> Sums:
+        """Runs the model on a batch and sums up its loss and metrics.
+
+        Args:
+            model: the model.
+            batch: tensors of `batch`, with `row_weights` when rows are padded.
+            training: whether the model trains.
+            smoothing: label smoothing of the loss.
+        """
+
+    def decoded_metrics(self, model: keras.Model, split: str, *, batch_size: int) -> dict[str, float]:
+        """Metrics of what the model generates rather than scores; none for most tasks."""
+        return {}
+
+    def save(self, folder: Path) -> None:
+        """Writes the task's own files, such as a tokenizer, into a run folder."""
+
+    def check_split(self, split: str) -> None:
+        """Raises a UsageError unless the data has a split of that name."""
+        if split not in self.splits:
+            raise UsageError(f"no split {split} in {self.options['name']}", f"known: {', '.join(self.splits)}")
+
+
+def open_task(
+    name: str,
+    data: Mapping[str, Any],
+    *,
+    seed: int = 0,
+    limit: int | None = None,
+    info: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+) -> Task:
+    """Makes the task `name` of the table, with the arguments of `Task`."""
+    module, _, cls = TASKS[name].target.partition(":")
+    return getattr(importlib.import_module(module), cls)(data, seed=seed, limit=limit, info=info, folder=folder)

@@ -1,0 +1,152 @@
+"""Checkpoints: one folder of safetensors files, a state and a manifest of checksums. Knows nothing of models.
+
+    step-1200/
+        weights.safetensors     every variable of the model, by path
+        optimizer.safetensors   its slots, `<slot>/<path>`
+        ema.safetensors         averaged weights, when the run keeps them
+        state.json              step, epoch, position in the epoch, what early stopping and plateau remember
+        manifest.json           size and sha256 of each file above, written last
+
+safetensors holds plain arrays: nothing in a checkpoint can run code.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlkit import durable
+from dlkit.errors import CheckpointError
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def name_of(step: int) -> str:
+    """The folder name of the checkpoint after `step` updates."""
+    return f"step-{step}"
+
+
+def step_of(name: str) -> int:
+    """The number of updates behind the folder name of a checkpoint."""
+    return int(name.removeprefix("step-"))
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of all checkpoints in `folder`, oldest first; damaged ones included."""
+    found = [path.name for path in folder.glob("step-*") if path.is_dir()]
+    return sorted(step_of(name) for name in found if name.removeprefix("step-").isdigit())
+
+
+def write(path: Path, groups: Mapping[str, Arrays], state: Mapping[str, Any]) -> None:
+    """Writes a checkpoint folder in one step: after a kill it is either there and whole, or not there.
+
+    Args:
+        path: `.../checkpoints/step-N`.
+        groups: "weights", "optimizer", "ema" -> arrays by name.
+        state: JSON values.
+
+    Raises:
+        OSError: the disk is full, say; checkpoints that were there are untouched.
+    """
+    from safetensors.numpy import save
+
+    with durable.folder(path) as temporary:
+        files = {f"{group}.safetensors": save(_contiguous(arrays)) for group, arrays in groups.items()}
+        files["state.json"] = json.dumps(state, indent=1).encode()
+        manifest = {}
+        for file, content in files.items():
+            (temporary / file).write_bytes(content)
+            manifest[file] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
+
+
+def _contiguous(arrays: Arrays) -> dict[str, np.ndarray]:
+    # safetensors writes the buffer as it lies: a transposed view would be saved scrambled.
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def damage(path: Path) -> str | None:
+    """Says what is wrong with the checkpoint at `path`, or None when every file matches its checksum."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_bytes())
+        files = {str(file): (int(entry["bytes"]), str(entry["sha256"])) for file, entry in manifest.items()}
+    except OSError:
+        return "manifest.json is missing"
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return "manifest.json is not readable"
+    if not {"weights.safetensors", "state.json"} <= set(files):
+        return "manifest.json is incomplete"
+    for file, (size, digest) in files.items():
+        try:
+            with (path / Path(file).name).open("rb") as content:
+                found = hashlib.file_digest(content, "sha256").hexdigest()
+        except OSError:
+            return f"{file} is missing"
+        if found != digest:
+            actual = (path / Path(file).name).stat().st_size
+            return f"{file} " + (f"has {actual} of {size} bytes" if actual != size else "does not match its checksum")
+    return None
+
+
+def read(path: Path, group: str) -> dict[str, np.ndarray]:
+    """Reads one group of arrays of a checkpoint that `damage` found whole.
+
+    Raises:
+        dlkit.errors.CheckpointError: there is no such group, or the file is not safetensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    file = path / f"{group}.safetensors"
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError, struct.error, ValueError) as failure:
+        raise CheckpointError(f"cannot read {file}: {failure}") from None
+
+
+def has(path: Path, group: str) -> bool:
+    """Whether the checkpoint keeps `group`, such as "ema"."""
+    return (path / f"{group}.safetensors").is_file()
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Reads the state of a checkpoint that `damage` found whole."""
+    return json.loads((path / "state.json").read_bytes())
+
+
+def check_names(expected: Mapping[str, tuple[int, ...]], found: Arrays, *, what: str, where: str) -> None:
+    """Compares the arrays of a checkpoint with what the model needs, key by key and shape by shape.
+
+    Args:
+        expected: shape by name.
+        found: arrays by name.
+        what: for the message, such as "weights" or "optimizer state".
+        where: the checkpoint, for the message.
+
+    Raises:
+        dlkit.errors.CheckpointError: one is missing, left over, or of another shape; the message names the first.
+    """
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    shaped = [name for name, shape in expected.items() if name in found and tuple(found[name].shape) != tuple(shape)]
+    if not (missing or extra or shaped):
+        return
+    if missing:
+        first = f"{missing[0]} is missing"
+    elif shaped:
+        first = f"{shaped[0]} is {_by(found[shaped[0]].shape)}, not {_by(expected[shaped[0]])}"
+    else:
+        first = f"{extra[0]} is not part of it"
+    others = len(missing) + len(extra) + len(shaped) - 1
+    raise CheckpointError(
+        f"the {what} in {where} does not fit the model: {first}" + (f" ({others} more)" if others else ""),
+        "it was written by another model; `dlkit runs show` names it, `--init-from` takes over what fits",
+    )
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(str(size) for size in shape) or "a scalar"

@@ -1,0 +1,479 @@
+"""The loop on the host: which step comes next, when to log, evaluate and save, and when to stop."""
+
+import math
+import resource
+import signal
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from types import FrameType
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from dlkit.data.batching import Batch, prefetch
+from dlkit.errors import DivergedError, DlkitError, Interrupted
+from dlkit.recipe import TrainSection, seconds
+from dlkit.runs import Run, cannot_write, find_checkpoint, load_weights
+from dlkit.runtime import Devices
+from dlkit.tasks import TASKS, Direction
+from dlkit.tasks.task import Task
+from dlkit.train import checkpoints
+from dlkit.train.evaluation import Evaluation
+from dlkit.train.schedules import Plateau, schedule
+from dlkit.train.step import TrainingStep, means
+
+# The first call of a graph traces and optimizes it; these many steps after it tell how fast it runs.
+WARM_STEPS = 3
+
+
+@dataclass
+class Progress:
+    """Where a run stands; all of it goes into `state.json`, so that a resumed run goes on as if nothing had been.
+
+    Args:
+        step: updates made.
+        epoch: the epoch in progress, from 0.
+        position: its batches that are done.
+        seconds: time spent training, over all attempts.
+        attempt: how often the run was started.
+        best: the best value of the monitored metric.
+        best_step: when that was.
+        stale: evaluations since.
+        plateau: what the plateau schedule remembers.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    position: int = 0
+    seconds: float = 0.0
+    attempt: int = 1
+    best: float | None = None
+    best_step: int | None = None
+    stale: int = 0
+    plateau: dict[str, Any] = field(default_factory=dict)
+
+
+class Display(Protocol):
+    """What shows a run while it trains."""
+
+    def estimate(self, *, steps: int, step_seconds: float, epochs: float) -> None:
+        """How long the run will take, told once, after the first steps."""
+
+    def advance(self, step: int) -> None:
+        """One more update is done."""
+
+    def interval(self, record: dict[str, Any]) -> None:
+        """A line of metrics.jsonl about training."""
+
+    def evaluation(self, record: dict[str, Any]) -> None:
+        """A line of metrics.jsonl about an evaluation."""
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a run is.
+
+    Args:
+        steps: updates in all.
+        steps_per_epoch: updates in one pass over the data.
+        evaluate_every: updates between evaluations.
+        log_every: updates between log lines.
+    """
+
+    steps: int
+    steps_per_epoch: int
+    evaluate_every: int
+    log_every: int
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the data."""
+        return self.steps / self.steps_per_epoch
+
+
+def length_of(settings: TrainSection, task: Task) -> Length:
+    """Works out the length of a run from the recipe's `epochs` or `steps` and the size of the training split."""
+    per_epoch = len(task.plan("train", batch_size=settings.batch_size, epoch=0))
+    if per_epoch == 0:
+        raise DlkitError("the training split is empty")
+    steps = settings.steps or max(1, round((settings.epochs or 1) * per_epoch))
+    return Length(
+        steps=steps,
+        steps_per_epoch=per_epoch,
+        evaluate_every=max(1, round(settings.evaluate_every * per_epoch)),
+        log_every=settings.log_every or min(per_epoch, 50),
+    )
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], int | None]]:
+    """Turns SIGINT and SIGTERM into a question, `which signal came?`, that the loop asks between steps.
+
+    The second signal acts at once, for those who do not want to wait.
+    """
+    received: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        if received:
+            signal.signal(number, signal.SIG_DFL)
+            raise KeyboardInterrupt
+        received.append(number)
+
+    try:
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: signals are someone else's
+        before = {}
+    try:
+        yield lambda: received[0] if received else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def batches(task: Task, settings: TrainSection, progress: Progress) -> Iterator[tuple[int, int, Batch]]:
+    """All batches from where `progress` stands, without end, as (epoch, position in it, arrays)."""
+
+    def drawn() -> Iterator[tuple[int, int, Batch]]:
+        epoch, position = progress.epoch, progress.position
+        while True:
+            plan: list[NDArray[np.int64]] = task.plan("train", batch_size=settings.batch_size, epoch=epoch)
+            for index in range(position, len(plan)):
+                yield epoch, index, task.batch("train", plan[index], epoch=epoch)
+            epoch, position = epoch + 1, 0
+
+    return prefetch(drawn())
+
+
+def peak_memory() -> int:
+    """The most memory that this process has used, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class Loop:
+    """Trains a model and keeps its run folder.
+
+    Args:
+        run: the run folder; None writes nothing.
+        settings: the recipe's [train] section.
+        task: data, loss and metrics.
+        model: built in the scope of the strategy.
+        step: the update, with its state restored.
+        devices: where it runs.
+        display: who shows it.
+        width: the model's width, which the Noam schedule needs.
+        progress: where to go on.
+    """
+
+    def __init__(
+        self,
+        run: Run | None,
+        settings: TrainSection,
+        task: Task,
+        model: keras.Model,
+        step: TrainingStep,
+        devices: Devices,
+        display: Display,
+        *,
+        task_name: str,
+        width: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.run, self.settings, self.task, self.model, self.update = run, settings, task, model, step
+        self.devices, self.display, self.progress = devices, display, progress or Progress()
+        self.length = length_of(settings, task)
+        self.monitor = settings.monitor or TASKS[task_name].monitor
+        self.direction: Direction = TASKS[task_name].metrics[self.monitor]
+        self.evaluate = Evaluation(task, model, devices, batch_size=max(settings.batch_size, 256))
+        self.validation = "validation" if "validation" in task.splits else None
+        self.plateau: Plateau | None = None
+        options = {"lr": settings.lr, "total_steps": self.length.steps, "warmup": settings.warmup}
+        if settings.schedule == "plateau":
+            patience = math.ceil(settings.plateau_patience / settings.evaluate_every)
+            self.plateau = Plateau(**options, gamma=settings.gamma, patience=patience, direction=self.direction)
+            if self.progress.plateau:
+                self.plateau.restore(self.progress.plateau)
+            self.lr: Callable[[int], float] = self.plateau
+        else:
+            self.lr = schedule(
+                settings.schedule, **options, final_lr=settings.final_lr, milestones=settings.milestones,
+                gamma=settings.gamma, power=settings.power, width=width,
+            )  # fmt: skip
+        self.saved_step: int | None = None
+        self.writer = self._tensorboard() if settings.tensorboard and run else None
+
+    # ------------------------------------------------------------------------------------------------------- the loop
+
+    def fit(self) -> str:
+        """Trains until the end, and says why it ended: "done", "early stopping" or "time is up".
+
+        Raises:
+            dlkit.errors.DivergedError: the loss or a gradient is not finite.
+            dlkit.errors.Interrupted: a signal came; the state is saved.
+            dlkit.errors.DlkitError: the disk is full, or the memory.
+        """
+        budget = seconds(self.settings.max_time) if self.settings.max_time else math.inf
+        started = time.monotonic()
+        before = self.progress.seconds
+        reason = "done"
+        self._reset_interval()
+        with stop_signals() as signalled:
+            for epoch, position, batch in batches(self.task, self.settings, self.progress):
+                if self.progress.step >= self.length.steps:
+                    break
+                self._one_step(epoch, position, batch)
+                self.progress.seconds = before + time.monotonic() - started
+                ended = self.progress.step >= self.length.steps
+                if self.progress.step % self.length.log_every == 0 or ended:
+                    self._log()
+                if self.progress.step % self.length.evaluate_every == 0 or ended:
+                    self._evaluate_and_save()
+                    self.progress.seconds = before + time.monotonic() - started
+                    if not ended and self.settings.patience and self.progress.stale >= self.settings.patience:
+                        reason = "early stopping"
+                        break
+                elif self.settings.checkpoint_every and self.progress.step % self.settings.checkpoint_every == 0:
+                    self.save()
+                number = signalled()
+                if number is not None and not ended:
+                    self.save()
+                    raise self._interrupted(number)
+                if time.monotonic() - started >= budget and not ended:
+                    self.save()
+                    reason = "time is up"
+                    break
+        return reason
+
+    def try_out(self) -> None:
+        """Makes the first few steps, which tells how long the run would take; the weights are lost to it."""
+        for epoch, position, batch in batches(self.task, self.settings, self.progress):
+            self._one_step(epoch, position, batch)
+            if len(self.clock) > WARM_STEPS or self.progress.step >= self.length.steps:
+                break
+
+    def test(self) -> dict[str, Any]:
+        """Evaluates the best checkpoint on the test split, and keeps the result in the run.
+
+        Returns:
+            "split" ("test", or None when there is none), "metrics", "step" and "epoch" of the weights, "weights" ("raw" or
+            "ema") and "best" (whether a validation split chose them).
+        """
+        assert self.run is not None
+        split = "test" if "test" in self.task.splits else None
+        best = self.validation is not None and self.run.pointer("best") is not None
+        path = find_checkpoint(self.run, "best" if best else "last")
+        weights = "ema" if self.update.ema else "raw"
+        load_weights(self.model, checkpoints.read(path, "ema" if self.update.ema else "weights"), where=str(path))
+        self.progress.step = checkpoints.step_of(path.name)
+        metrics = self._evaluation(split, weights) if split else {}
+        result = {
+            "split": split, "metrics": metrics, "step": self.progress.step,
+            "epoch": self.progress.step / self.length.steps_per_epoch, "weights": weights, "best": best,
+        }  # fmt: skip
+        if self.devices.is_chief:
+            self.run.update_info(result=result)
+        return result
+
+    def _one_step(self, epoch: int, position: int, batch: Batch) -> None:
+        rate = self.lr(self.progress.step)
+        last_of_interval = (self.progress.step + 1) % self.length.log_every == 0
+        before = self._weights() if last_of_interval else None
+        measured = self._out_of_memory_explained(lambda: self.update(batch, step=self.progress.step, lr=rate))
+        self.pending.append(measured)
+        self.interval_rate = rate
+        if before is not None:
+            self.update_ratio = self._ratio(before, self._weights())
+        self.progress.step += 1
+        self.progress.epoch, self.progress.position = epoch, position + 1
+        self.display.advance(self.progress.step)
+        self._time_steps()
+
+    def _time_steps(self) -> None:
+        """Starts the clock after the first step, which traces the graph, and tells the estimate soon after."""
+        done = len(self.clock)
+        if done <= WARM_STEPS + 1:
+            if self.pending:
+                float(self.pending[-1]["loss"])  # wait for the device
+            self.clock.append(time.monotonic())
+        if done == WARM_STEPS:
+            per_step = (self.clock[-1] - self.clock[0]) / WARM_STEPS
+            left = self.length.steps - self.progress.step
+            self.display.estimate(steps=left, step_seconds=per_step, epochs=self.length.epochs)
+
+    def _reset_interval(self) -> None:
+        self.pending: list[dict[str, tf.Tensor]] = []
+        self.interval_start = time.monotonic()
+        self.update_ratio = float("nan")
+        self.interval_rate = float("nan")
+        if not hasattr(self, "clock"):
+            self.clock: list[float] = []
+
+    def _weights(self) -> list[np.ndarray]:
+        return [variable.value.numpy() for variable in self.update.trainable.values()]
+
+    @staticmethod
+    def _ratio(before: list[np.ndarray], after: list[np.ndarray]) -> float:
+        """The norm of one update over the norm of the weights: about 1e-3 is healthy, much more is too fast."""
+        size = sum(float(np.sum(np.square(old, dtype=np.float64))) for old in before)
+        moved = sum(float(np.sum(np.square(new - old, dtype=np.float64))) for old, new in zip(before, after, strict=True))
+        return math.sqrt(moved / size) if size else float("nan")
+
+    # ------------------------------------------------------------------------------------- what is logged and decided
+
+    def _log(self) -> None:
+        """Writes one line about the steps since the last one."""
+        if not self.pending:
+            return
+        totals: defaultdict[str, float] = defaultdict(float)
+        finite = True
+        for measured in self.pending:
+            for name, value in measured.items():
+                totals[name] += float(value)
+            finite = finite and bool(measured["finite"])
+        count = len(self.pending)
+        elapsed = time.monotonic() - self.interval_start
+        norm, clipped = totals.pop("gradient_norm") / count, totals.pop("clipped") / count
+        totals.pop("finite")
+        record = {
+            "kind": "train", "attempt": self.progress.attempt, "step": self.progress.step,
+            "epoch": self.progress.step / self.length.steps_per_epoch, **means(totals),
+            "lr": self.interval_rate, "gradient_norm": norm, "clipped": clipped, "update_ratio": self.update_ratio,
+            f"{self.task.unit}_per_second": totals["weight"] / elapsed, "memory": peak_memory(),
+            "seconds": self.progress.seconds, "seconds_left": (self.length.steps - self.progress.step) * elapsed / count,
+        }  # fmt: skip
+        self._write(record)
+        self.display.interval(record)
+        self._reset_interval()
+        if not finite:
+            raise DivergedError(
+                f"training diverged: the loss or a gradient is not finite near step {self.progress.step}",
+                f"try a smaller --lr (now {self.interval_rate:.2g}), --clip-norm 1, or a longer --warmup"
+                + (f"; `--resume {self.run.path}` would repeat it" if self.run else ""),
+            )
+
+    def _evaluate_and_save(self) -> None:
+        self._log()
+        improved = True
+        if self.validation:
+            monitored = self._evaluation(self.validation, "raw")
+            if self.update.ema:
+                with self.averaged():
+                    monitored = self._evaluation(self.validation, "ema")
+            value = monitored[self.monitor]
+            better = self.progress.best is None or (
+                value < self.progress.best if self.direction == "lower" else value > self.progress.best
+            )
+            improved = better
+            if better:
+                self.progress.best, self.progress.best_step, self.progress.stale = value, self.progress.step, 0
+            else:
+                self.progress.stale += 1
+            if self.plateau:
+                self.plateau.observe(value)
+                self.progress.plateau = self.plateau.state
+        self.save(best=improved)
+        self._reset_interval()
+
+    def _evaluation(self, split: str, weights: str) -> dict[str, float]:
+        values = self._out_of_memory_explained(lambda: self.evaluate(split))
+        record = {
+            "kind": "evaluation", "attempt": self.progress.attempt, "step": self.progress.step,
+            "epoch": self.progress.step / self.length.steps_per_epoch, "split": split, "weights": weights, **values,
+        }  # fmt: skip
+        self._write(record)
+        self.display.evaluation(record)
+        return values
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model has its averaged weights inside the block."""
+        raw = {path: variable.value.numpy() for path, variable in self.update.variables.items()}
+        for path, variable in self.update.variables.items():
+            variable.assign(self.update.ema[path].numpy())
+        try:
+            yield
+        finally:
+            for path, variable in self.update.variables.items():
+                variable.assign(raw[path])
+
+    def _write(self, record: dict[str, Any]) -> None:
+        if self.run is None or not self.devices.is_chief:
+            return
+        try:
+            self.run.log(record)
+        except OSError as failure:
+            raise cannot_write(self.run.path, failure) from None
+        if self.writer:
+            prefix = record["kind"] if record["kind"] == "train" else f"{record['split']}/{record['weights']}"
+            with self.writer.as_default(step=record["step"]):
+                for name, value in record.items():
+                    if isinstance(value, float):
+                        tf.summary.scalar(f"{prefix}/{name}", value)
+
+    def _tensorboard(self) -> "tf.summary.SummaryWriter":
+        assert self.run is not None
+        return tf.summary.create_file_writer(str(self.run.path / "tensorboard"))
+
+    # ---------------------------------------------------------------------------------------------------- checkpoints
+
+    def save(self, *, best: bool = False) -> None:
+        """Writes a checkpoint of this step, moves the pointers and removes old ones.
+
+        Raises:
+            dlkit.errors.DlkitError: the disk is full; the checkpoints before are whole.
+        """
+        if self.run is None or not self.devices.is_chief:
+            return
+        folder = self.run.path / "checkpoints"
+        name = checkpoints.name_of(self.progress.step)
+        try:
+            if self.saved_step != self.progress.step:
+                state = {
+                    **asdict(self.progress),
+                    "groups": {group: len(arrays) for group, arrays in self.update.arrays().items()},
+                }
+                checkpoints.write(folder / name, self.update.arrays(), state)
+                self.saved_step = self.progress.step
+            self.run.point("last", name)
+            if best:
+                self.run.point("best", name)
+        except OSError as failure:
+            raise cannot_write(self.run.path, failure) from None
+        self._remove_old(self.run)
+
+    def _remove_old(self, run: Run) -> None:
+        import shutil
+
+        kept = {run.pointer("best"), run.pointer("last"), *run.checkpoints()[-self.settings.keep :]}
+        for name in run.checkpoints():
+            if name not in kept:
+                shutil.rmtree(run.path / "checkpoints" / name, ignore_errors=True)
+
+    # ------------------------------------------------------------------------------------------------- what goes wrong
+
+    def _interrupted(self, number: int) -> Interrupted:
+        saved = f", saved in {self.run.path}" if self.run else ""
+        hint = f"`dlkit train --resume {self.run.path}` goes on from there" if self.run else ""
+        return Interrupted(f"interrupted after step {self.progress.step}{saved}", hint, number)
+
+    def _out_of_memory_explained(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except (tf.errors.ResourceExhaustedError, MemoryError):
+            size, parts = self.settings.batch_size, self.settings.accumulate
+            smaller = max(1, size // parts // 2)
+            raise DlkitError(
+                f"out of memory at batch size {size}"
+                + (f" in {parts} parts" if parts > 1 else "")
+                + f" (this process has used {peak_memory() / 2**30:.1f} GiB)",
+                f"`--accumulate {-(-size // smaller)}` makes the same update from {smaller} examples at a time"
+                if size > 1
+                else "the model does not fit this machine at all",
+            ) from None

@@ -1,0 +1,273 @@
+"""From a recipe, or from a run folder, to a loop that is ready to go: the only place where all parts meet."""
+
+import fnmatch
+import math
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from dlkit import __version__, console, durable, models, runs, runtime
+from dlkit import recipe as recipes
+from dlkit.errors import CheckpointError, DataError, UsageError, nearest
+from dlkit.recipe import Recipe
+from dlkit.runtime import Devices
+from dlkit.tasks.task import Task, open_task
+from dlkit.train import checkpoints
+from dlkit.train.loop import Display, Loop, Progress
+from dlkit.train.optimizers import optimizer
+from dlkit.train.step import Clipping, TrainingStep
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is needed before the first step.
+
+    Args:
+        recipe: the resolved recipe, the model's options with their defaults.
+        task: the task, its data not loaded until needed.
+        model: with fresh weights, built in the scope of the strategy.
+        devices: where it runs.
+    """
+
+    recipe: Recipe
+    task: Task
+    model: keras.Model
+    devices: Devices
+
+
+def complete(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
+    """Checks the model's options against its builder and fills in the defaults.
+
+    Args:
+        recipe: a resolved recipe.
+        given: the arguments that follow from the data; a recipe cannot set them.
+
+    Raises:
+        dlkit.errors.UsageError: an unknown option, a wrong value, or one that follows from the data.
+    """
+    function = models.builder(recipe.model.name)
+    for key in given:
+        if key in recipe.model.options:
+            raise UsageError(f"model.{key} follows from the data", "leave it out")
+    checked = recipes.check_call(function, recipe.model.options, where="model")
+    options = {key: value for key, value in (recipes.defaults_of(function) | checked).items() if key not in given}
+    sources = dict(recipe.sources) | {f"model.{key}": "default" for key in options if key not in checked}
+    return replace(recipe, model=recipe.model.model_copy(update={"options": options}), sources=sources)
+
+
+def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = None) -> Prepared:
+    """Starts TensorFlow, opens the data and builds the model.
+
+    Args:
+        recipe: a resolved recipe.
+        devices: what `runtime.devices` takes.
+        run: the run to go on with; None for a new one.
+    """
+    runtime.import_tensorflow()
+    where = runtime.devices(devices)
+    settings = recipe.train
+    runtime.set_seed(settings.seed, deterministic=settings.deterministic)
+    runtime.set_precision(settings.precision)
+    task = open_task(
+        recipe.task,
+        {"name": recipe.data.name, "dir": recipe.data.dir, "augment": recipe.data.augment, **recipe.data.options},
+        seed=settings.seed,
+        limit=settings.limit,
+        info=run.info["data"] if run else None,
+        folder=run.path if run else None,
+    )
+    arguments = task.model_arguments()
+    recipe = complete(recipe, arguments)
+    with where.strategy.scope():
+        model = models.build(recipe.model.name, **arguments, **recipe.model.options)
+    return Prepared(recipe, task, model, where)
+
+
+def freeze(model: keras.Model, patterns: list[str]) -> list[str]:
+    """Stops the training of every layer whose name matches a pattern such as `stage1_*`; returns their names.
+
+    Raises:
+        dlkit.errors.UsageError: a pattern matches no layer with weights, or nothing is left to train.
+    """
+    layers = [layer for layer in model._flatten_layers(include_self=False) if layer.weights]
+    frozen = []
+    for pattern in patterns:
+        matching = [layer for layer in layers if fnmatch.fnmatchcase(layer.name, pattern)]
+        if not matching:
+            match = nearest(pattern, [layer.name for layer in layers])
+            raise UsageError(
+                f"--freeze {pattern} matches no layer of {model.name}",
+                f"did you mean `{match}`?" if match else "`dlkit summarize` lists the layers",
+            )
+        for layer in matching:
+            layer.trainable = False
+            frozen.append(layer.name)
+    if not model.trainable_variables:
+        raise UsageError("every layer is frozen: there is nothing to train", "freeze fewer layers")
+    return frozen
+
+
+def load_initial(model: keras.Model, source: str) -> list[str]:
+    """Takes over the weights of another run; the last layer may be another one (fine-tuning with a new head).
+
+    Args:
+        model: the model to fill.
+        source: a run or a checkpoint.
+
+    Returns:
+        The names of the variables that stay fresh.
+
+    Raises:
+        dlkit.errors.CheckpointError: more than the last layer differs.
+    """
+    run = runs.open_run(source)
+    path = runs.find_checkpoint(run, runs.split_operand(source)[1])
+    arrays = checkpoints.read(path, "ema" if checkpoints.has(path, "ema") else "weights")
+    variables = runs.named_variables(model)
+    fits = {name for name, v in variables.items() if name in arrays and arrays[name].shape == tuple(v.shape)}
+    fresh = [name for name in variables if name not in fits]
+    head = next(layer for layer in reversed(model.layers) if layer.weights)
+    in_head = {variable.path for variable in head.weights}
+    misfits = [name for name in fresh if name not in in_head] + [name for name in arrays if name not in variables]
+    if misfits:
+        raise CheckpointError(
+            f"{source} does not fit {model.name}: {misfits[0]}"
+            + (f" and {len(misfits) - 1} more differ" if len(misfits) > 1 else " differs"),
+            f"only the last layer ({head.name}) may differ; the run is of {run.recipe['model']['name']}",
+        )
+    for name in fits:
+        variables[name].assign(arrays[name])
+    return fresh
+
+
+def training_step(prepared: Prepared) -> TrainingStep:
+    """The update that the recipe asks for."""
+    settings = prepared.recipe.train
+    rule = optimizer(
+        settings.optimizer, momentum=settings.momentum, nesterov=settings.nesterov, beta1=settings.beta1,
+        beta2=settings.beta2, epsilon=settings.epsilon, weight_decay=settings.weight_decay,
+    )  # fmt: skip
+    return TrainingStep(
+        prepared.task, prepared.model, rule, prepared.devices,
+        clipping=Clipping(settings.clip_norm, settings.clip_value), accumulate=settings.accumulate,
+        smoothing=settings.label_smoothing, ema=settings.ema, seed=settings.seed,
+    )  # fmt: skip
+
+
+def new_loop(prepared: Prepared, display: Display, *, folder: Path | None, name: str | None = None) -> Loop:
+    """A loop for a new run.
+
+    Args:
+        prepared: what `prepare` returned.
+        display: who shows it.
+        folder: where runs lie; None to write nothing (a dry run).
+        name: the run's name.
+    """
+    recipe, task, model = prepared.recipe, prepared.task, prepared.model
+    if recipe.train.init_from:
+        fresh = load_initial(model, recipe.train.init_from)
+        console.note(f"weights from {recipe.train.init_from}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
+    freeze(model, recipe.train.freeze)
+    run = None
+    if folder is not None and prepared.devices.is_chief:
+        run = runs.create(
+            folder,
+            recipe,
+            {
+                "task": recipe.task,
+                "command": ["dlkit", *sys.argv[1:]],
+                "versions": versions(),
+                "devices": prepared.devices.description,
+                "threads": os.cpu_count(),
+                "data": task.info,
+                "fingerprint": task.fingerprint(),
+                "model_arguments": task.model_arguments(),
+                "parameters": model.count_params(),
+            },
+            name=name,
+        )
+        try:
+            task.save(run.path)
+        except OSError as failure:
+            raise runs.cannot_write(run.path, failure) from None
+    return _loop(prepared, run, training_step(prepared), display, Progress())
+
+
+def resumed_loop(run: runs.Run, prepared: Prepared, display: Display) -> Loop:
+    """A loop that goes on from the newest whole checkpoint of a run, or from the start when it has none.
+
+    Raises:
+        dlkit.errors.DataError: the data is not what the run began with.
+        dlkit.errors.CheckpointError: the optimizer's state does not fit.
+    """
+    if prepared.task.fingerprint() != run.info["fingerprint"]:
+        raise DataError(
+            f"the training data of {run.path} has changed since it began",
+            "start a new run, with `--init-from` to keep its weights",
+        )
+    durable.sweep(run.path)
+    durable.sweep(run.path / "checkpoints")
+    if prepared.recipe.train.init_from and not run.checkpoints():
+        load_initial(prepared.model, prepared.recipe.train.init_from)
+    freeze(prepared.model, prepared.recipe.train.freeze)
+    step = training_step(prepared)
+    path = runs.newest_whole(run)
+    progress = Progress(attempt=1 + max((line.get("attempt", 1) for line in run.metrics()), default=1))
+    if path is None:
+        console.warn(f"{run.path} has no whole checkpoint: starting from its beginning")
+    else:
+        where = str(path)
+        runs.load_weights(prepared.model, checkpoints.read(path, "weights"), where=where)
+        slots = checkpoints.read(path, "optimizer")
+        checkpoints.check_names(step.slot_shapes(), slots, what="optimizer state", where=where)
+        averages = checkpoints.read(path, "ema") if step.ema else {}
+        expected = {name: tuple(variable.shape) for name, variable in step.ema.items()}
+        checkpoints.check_names(expected, averages, what="averaged weights", where=where)
+        step.restore_slots(slots, averages)
+        state = checkpoints.read_state(path)
+        known = {item.name for item in fields(Progress)} - {"attempt"}
+        progress = replace(progress, **{key: value for key, value in state.items() if key in known})
+    return _loop(prepared, run, step, display, progress)
+
+
+def _loop(prepared: Prepared, run: runs.Run | None, step: TrainingStep, display: Display, progress: Progress) -> Loop:
+    recipe = prepared.recipe
+    if not progress.step:
+        step.start_averages()
+    width = recipe.model.options.get("width")
+    return Loop(
+        run, recipe.train, prepared.task, prepared.model, step, prepared.devices, display,
+        task_name=recipe.task, width=width if isinstance(width, int) else None, progress=progress,
+    )  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result may depend on."""
+    import platform
+
+    import numpy as np
+    import tensorflow as tf
+
+    return {
+        "dlkit": __version__, "python": platform.python_version(), "tensorflow": tf.__version__,
+        "keras": keras.__version__, "numpy": np.__version__,
+    }  # fmt: skip
+
+
+def expected(prepared: Prepared) -> tuple[int, int]:
+    """Multiply-adds for one example, and an estimate of the bytes that training takes (before TensorFlow's own).
+
+    A device holds the weights, their gradients, the optimizer's slots and the activations of one micro-batch of its rows.
+    """
+    from dlkit.summary import summarize
+
+    settings, devices = prepared.recipe.train, prepared.devices
+    summary = summarize(prepared.model, prepared.task.example_inputs(), precision=settings.precision)
+    rows = math.ceil(settings.batch_size / settings.accumulate / devices.replicas)
+    memory = summary.training_memory(batch_size=rows, optimizer=settings.optimizer)
+    return summary.multiply_adds, memory.total

@@ -1,0 +1,284 @@
+"""One update, the same for one device, several devices and several processes.
+
+    local sums -> all-reduce -> divide by the global weight -> finite check -> clip -> update
+
+Gradients are of the *sum* of losses, over the rows that a device has; only after the all-reduce are they divided, by
+the weight (examples or tokens) of the whole batch. So the update does not depend on how a batch is divided over devices
+and micro-batches, an uneven last one included. Keras' own loop clips before the reduction and averages means.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dlkit.data.batching import ROW_WEIGHTS, Batch, pad_rows, rows_of_replica
+from dlkit.layers import step_context
+from dlkit.runs import named_variables
+from dlkit.runtime import Devices
+from dlkit.tasks.task import Sums, Task
+from dlkit.train.clipping import clip_by_global_norm, clip_by_value, global_norm
+from dlkit.train.optimizers import Optimizer, decays
+
+Tensors = Mapping[str, tf.Tensor]
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """How gradients are clipped: each entry to [-value, value], then the norm of all to at most `norm`."""
+
+    norm: float | None = None
+    value: float | None = None
+
+
+def place(batch: Batch, devices: Devices, *, accumulate: int = 1) -> Batch:
+    """Divides a global batch over the devices of this process; for one device it stays as it is.
+
+    Returns:
+        The batch with padded rows if it does not divide evenly, as arrays or per-replica values.
+    """
+    padded = pad_rows(batch, devices.replicas * accumulate)
+    if devices.replicas == 1:
+        return padded
+
+    def rows(context: Any) -> dict[str, tf.Tensor]:
+        mine = rows_of_replica(
+            padded, context.replica_id_in_sync_group, replicas=devices.replicas, accumulate=accumulate
+        )
+        return {key: tf.constant(array) for key, array in mine.items()}
+
+    return devices.strategy.experimental_distribute_values_from_function(rows)
+
+
+def all_reduce(values: tf.types.experimental.TensorLike, replicas: int) -> tf.types.experimental.TensorLike:
+    """Sums a nest of tensors over all devices, inside a replica."""
+    if replicas == 1:
+        return values
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+
+def flat_sums(sums: Sums) -> dict[str, tf.Tensor]:
+    """Sums as one flat dict, so that they can be added and reduced together."""
+    flat = {"loss": sums.loss, "weight": sums.weight}
+    for name, (total, weight) in sums.metrics.items():
+        flat[f"{name}/sum"], flat[f"{name}/weight"] = total, weight
+    return flat
+
+
+def means(flat: Mapping[str, float]) -> dict[str, float]:
+    """The loss and every metric as sum / weight, from added-up `flat_sums`; nan where there was nothing."""
+    ratio = {"loss": (flat["loss"], flat["weight"])}
+    ratio |= {
+        key.removesuffix("/sum"): (flat[key], flat[key.replace("/sum", "/weight")]) for key in flat if key.endswith("/sum")
+    }
+    return {name: total / weight if weight else float("nan") for name, (total, weight) in ratio.items()}
+
+
+class TrainingStep:
+    """The model's variables, the optimizer's slots and the averaged weights, and the update of them all.
+
+    Args:
+        task: where the loss comes from.
+        model: built in the scope of the strategy.
+        optimizer: the update rule.
+        devices: where it runs.
+        clipping: limits on the gradients.
+        accumulate: number of micro-batches that a batch is divided into.
+        smoothing: label smoothing of the loss.
+        ema: decay of the moving average of the weights; None keeps none.
+        seed: the run's seed.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        model: keras.Model,
+        optimizer: Optimizer,
+        devices: Devices,
+        *,
+        clipping: Clipping = Clipping(),
+        accumulate: int = 1,
+        smoothing: float = 0.0,
+        ema: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.task, self.model, self.optimizer, self.devices = task, model, optimizer, devices
+        self.clipping, self.accumulate, self.smoothing, self.ema_decay = clipping, accumulate, smoothing, ema
+        self.seed = seed
+        self.variables = named_variables(model)
+        self.trainable = {v.path: v for v in model.trainable_variables}
+        if not self.trainable:
+            raise ValueError("nothing to train: every variable is frozen")
+        with devices.strategy.scope():
+            self.slots = {
+                slot: {path: self._zeros_like(variable, f"{slot}/{path}") for path, variable in self.trainable.items()}
+                for slot in optimizer.slots
+            }
+            self.ema = (
+                {path: self._copy_of(variable, f"ema/{path}") for path, variable in self.variables.items()} if ema else {}
+            )
+        self._update = tf.function(self._distributed)
+
+    @staticmethod
+    def _zeros_like(variable: keras.Variable, name: str) -> tf.Variable:
+        return tf.Variable(tf.zeros(variable.shape, variable.dtype), trainable=False, name=name)
+
+    @staticmethod
+    def _copy_of(variable: keras.Variable, name: str) -> tf.Variable:
+        return tf.Variable(tf.convert_to_tensor(variable.value), trainable=False, name=name)
+
+    def __call__(self, batch: Batch, *, step: int, lr: float) -> dict[str, tf.Tensor]:
+        """Makes one update.
+
+        Args:
+            batch: the global batch, as NumPy arrays.
+            step: number of this update, from 0.
+            lr: learning rate.
+
+        Returns:
+            Scalars: the sums of `flat_sums`, `gradient_norm` before clipping, `clipped` (the share), `finite`.
+        """
+        seed = np.random.SeedSequence([self.seed, step]).generate_state(2).view(np.int32)
+        placed = place(batch, self.devices, accumulate=self.accumulate)
+        measured = self._update(
+            placed, tf.constant(step + 1, tf.int64), tf.constant(lr, tf.float64), tf.constant(seed)
+        )
+        first = self.devices.strategy.experimental_local_results
+        return {name: first(value)[0] for name, value in measured.items()}
+
+    def _distributed(self, batch: Tensors, count: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor) -> Tensors:
+        return self.devices.strategy.run(self._replica, args=(batch, count, lr, seed))
+
+    def _replica(self, batch: Tensors, count: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        gradients, sums = self._local_sums(batch, seed)
+        gradients, sums = all_reduce((gradients, sums), self.devices.replicas)
+        gradients = [gradient / tf.cast(sums["weight"], gradient.dtype) for gradient in gradients]
+        norm = global_norm(gradients)
+        finite = tf.math.is_finite(norm) & tf.math.is_finite(sums["loss"])
+        clipped = tf.constant(0.0)
+        if self.clipping.value is not None:
+            gradients, clipped = clip_by_value(gradients, self.clipping.value)
+        if self.clipping.norm is not None:
+            again = norm if self.clipping.value is None else global_norm(gradients)
+            gradients, scaled = clip_by_global_norm(gradients, self.clipping.norm, again)
+            clipped = tf.maximum(clipped, tf.cast(scaled, clipped.dtype))
+        # Across replicas for MirroredStrategy, in place for the others.
+        tf.__internal__.distribute.interim.maybe_merge_call(
+            self._apply, self.devices.strategy, gradients, count, lr, finite
+        )
+        return {**sums, "gradient_norm": norm, "clipped": clipped, "finite": finite}
+
+    def _local_sums(self, batch: Tensors, seed: tf.Tensor) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+        """Gradients and sums over this replica's rows, one micro-batch after another."""
+        rows = tf.shape(next(iter(batch.values())))[0] // self.accumulate
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        gradients: list[tf.Tensor] = []
+        sums: dict[str, tf.Tensor] = {}
+        # Unrolled, since strategies cannot reduce inside a loop of the graph. The dependency makes a micro-batch wait for
+        # the one before it: without it they run side by side and need the memory that accumulation is there to save.
+        for micro in range(self.accumulate):
+            with tf.control_dependencies(gradients):
+                part = (
+                    {key: tensor[micro * rows : (micro + 1) * rows] for key, tensor in batch.items()}
+                    if self.accumulate > 1
+                    else batch
+                )
+                part = {key: tf.identity(tensor) for key, tensor in part.items()}
+            context = step_context.StepContext(
+                seed=seed,
+                first_row=tf.cast((micro * self.devices.replicas + replica) * rows, tf.int32),
+                row_weights=part.get(ROW_WEIGHTS),
+            )
+            with step_context.use(context), tf.GradientTape() as tape:
+                found = self.task.loss_sums(self.model, part, training=True, smoothing=self.smoothing)
+            values = [variable.value for variable in self.trainable.values()]
+            new = tape.gradient(found.loss, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            new = [tf.convert_to_tensor(gradient) for gradient in new]  # embeddings give slices
+            flat = flat_sums(found)
+            gradients = [a + b for a, b in zip(gradients, new, strict=True)] if gradients else new
+            sums = {name: sums[name] + flat[name] for name in flat} if sums else flat
+        return gradients, sums
+
+    def _apply(
+        self,
+        strategy: tf.distribute.Strategy,
+        gradients: list[tf.Tensor],
+        count: tf.Tensor,
+        lr: tf.Tensor,
+        finite: tf.Tensor,
+    ) -> None:
+        """Updates every variable on every device, unless the gradients are not finite."""
+        for (path, variable), gradient in zip(self.trainable.items(), gradients, strict=True):
+            slots = {name: variables[path] for name, variables in self.slots.items()}
+            strategy.extended.update(
+                variable.value, self._update_one, args=(gradient, slots, count, lr, finite, decays(variable)), group=False
+            )
+        if self.ema_decay is None:
+            return
+        for path, average in self.ema.items():
+            strategy.extended.update(
+                average, self._average_one, args=(self.variables[path].value, count, finite), group=False
+            )
+
+    def _update_one(
+        self,
+        variable: tf.Variable,
+        gradient: tf.Tensor,
+        slots: dict[str, tf.Variable],
+        count: tf.Tensor,
+        lr: tf.Tensor,
+        finite: tf.Tensor,
+        decay: bool,
+    ) -> None:
+        def update() -> tf.Tensor:
+            values = {name: tf.convert_to_tensor(slot) for name, slot in slots.items()}
+            weight, new = self.optimizer.update(
+                gradient, tf.convert_to_tensor(variable), values, lr=lr, step=count, decay=decay
+            )
+            variable.assign(weight)
+            for name, slot in slots.items():
+                slot.assign(new[name])
+            return tf.constant(True)
+
+        tf.cond(finite, update, lambda: tf.constant(False))
+
+    def _average_one(self, average: tf.Variable, variable: tf.Tensor, count: tf.Tensor, finite: tf.Tensor) -> None:
+        # A short memory at first: after n updates no more than about n of them are averaged.
+        steps = tf.cast(count, average.dtype)
+        decay = tf.minimum(tf.cast(self.ema_decay, average.dtype), (1 + steps) / (10 + steps))
+        rate = tf.where(finite, 1 - decay, tf.zeros_like(decay))
+        average.assign_add(rate * (tf.cast(variable, average.dtype) - average))
+
+    # ------------------------------------------------------------------------------------------ what a checkpoint keeps
+
+    def arrays(self) -> dict[str, dict[str, np.ndarray]]:
+        """All that a checkpoint needs: "weights", "optimizer" and, when it is kept, "ema"."""
+        groups = {
+            "weights": {path: variable.value.numpy() for path, variable in self.variables.items()},
+            "optimizer": {f"{slot}/{path}": v.numpy() for slot, group in self.slots.items() for path, v in group.items()},
+        }
+        if self.ema:
+            groups["ema"] = {path: average.numpy() for path, average in self.ema.items()}
+        return groups
+
+    def slot_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every array in the group "optimizer"."""
+        return {
+            f"{slot}/{path}": tuple(v.shape) for slot, group in self.slots.items() for path, v in group.items()
+        }
+
+    def restore_slots(self, optimizer: Mapping[str, np.ndarray], ema: Mapping[str, np.ndarray]) -> None:
+        """Assigns what `arrays` gave, after the names were checked."""
+        for slot, group in self.slots.items():
+            for path, variable in group.items():
+                variable.assign(optimizer[f"{slot}/{path}"])
+        for path, average in self.ema.items():
+            average.assign(ema[path])
+
+    def start_averages(self) -> None:
+        """Makes the averaged weights those of the model, as they are now."""
+        for path, average in self.ema.items():
+            average.assign(self.variables[path].value)

@@ -1,0 +1,69 @@
+import os
+
+import pytest
+
+from dlkit import durable
+
+
+def test_write_replaces_the_content(tmp_path):
+    file = tmp_path / "recipe.toml"
+    durable.write(file, "old")
+    durable.write(file, "new")
+    assert file.read_text() == "new"
+    assert os.listdir(tmp_path) == ["recipe.toml"]
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_a_failed_write_keeps_the_old_content_and_leaves_nothing_behind(tmp_path, monkeypatch, broken):
+    file = tmp_path / "recipe.toml"
+    durable.write(file, "old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full) if broken == "fsync" else monkeypatch.setattr(type(file), "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        durable.write(file, "new")
+    assert file.read_text() == "old"
+    assert os.listdir(tmp_path) == ["recipe.toml"]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    with durable.folder(tmp_path / "step-1") as temporary:
+        (temporary / "weights").write_text("1")
+        assert not (tmp_path / "step-1").exists()
+    assert (tmp_path / "step-1" / "weights").read_text() == "1"
+
+    with pytest.raises(RuntimeError), durable.folder(tmp_path / "step-2") as temporary:
+        (temporary / "weights").write_text("2")
+        raise RuntimeError
+    assert os.listdir(tmp_path) == ["step-1"]
+
+
+def test_a_folder_replaces_one_that_is_there(tmp_path):
+    for content in "12":
+        with durable.folder(tmp_path / "step-1") as temporary:
+            (temporary / content).write_text(content)
+    assert os.listdir(tmp_path / "step-1") == ["2"]
+    assert os.listdir(tmp_path) == ["step-1"]
+
+
+def test_what_is_synced_before_the_rename(tmp_path, monkeypatch):
+    synced = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), real(fd)))
+    with durable.folder(tmp_path / "step-1") as temporary:
+        (temporary / "weights").write_text("1")
+    names = [path.removeprefix(f"{tmp_path}") for path in synced]
+    assert names[0].endswith(".tmp/weights"), "the file's content"
+    assert names[1].endswith(".tmp"), "the folder that names it"
+    assert names[2] == "", "the folder in which the rename happened"
+
+
+def test_sweep_removes_what_killed_writers_left(tmp_path):
+    (tmp_path / ".step-3.123.tmp").mkdir()
+    (tmp_path / ".step-3.123.tmp" / "weights").write_text("half")
+    (tmp_path / ".last.123.tmp").write_text("half")
+    (tmp_path / "step-2").mkdir()
+    durable.sweep(tmp_path)
+    assert os.listdir(tmp_path) == ["step-2"]

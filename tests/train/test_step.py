@@ -1,0 +1,168 @@
+"""The update against NumPy, and the equality that the design promises: devices and micro-batches change nothing."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dlkit import runtime
+from dlkit.layers.dropout import Dropout
+from dlkit.layers.norms import BatchNorm
+from dlkit.tasks.image_classification import ImageClassification
+from dlkit.train.evaluation import Evaluation
+from dlkit.train.optimizers import SGD, AdamW
+from dlkit.train.step import Clipping, TrainingStep
+
+
+def devices(count):
+    if count == 1:
+        return runtime.Devices(tf.distribute.get_strategy(), "one")
+    names = [f"CPU:{index}" for index in range(count)]
+    strategy = tf.distribute.MirroredStrategy(names, tf.distribute.ReductionToOneDevice())
+    return runtime.Devices(strategy, f"{count} devices", replicas=count)
+
+
+@pytest.fixture(scope="module")
+def task():
+    return ImageClassification({"name": "digits", "size": 8, "augment": ["crop"]}, seed=1, limit=50)
+
+
+def small_net(*, norm, dropout):
+    """Conv, norm, ReLU, pool, dropout, dense: all that a step can get wrong, at a size that takes no time."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(4, 3, use_bias=not norm, name="conv")(inputs)
+    if norm:
+        x = BatchNorm(name="norm")(x)
+    x = keras.layers.ReLU(name="relu")(x)
+    x = keras.layers.Flatten(name="flatten")(keras.layers.MaxPooling2D(name="pool")(x))
+    if dropout:
+        x = Dropout(0.5, name="dropout")(x)
+    return keras.Model(inputs, keras.layers.Dense(10, name="head")(x), name="small")
+
+
+def trained(task, optimizer, *, count=1, accumulate=1, norm=True, dropout=True, precision="float64", steps=4, **options):
+    """Weights after some steps on batches of 20, the third of each epoch an uneven 10."""
+    runtime.set_precision(precision)
+    keras.config.set_floatx("float64" if precision == "float64" else "float32")
+    try:
+        where = devices(count)
+        with where.strategy.scope():
+            model = small_net(norm=norm, dropout=dropout)
+        options.setdefault("clipping", Clipping(norm=0.5))
+        step = TrainingStep(task, model, optimizer, where, accumulate=accumulate, seed=7, **options)
+        done, clipped = 0, []
+        for epoch in range(steps):
+            for indices in task.plan("train", batch_size=20, epoch=epoch):
+                if done < steps:
+                    measured = step(task.batch("train", indices, epoch=epoch), step=done, lr=0.05)
+                    clipped.append(float(measured["clipped"]))
+                    done += 1
+        assert max(clipped) == 1.0, "clipping has to be active for the test to mean anything"
+        return step.arrays()
+    finally:
+        keras.config.set_floatx("float32")
+
+
+def assert_equal(ours, theirs, tolerance):
+    assert ours.keys() == theirs.keys()
+    for group in ours:
+        assert ours[group].keys() == theirs[group].keys()
+        for name, array in ours[group].items():
+            np.testing.assert_allclose(theirs[group][name], array, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+OPTIMIZERS = [SGD(momentum=0.9, weight_decay=1e-3), AdamW(weight_decay=0.05)]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=["sgd", "adamw"])
+def test_two_and_three_devices_make_the_update_of_one(task, optimizer):
+    one = trained(task, optimizer, ema=0.99)
+    assert set(one) == {"weights", "optimizer", "ema"}
+    for count in (2, 3):
+        assert_equal(one, trained(task, optimizer, count=count, ema=0.99), 1e-9)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=["sgd", "adamw"])
+def test_micro_batches_make_the_same_update_without_batch_norm(task, optimizer):
+    one = trained(task, optimizer, norm=False)
+    assert_equal(one, trained(task, optimizer, norm=False, accumulate=2), 1e-9)
+    assert_equal(one, trained(task, optimizer, norm=False, accumulate=2, count=2), 1e-9)
+
+
+def test_with_batch_norm_micro_batches_do_not_depend_on_the_devices(task):
+    assert_equal(
+        trained(task, OPTIMIZERS[0], accumulate=2, steps=2), trained(task, OPTIMIZERS[0], accumulate=2, count=2, steps=2), 1e-9
+    )
+
+
+def test_in_float32_two_devices_stay_near(task):
+    one = trained(task, OPTIMIZERS[0], precision="float32")
+    assert_equal(one, trained(task, OPTIMIZERS[0], precision="float32", count=2), 1e-5)
+
+
+def test_a_step_is_the_gradient_of_the_mean_loss(task):
+    """Softmax regression in NumPy: gradient X^T (p - y) / n, clipped by its norm, plain descent."""
+    runtime.set_precision("float64")
+    inputs = keras.Input((8, 8, 1))
+    head = keras.layers.Dense(10, name="head")
+    model = keras.Model(inputs, head(keras.layers.Flatten(name="flatten")(inputs)))
+    kernel, bias = (np.asarray(weight) for weight in head.get_weights())
+    step = TrainingStep(task, model, SGD(momentum=0.0), devices(1), clipping=Clipping(norm=0.7))
+    batch = task.batch("train", np.arange(20), epoch=0)
+    measured = step(batch, step=0, lr=0.3)
+
+    x = batch["images"].reshape(20, -1).astype(np.float64)
+    logits = x @ kernel + bias
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    error = p.copy()
+    error[np.arange(20), batch["labels"]] -= 1
+    gradients = [x.T @ error / 20, error.mean(0)]
+    norm = np.sqrt(sum((g**2).sum() for g in gradients))
+    assert norm > 0.7
+    np.testing.assert_allclose(float(measured["gradient_norm"]), norm, rtol=1e-10)
+    np.testing.assert_allclose(float(measured["loss"]), -np.log(p[np.arange(20), batch["labels"]]).sum(), rtol=1e-10)
+    assert float(measured["accuracy/sum"]) == (p.argmax(1) == batch["labels"]).sum()
+    for weight, before, gradient in zip(head.get_weights(), (kernel, bias), gradients, strict=True):
+        np.testing.assert_allclose(weight, before - 0.3 * gradient * 0.7 / norm, rtol=1e-10)
+
+
+def test_a_step_that_is_not_finite_changes_nothing(task):
+    model = small_net(norm=False, dropout=False)
+    step = TrainingStep(task, model, AdamW(), devices(1), ema=0.9)
+    batch = task.batch("train", np.arange(20), epoch=0)
+    step(batch, step=0, lr=0.01)
+    before = step.arrays()
+    batch["images"] = np.full_like(batch["images"], np.nan)
+    assert not bool(step(batch, step=1, lr=0.01)["finite"])
+    assert_equal(before, step.arrays(), 0)
+
+
+def test_the_average_follows_the_weights(task):
+    """decay = min(0.9, (1 + t) / (10 + t)): 2/11, then 3/12."""
+    model = small_net(norm=False, dropout=False)
+    step = TrainingStep(task, model, SGD(), devices(1), ema=0.9)
+    average = model.get_layer("head").get_weights()[0]
+    for done in range(2):
+        step(task.batch("train", np.arange(20), epoch=0), step=done, lr=0.1)
+        decay = (2 + done) / (11 + done)
+        average = decay * average + (1 - decay) * model.get_layer("head").get_weights()[0]
+    np.testing.assert_allclose(step.arrays()["ema"]["head/kernel"], average, rtol=1e-5, atol=1e-7)
+
+
+def test_evaluation_counts_every_example_once(task):
+    """A batch size that does not divide 50, on one and on three devices, against a plain loop."""
+    model = small_net(norm=True, dropout=True)
+    split = task.data.splits["train"]
+    logits = model(task.batch("train", np.arange(50), epoch=None)["images"], training=False).numpy()
+    labels = split.labels[:50]
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    loss, accuracy = -log_p[np.arange(50), labels].mean(), (logits.argmax(1) == labels).mean()
+    for count, batch_size in [(1, 50), (1, 16), (3, 16)]:
+        where = devices(count)
+        with where.strategy.scope():
+            copy = small_net(norm=True, dropout=True)
+        values = Evaluation(task, copy, where, batch_size=batch_size)("train")
+        np.testing.assert_allclose(values["loss"], loss, rtol=1e-5)
+        assert values["accuracy"] == pytest.approx(accuracy, abs=1e-12)

@@ -34,7 +34,7 @@ def load(checkpoint: str) -> "keras.Model":
     """Rebuilds the model of a run with its trained weights.
 
     Args:
-        checkpoint: a run folder (`runs/x`, meaning its best weights) or a checkpoint (`runs/x@last`, `runs/x@step-1200`).
+        checkpoint: a run (`runs/x`: its best weights) or one of its checkpoints (`runs/x@last`, `runs/x@step-1200`).
 
     Raises:
         dlkit.errors.DlkitError: there is no such run, or the checkpoint is damaged or does not fit the model.

@@ -73,7 +73,7 @@ class Run:
         durable.write(self.path / "checkpoints" / name, checkpoint + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl in order, the last one of each (kind, step) only; a line cut by a kill is left out."""
+        """The lines of metrics.jsonl in order, of each (kind, step) the last one; a line cut by a kill is left out."""
         try:
             lines = (self.path / "metrics.jsonl").read_bytes().splitlines()
         except OSError:

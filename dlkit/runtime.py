@@ -186,7 +186,9 @@ def _split_cpu(count: int) -> list[str]:
         try:
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
         except RuntimeError as failure:
-            raise UsageError(f"cannot split the CPU now: {failure}", "choose the devices before anything runs") from None
+            raise UsageError(
+                f"cannot split the CPU now: {failure}", "choose the devices before anything runs"
+            ) from None
     return [f"CPU:{index}" for index in range(count)]
 
 
@@ -195,8 +197,8 @@ def _cluster() -> Devices:
 
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     resolver = strategy.cluster_resolver
-    workers = sum(len(tasks) for kind, tasks in resolver.cluster_spec().as_dict().items() if kind in {"worker", "chief"})
-    replicas = strategy.num_replicas_in_sync
-    return Devices(
-        strategy, f"{replicas} devices on {workers} workers", int(resolver.task_id or 0), workers, replicas
+    workers = sum(
+        len(tasks) for kind, tasks in resolver.cluster_spec().as_dict().items() if kind in {"worker", "chief"}
     )
+    replicas = strategy.num_replicas_in_sync
+    return Devices(strategy, f"{replicas} devices on {workers} workers", int(resolver.task_id or 0), workers, replicas)

@@ -1,4 +1,4 @@
-"""Shared fixtures. TensorFlow starts once, quietly, with as many logical CPU devices as the tests of several devices use."""
+"""Shared fixtures. TensorFlow starts once, quietly, with the logical CPU devices that some tests spread over."""
 
 import os
 

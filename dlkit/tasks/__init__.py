@@ -37,8 +37,15 @@ TASKS: dict[str, TaskInfo] = {
         metrics={"loss": "lower", "accuracy": "higher"},
         per_example=("accuracy",),
         monitor="accuracy",
-        defaults={"train.epochs": 20, "train.batch_size": 128, "train.optimizer": "adamw", "train.lr": 2e-3,
-                  "train.schedule": "one_cycle", "train.weight_decay": 0.05, "train.clip_norm": 1.0},
+        defaults={
+            "train.epochs": 20,
+            "train.batch_size": 128,
+            "train.optimizer": "adamw",
+            "train.lr": 2e-3,
+            "train.schedule": "one_cycle",
+            "train.weight_decay": 0.05,
+            "train.clip_norm": 1.0,
+        },
     ),
     "translation": TaskInfo(
         target="dlkit.tasks.translation:Translation",
@@ -47,7 +54,13 @@ TASKS: dict[str, TaskInfo] = {
         metrics={"loss": "lower", "accuracy": "higher", "exact": "higher"},
         per_example=("exact",),
         monitor="loss",
-        defaults={"train.epochs": 10, "train.batch_size": 64, "train.optimizer": "adamw", "train.lr": 2e-3,
-                  "train.schedule": "one_cycle", "train.clip_norm": 1.0},
+        defaults={
+            "train.epochs": 10,
+            "train.batch_size": 64,
+            "train.optimizer": "adamw",
+            "train.lr": 2e-3,
+            "train.schedule": "one_cycle",
+            "train.clip_norm": 1.0,
+        },
     ),
 }

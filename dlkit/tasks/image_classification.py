@@ -32,7 +32,9 @@ class ImageClassification(Task):
         options = {key: value for key, value in self.options.items() if key not in {"name", "dir", "augment"}}
         loaded = datasets.load(self.options["name"], **options)
         if not isinstance(loaded, ImageData):
-            raise UsageError(f"{self.options['name']} has no labelled images", "`dlkit data list` says what each one is")
+            raise UsageError(
+                f"{self.options['name']} has no labelled images", "`dlkit data list` says what each one is"
+            )
         if self.stored and list(self.stored["classes"]) != loaded.classes:
             raise UsageError(f"{self.options['name']} has other classes than the run was trained on")
         return loaded
@@ -94,7 +96,9 @@ class ImageClassification(Task):
             images = augment(names, images, example_keys(self.seed, epoch, indices))
         return {"images": images, "labels": source.labels[indices]}
 
-    def loss_sums(self, model: keras.Model, batch: Mapping[str, tf.Tensor], *, training: bool, smoothing: float) -> Sums:
+    def loss_sums(
+        self, model: keras.Model, batch: Mapping[str, tf.Tensor], *, training: bool, smoothing: float
+    ) -> Sums:
         """Cross-entropy and hits, summed over images."""
         labels = batch["labels"]
         logits = model(batch["images"], training=training)  # (rows, classes)

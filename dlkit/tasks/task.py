@@ -100,7 +100,9 @@ class Task(ABC):
         """The arrays of one batch, a row an example; augmented for `epoch`, as they are without one."""
 
     @abstractmethod
-    def loss_sums(self, model: keras.Model, batch: Mapping[str, tf.Tensor], *, training: bool, smoothing: float) -> Sums:
+    def loss_sums(
+        self, model: keras.Model, batch: Mapping[str, tf.Tensor], *, training: bool, smoothing: float
+    ) -> Sums:
         """Runs the model on a batch and sums up its loss and metrics.
 
         Args:
@@ -114,7 +116,7 @@ class Task(ABC):
         """Metrics of what the model generates rather than scores; none for most tasks."""
         return {}
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> None:  # noqa: B027 - most tasks have no files
         """Writes the task's own files, such as a tokenizer, into a run folder."""
 
     def check_split(self, split: str) -> None:

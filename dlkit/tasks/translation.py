@@ -34,7 +34,9 @@ class Translation(Task):
         options = {key: value for key, value in self.options.items() if key not in {"name", "dir", "augment"}}
         loaded = datasets.load(self.options["name"], **options)
         if not isinstance(loaded, pairs.PairData):
-            raise UsageError(f"{self.options['name']} has no pairs of sequences", "`dlkit data list` says what each one is")
+            raise UsageError(
+                f"{self.options['name']} has no pairs of sequences", "`dlkit data list` says what each one is"
+            )
         return loaded
 
     @cached_property
@@ -99,7 +101,9 @@ class Translation(Task):
         """`source`, `target_in` and `target_out`, (n, time) int32, padded with 0."""
         return pairs.batch(self.data.splits[split], indices)._asdict()
 
-    def loss_sums(self, model: keras.Model, batch: Mapping[str, tf.Tensor], *, training: bool, smoothing: float) -> Sums:
+    def loss_sums(
+        self, model: keras.Model, batch: Mapping[str, tf.Tensor], *, training: bool, smoothing: float
+    ) -> Sums:
         """Cross-entropy and hits, summed over tokens that are not padding, the end token included."""
         target_out = batch["target_out"]
         logits = model((batch["source"], batch["target_in"]), training=training)  # (batch, time, vocabulary)
@@ -138,7 +142,8 @@ class Translation(Task):
             sources = [self.source_tokenizer.encode(text) for text in texts]
             longest = max(map(len, sources)) + 1
             padded = pairs.pad(
-                [[*source, tokenizer.END] for source in sources], length=-(-longest // pairs.LENGTH_STEP) * pairs.LENGTH_STEP
+                [[*source, tokenizer.END] for source in sources],
+                length=-(-longest // pairs.LENGTH_STEP) * pairs.LENGTH_STEP,
             )
             tokens = decode(padded).tokens.numpy()
             for source, row in zip(sources, tokens, strict=True):
@@ -157,7 +162,12 @@ class Decoder:
         def decode(source: tf.Tensor) -> Decoded:
             rows = tf.shape(source)[0]
             return greedy(
-                model.step, model.start(source), batch=rows, start_id=tokenizer.START, end_id=tokenizer.END, max_len=max_len
+                model.step,
+                model.start(source),
+                batch=rows,
+                start_id=tokenizer.START,
+                end_id=tokenizer.END,
+                max_len=max_len,
             )
 
         self._decode = tf.function(decode, input_signature=[tf.TensorSpec((None, None), tf.int32)])

@@ -13,8 +13,8 @@ import tensorflow as tf
 
 
 def _dense(gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    # An embedding's rows of one token must be added up before their size means anything; TensorFlow's own clipping looks
-    # at them one by one.
+    # An embedding's rows of one token must be added up before their size means anything: TensorFlow's own clipping
+    # looks at one row at a time.
     return [tf.convert_to_tensor(gradient) for gradient in gradients]
 
 

@@ -68,8 +68,8 @@ def evaluate_run(
         devices: what `runtime.devices` takes.
 
     Returns:
-        "checkpoint", "weights", "split", "examples", the task's metrics by name, and "rows" for a table: (metric, value,
-        count).
+        "checkpoint", "weights", "split", "examples", the task's metrics by name, and "rows" for a table: (metric,
+        value, count).
 
     Raises:
         dlkit.errors.DlkitError: no such run, checkpoint or split; or the checkpoint is damaged or does not fit.
@@ -79,7 +79,12 @@ def evaluate_run(
     runtime.import_tensorflow()
     where = runtime.devices(devices)
     task = open_task(
-        run.task, run.recipe["data"], seed=int(run.recipe["train"]["seed"]), limit=limit, info=run.info["data"], folder=run.path
+        run.task,
+        run.recipe["data"],
+        seed=int(run.recipe["train"]["seed"]),
+        limit=limit,
+        info=run.info["data"],
+        folder=run.path,
     )
     task.check_split(split)
     with where.strategy.scope():

@@ -18,7 +18,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from dlkit.data.batching import Batch, prefetch
-from dlkit.errors import DivergedError, DlkitError, Interrupted
+from dlkit.errors import DivergedError, DlkitError, Interrupted, UsageError
 from dlkit.recipe import TrainSection, seconds
 from dlkit.runs import Run, cannot_write, find_checkpoint, load_weights
 from dlkit.runtime import Devices
@@ -194,19 +194,28 @@ class Loop:
         self.evaluate = Evaluation(task, model, devices, batch_size=max(settings.batch_size, 256))
         self.validation = "validation" if "validation" in task.splits else None
         self.plateau: Plateau | None = None
-        options = {"lr": settings.lr, "total_steps": self.length.steps, "warmup": settings.warmup}
+        lr, total, warmup = settings.lr, self.length.steps, settings.warmup
         if settings.schedule == "plateau":
             patience = math.ceil(settings.plateau_patience / settings.evaluate_every)
-            self.plateau = Plateau(**options, gamma=settings.gamma, patience=patience, direction=self.direction)
+            self.plateau = Plateau(
+                lr=lr,
+                total_steps=total,
+                warmup=warmup,
+                gamma=settings.gamma,
+                patience=patience,
+                direction=self.direction,
+            )
             if self.progress.plateau:
                 self.plateau.restore(self.progress.plateau)
             self.lr: Callable[[int], float] = self.plateau
         else:
             self.lr = schedule(
-                settings.schedule, **options, final_lr=settings.final_lr, milestones=settings.milestones,
-                gamma=settings.gamma, power=settings.power, width=width,
+                settings.schedule, lr=lr, total_steps=total, warmup=warmup, final_lr=settings.final_lr,
+                milestones=settings.milestones, gamma=settings.gamma, power=settings.power, width=width,
             )  # fmt: skip
         self.saved_step: int | None = None
+        self.clock: list[float] = []  # when the first steps were done
+        self._reset_interval()
         self.writer = self._tensorboard() if settings.tensorboard and run else None
 
     # ------------------------------------------------------------------------------------------------------- the loop
@@ -262,8 +271,8 @@ class Loop:
         """Evaluates the best checkpoint on the test split, and keeps the result in the run.
 
         Returns:
-            "split" ("test", or None when there is none), "metrics", "step" and "epoch" of the weights, "weights" ("raw" or
-            "ema") and "best" (whether a validation split chose them).
+            "split" ("test", or None when there is none), "metrics", "step" and "epoch" of the weights, "weights" ("raw"
+            or "ema") and "best" (whether a validation split chose them).
         """
         assert self.run is not None
         split = "test" if "test" in self.task.splits else None
@@ -312,8 +321,6 @@ class Loop:
         self.interval_start = time.monotonic()
         self.update_ratio = float("nan")
         self.interval_rate = float("nan")
-        if not hasattr(self, "clock"):
-            self.clock: list[float] = []
 
     def _weights(self) -> list[np.ndarray]:
         return [variable.value.numpy() for variable in self.update.trainable.values()]
@@ -322,7 +329,9 @@ class Loop:
     def _ratio(before: list[np.ndarray], after: list[np.ndarray]) -> float:
         """The norm of one update over the norm of the weights: about 1e-3 is healthy, much more is too fast."""
         size = sum(float(np.sum(np.square(old, dtype=np.float64))) for old in before)
-        moved = sum(float(np.sum(np.square(new - old, dtype=np.float64))) for old, new in zip(before, after, strict=True))
+        moved = sum(
+            float(np.sum(np.square(new - old, dtype=np.float64))) for old, new in zip(before, after, strict=True)
+        )
         return math.sqrt(moved / size) if size else float("nan")
 
     # ------------------------------------------------------------------------------------- what is logged and decided
@@ -346,7 +355,8 @@ class Loop:
             "epoch": self.progress.step / self.length.steps_per_epoch, **means(totals),
             "lr": self.interval_rate, "gradient_norm": norm, "clipped": clipped, "update_ratio": self.update_ratio,
             f"{self.task.unit}_per_second": totals["weight"] / elapsed, "memory": peak_memory(),
-            "seconds": self.progress.seconds, "seconds_left": (self.length.steps - self.progress.step) * elapsed / count,
+            "seconds": self.progress.seconds,
+            "seconds_left": (self.length.steps - self.progress.step) * elapsed / count,
         }  # fmt: skip
         self._write(record)
         self.display.interval(record)
@@ -419,7 +429,10 @@ class Loop:
 
     def _tensorboard(self) -> "tf.summary.SummaryWriter":
         assert self.run is not None
-        return tf.summary.create_file_writer(str(self.run.path / "tensorboard"))
+        try:
+            return tf.summary.create_file_writer(str(self.run.path / "tensorboard"))
+        except ImportError:
+            raise UsageError("TensorBoard is not installed", "`pip install 'dlkit-tf[tensorboard]'`") from None
 
     # ---------------------------------------------------------------------------------------------------- checkpoints
 

@@ -262,7 +262,7 @@ def versions() -> dict[str, str]:
 def expected(prepared: Prepared) -> tuple[int, int]:
     """Multiply-adds for one example, and an estimate of the bytes that training takes (before TensorFlow's own).
 
-    A device holds the weights, their gradients, the optimizer's slots and the activations of one micro-batch of its rows.
+    A device holds the weights, their gradients, the optimizer's slots and the activations of a micro-batch of its rows.
     """
     from dlkit.summary import summarize
 

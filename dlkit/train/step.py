@@ -72,7 +72,9 @@ def means(flat: Mapping[str, float]) -> dict[str, float]:
     """The loss and every metric as sum / weight, from added-up `flat_sums`; nan where there was nothing."""
     ratio = {"loss": (flat["loss"], flat["weight"])}
     ratio |= {
-        key.removesuffix("/sum"): (flat[key], flat[key.replace("/sum", "/weight")]) for key in flat if key.endswith("/sum")
+        key.removesuffix("/sum"): (flat[key], flat[key.replace("/sum", "/weight")])
+        for key in flat
+        if key.endswith("/sum")
     }
     return {name: total / weight if weight else float("nan") for name, (total, weight) in ratio.items()}
 
@@ -118,7 +120,9 @@ class TrainingStep:
                 for slot in optimizer.slots
             }
             self.ema = (
-                {path: self._copy_of(variable, f"ema/{path}") for path, variable in self.variables.items()} if ema else {}
+                {path: self._copy_of(variable, f"ema/{path}") for path, variable in self.variables.items()}
+                if ema
+                else {}
             )
         self._update = tf.function(self._distributed)
 
@@ -143,9 +147,7 @@ class TrainingStep:
         """
         seed = np.random.SeedSequence([self.seed, step]).generate_state(2).view(np.int32)
         placed = place(batch, self.devices, accumulate=self.accumulate)
-        measured = self._update(
-            placed, tf.constant(step + 1, tf.int64), tf.constant(lr, tf.float64), tf.constant(seed)
-        )
+        measured = self._update(placed, tf.constant(step + 1, tf.int64), tf.constant(lr, tf.float64), tf.constant(seed))
         first = self.devices.strategy.experimental_local_results
         return {name: first(value)[0] for name, value in measured.items()}
 
@@ -177,8 +179,8 @@ class TrainingStep:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         gradients: list[tf.Tensor] = []
         sums: dict[str, tf.Tensor] = {}
-        # Unrolled, since strategies cannot reduce inside a loop of the graph. The dependency makes a micro-batch wait for
-        # the one before it: without it they run side by side and need the memory that accumulation is there to save.
+        # Unrolled, since strategies cannot reduce inside a loop of the graph. The dependency makes a micro-batch wait
+        # for the one before it: side by side they would need the memory that accumulation is there to save.
         for micro in range(self.accumulate):
             with tf.control_dependencies(gradients):
                 part = (
@@ -214,7 +216,10 @@ class TrainingStep:
         for (path, variable), gradient in zip(self.trainable.items(), gradients, strict=True):
             slots = {name: variables[path] for name, variables in self.slots.items()}
             strategy.extended.update(
-                variable.value, self._update_one, args=(gradient, slots, count, lr, finite, decays(variable)), group=False
+                variable.value,
+                self._update_one,
+                args=(gradient, slots, count, lr, finite, decays(variable)),
+                group=False,
             )
         if self.ema_decay is None:
             return
@@ -258,7 +263,9 @@ class TrainingStep:
         """All that a checkpoint needs: "weights", "optimizer" and, when it is kept, "ema"."""
         groups = {
             "weights": {path: variable.value.numpy() for path, variable in self.variables.items()},
-            "optimizer": {f"{slot}/{path}": v.numpy() for slot, group in self.slots.items() for path, v in group.items()},
+            "optimizer": {
+                f"{slot}/{path}": v.numpy() for slot, group in self.slots.items() for path, v in group.items()
+            },
         }
         if self.ema:
             groups["ema"] = {path: average.numpy() for path, average in self.ema.items()}
@@ -266,9 +273,7 @@ class TrainingStep:
 
     def slot_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every array in the group "optimizer"."""
-        return {
-            f"{slot}/{path}": tuple(v.shape) for slot, group in self.slots.items() for path, v in group.items()
-        }
+        return {f"{slot}/{path}": tuple(v.shape) for slot, group in self.slots.items() for path, v in group.items()}
 
     def restore_slots(self, optimizer: Mapping[str, np.ndarray], ema: Mapping[str, np.ndarray]) -> None:
         """Assigns what `arrays` gave, after the names were checked."""

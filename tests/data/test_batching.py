@@ -33,7 +33,9 @@ def test_padding_adds_rows_of_weight_0():
 @pytest.mark.parametrize(("replicas", "accumulate"), [(1, 1), (2, 1), (3, 1), (1, 2), (2, 3), (3, 2)])
 def test_a_micro_batch_has_the_same_rows_whatever_the_number_of_devices(replicas, accumulate):
     batch = {"x": np.arange(36).reshape(36, 1)}
-    shares = [batching.rows_of_replica(batch, r, replicas=replicas, accumulate=accumulate)["x"] for r in range(replicas)]
+    shares = [
+        batching.rows_of_replica(batch, r, replicas=replicas, accumulate=accumulate)["x"] for r in range(replicas)
+    ]
     size = 36 // replicas // accumulate
     for micro in range(accumulate):
         together = np.concatenate([share[micro * size : (micro + 1) * size] for share in shares])

@@ -54,7 +54,13 @@ def test_a_truncated_a_missing_and_a_nameless_file_are_noticed(written):
 
 @pytest.mark.parametrize(
     ("manifest", "says"),
-    [(None, "missing"), ("{", "not readable"), ("[]", "not readable"), ("{}", "incomplete"), ('{"a": 1}', "not readable")],
+    [
+        (None, "missing"),
+        ("{", "not readable"),
+        ("[]", "not readable"),
+        ("{}", "incomplete"),
+        ('{"a": 1}', "not readable"),
+    ],
 )
 def test_a_broken_manifest_is_noticed(written, manifest, says):
     if manifest is None:

@@ -41,7 +41,9 @@ def small_net(*, norm, dropout):
     return keras.Model(inputs, keras.layers.Dense(10, name="head")(x), name="small")
 
 
-def trained(task, optimizer, *, count=1, accumulate=1, norm=True, dropout=True, precision="float64", steps=4, **options):
+def trained(
+    task, optimizer, *, count=1, accumulate=1, norm=True, dropout=True, precision="float64", steps=4, **options
+):
     """Weights after some steps on batches of 20, the third of each epoch an uneven 10."""
     runtime.set_precision(precision)
     keras.config.set_floatx("float64" if precision == "float64" else "float32")
@@ -92,7 +94,9 @@ def test_micro_batches_make_the_same_update_without_batch_norm(task, optimizer):
 
 def test_with_batch_norm_micro_batches_do_not_depend_on_the_devices(task):
     assert_equal(
-        trained(task, OPTIMIZERS[0], accumulate=2, steps=2), trained(task, OPTIMIZERS[0], accumulate=2, count=2, steps=2), 1e-9
+        trained(task, OPTIMIZERS[0], accumulate=2, steps=2),
+        trained(task, OPTIMIZERS[0], accumulate=2, count=2, steps=2),
+        1e-9,
     )
 
 

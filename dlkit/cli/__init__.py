@@ -1,0 +1,155 @@
+"""The command line: one short module per verb. Help, listings and completion load no TensorFlow."""
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from dlkit import __version__, console
+from dlkit.cli import (
+    data,
+    doctor,
+    evaluate,
+    inspect,
+    models,
+    predict,
+    recipes,
+    runs,
+    summarize,
+    train,
+    translate,
+)
+from dlkit.cli.grammar import App, in_our_words, taking_common_options
+from dlkit.errors import DataError, DlkitError
+
+app = App(
+    """Learn, teach and use deep learning.
+
+    \b
+    dlkit train lenet                       train on the handwritten digits
+    dlkit evaluate runs/lenet_digits-1      test the best weights
+    dlkit summarize alexnet                 parameters, shapes, cost
+    dlkit train resnet20 --set model.norm=none --epochs 5
+    """,
+    add_completion=True,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.data(f"dlkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+@taking_common_options
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """The common options may also stand before the verb."""
+
+
+for _verb in (
+    train.train, evaluate.evaluate, predict.predict, translate.translate, summarize.summarize, inspect.inspect,
+    models.models,
+):  # fmt: skip
+    app.add(_verb)
+app.add_typer(data.app, name="data")
+app.add_typer(recipes.app, name="recipes")
+app.add_typer(runs.app, name="runs")
+app.add(doctor.doctor)
+
+
+def run() -> None:
+    """The console script: runs the command line of the process and exits with its code."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the parent process
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
+        else:
+            stream.reconfigure(errors="backslashreplace")  # a character that the terminal cannot show is no failure
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command line and returns the exit code; whatever happens, nothing is raised.
+
+    Args:
+        arguments: without the program's name.
+    """
+    console.reset()
+    try:
+        code = _run(list(arguments))
+        sys.stdout.flush()
+    except BaseException as failure:
+        return _explain(failure, debug="--debug" in arguments)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    command = typer.main.get_command(app)
+    if "_DLKIT_COMPLETE" in os.environ:
+        command.main(arguments, prog_name="dlkit", standalone_mode=False)
+        return 0
+    # Not command.main(): it would print Typer's own messages.
+    with command.make_context("dlkit", arguments) as context:
+        result = command.invoke(context)
+    return result if isinstance(result, int) else 0
+
+
+def _explain(failure: BaseException, *, debug: bool) -> int:
+    """Prints a failure as one line and a hint, and returns the exit code that the README documents."""
+    match failure:
+        case typer.Exit():
+            return failure.exit_code
+        case SystemExit():
+            return failure.code if isinstance(failure.code, int) else int(failure.code is not None)
+        case BrokenPipeError():  # `| head` has seen enough
+            _drop_stdout()
+            return 0
+        case KeyboardInterrupt() | typer.Abort():
+            error, code = DlkitError("interrupted"), 130
+        case DlkitError():
+            error, code = failure, failure.code
+        case typer.TyperException():
+            if type(failure).__name__ == "NoArgsIsHelpError":  # its message is the help text
+                typer.echo(failure.message, err=True)
+                return 2
+            error = in_our_words(failure)
+            code = error.code
+        case OSError() if failure.strerror:
+            error = _of_system(failure)
+            code = error.code
+        case _:
+            what = f"{type(failure).__name__}: {failure}".replace("\n", " ")
+            error, code = DlkitError(f"{what} (internal)", "run it again with --debug to see where"), 1
+    if debug:
+        console.trace(failure)
+    console.error(error)
+    return code
+
+
+def _of_system(failure: OSError) -> DlkitError:
+    place = f" {failure.filename}" if failure.filename else ""
+    reason = str(failure.strerror).lower()
+    match failure.errno:
+        case errno.ENOENT | errno.ENOTDIR | errno.EISDIR:
+            return DataError(f"cannot open{place}: {reason}")
+        case errno.ENOSPC | errno.EDQUOT:
+            return DlkitError(f"cannot write{place}: {reason}", "free some space, or write elsewhere")
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return DlkitError(f"cannot use{place}: {reason}", "choose a place that you may write to")
+        case _:
+            return DlkitError(f"{reason}:{place}" if place else reason)
+
+
+def _drop_stdout() -> None:
+    """Lets Python's last flush at exit go nowhere, since the reader is gone."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,174 @@
+"""Operands and options that several commands share, and what the shell proposes for them. Loads no TensorFlow."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlkit import console
+from dlkit.errors import UsageError
+
+RUNS_DIR = Path("runs")
+
+# -------------------------------------------------------------------------------------------------------- completion
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Model names that begin so."""
+    from dlkit import models
+
+    return _beginning(incomplete, models.names())
+
+
+def complete_data(incomplete: str) -> list[str]:
+    """Dataset names that begin so."""
+    from dlkit import data
+
+    return _beginning(incomplete, data.names())
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Names of shipped recipes that begin so."""
+    from dlkit import recipe
+
+    return _beginning(incomplete, recipe.names())
+
+
+def complete_run(incomplete: str) -> list[str]:
+    """Run folders that begin so, and after an @ their checkpoints: runs/x, runs/x@best, runs/x@step-1200."""
+    run, at, _ = incomplete.partition("@")
+    if at:
+        kept = (path.name for path in Path(run).glob("checkpoints/step-*"))
+        steps = sorted(kept, key=lambda name: (len(name), name))
+        return _beginning(incomplete, [f"{run}@{which}" for which in ["best", "last", *steps]])
+    folder = Path(incomplete).parent if "/" in incomplete else RUNS_DIR
+    return _beginning(incomplete, sorted(str(path.parent) for path in folder.glob("*/run.json")))
+
+
+def complete_model_or_run(incomplete: str) -> list[str]:
+    """Model names, runs and checkpoints that begin so."""
+    return complete_model(incomplete) + complete_run(incomplete)
+
+
+def complete_override(incomplete: str) -> list[str]:
+    """Keys of a recipe that begin so, each with its equals sign."""
+    from dlkit import recipe
+
+    return _beginning(incomplete, [f"{key}=" for key in recipe.all_keys()])
+
+
+def _beginning(incomplete: str, words: list[str]) -> list[str]:
+    """The words that begin so; a file name with control characters is never handed to a shell."""
+    return [word for word in words if word.startswith(incomplete) and console.safe(word) == word]
+
+
+def _with_weights(text: str | None) -> str | None:
+    """Lets runs and checkpoints pass; the bare name of a model has no weights."""
+    from dlkit import models
+
+    if text in models.names():
+        from dlkit import runs
+
+        if not runs.is_run(text):
+            raise UsageError(
+                f"{text} is a model without weights", f"train it, then name its run, such as runs/{text}_x-1"
+            )
+    return text
+
+
+# ----------------------------------------------------------------------------------------------------------- operands
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", show_default=False, autocompletion=complete_model_or_run,
+        help="A name of `dlkit models`, a run (runs/x) or a checkpoint (runs/x@best, @last, @step-1200).",
+    ),
+]  # fmt: skip
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", show_default=False, autocompletion=complete_model, help="A name of `dlkit models`."
+    ),
+]
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", show_default=False, autocompletion=complete_run, help="A run, such as runs/x.")
+]
+Checkpoint = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", show_default=False, autocompletion=complete_run, callback=_with_weights,
+        help="A run (runs/x: its best weights) or a checkpoint (runs/x@last, runs/x@step-1200).",
+    ),
+]  # fmt: skip
+
+# ------------------------------------------------------------------------------------------------------------ options
+
+Data = Annotated[
+    str | None,
+    typer.Option("--data", metavar="NAME", autocompletion=complete_data, help="A name of `dlkit data list`."),
+]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help="Where prepared data lies.")]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe", metavar="RECIPE", autocompletion=complete_recipe, help="A name of `dlkit recipes list`, or a file."
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="SECTION.KEY=VALUE", autocompletion=complete_override,
+        help="Change a value of the recipe, such as model.norm=none. Repeat for more.",
+    ),
+]  # fmt: skip
+RunModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="RUN", autocompletion=complete_run, callback=_with_weights,
+        help="A run or a checkpoint; by default the newest run of the task.",
+    ),
+]  # fmt: skip
+RunsDir = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where runs lie.")]
+Name = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="The run's name; by default the recipe's and a number.")
+]
+Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file.")]
+Devices = Annotated[
+    str, typer.Option("--devices", metavar="WHICH", help="auto, cpu, gpu, gpu:N, or cpu:N for the CPU as N devices.")
+]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, metavar="N", help="Seed of all that is drawn.")]
+
+# ------------------------------------------------------------------------------------------------------------- inputs
+
+
+def run_or_newest(model: str | None, task: str, runs_dir: Path) -> str:
+    """The run that was named, or the newest run of a task, which is then told.
+
+    Raises:
+        dlkit.errors.DataError: there is no run of the task.
+    """
+    if model is not None:
+        return model
+    from dlkit import runs
+
+    run = runs.newest(task, runs_dir)
+    console.note(f"model   {run.path} (the newest run)")
+    return str(run.path)
+
+
+def lines(arguments: list[str] | None, batch_size: int) -> tuple[Iterable[str], int]:
+    """The texts to work on and how many to take at a time: the arguments, or standard input line by line.
+
+    On a terminal each line is answered at once.
+    """
+    if arguments:
+        return arguments, batch_size
+    if sys.stdin is None:
+        return [], batch_size
+    typed = sys.stdin.isatty()
+    if typed:
+        console.note("type a line and press Enter; Ctrl-D ends")
+    return (line.rstrip("\n") for line in sys.stdin), 1 if typed else batch_size

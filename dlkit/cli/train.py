@@ -1,0 +1,111 @@
+"""`dlkit train`: trains a model, or goes on with a run."""
+
+from typing import Annotated
+
+import typer
+
+from dlkit.cli import options as opt
+
+# Flags that are aliases of recipe keys: parameter of the command -> key.
+KEYS = {
+    "data_dir": "data.dir", "epochs": "train.epochs", "steps": "train.steps", "batch_size": "train.batch_size",
+    "accumulate": "train.accumulate", "lr": "train.lr", "optimizer": "train.optimizer", "schedule": "train.schedule",
+    "warmup": "train.warmup", "weight_decay": "train.weight_decay", "label_smoothing": "train.label_smoothing",
+    "clip_norm": "train.clip_norm", "clip_value": "train.clip_value", "ema": "train.ema",
+    "precision": "train.precision", "seed": "train.seed", "limit": "train.limit", "max_time": "train.max_time",
+    "deterministic": "train.deterministic", "tensorboard": "train.tensorboard", "init_from": "train.init_from",
+    "freeze": "train.freeze",
+}  # fmt: skip
+
+
+def train(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="A name of `dlkit models`.", autocompletion=opt.complete_model),
+    ] = None,
+    data: opt.Data = None,
+    recipe: opt.Recipe = None,
+    sets: opt.Set = None,
+    resume: Annotated[
+        str | None,
+        typer.Option("--resume", metavar="RUN", help="Go on with this run.", autocompletion=opt.complete_run),
+    ] = None,
+    name: opt.Name = None,
+    runs_dir: opt.RunsDir = opt.RUNS_DIR,
+    data_dir: opt.DataDir = None,
+    epochs: Annotated[float | None, typer.Option("--epochs", help="Passes over the training data.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Updates, instead of epochs.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Examples per update, over all devices.")
+    ] = None,
+    accumulate: Annotated[
+        int | None,
+        typer.Option(
+            "--accumulate",
+            help="Micro-batches per update. Saves memory and gives the same update, except that batch norm takes its"
+            " statistics from each micro-batch.",
+        ),
+    ] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate.")] = None,
+    optimizer: Annotated[str | None, typer.Option("--optimizer", help="sgd, adam or adamw.")] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            "--schedule", help="constant, step, cosine, one_cycle, polynomial, inverse_sqrt, noam or plateau."
+        ),
+    ] = None,
+    warmup: Annotated[float | None, typer.Option("--warmup", help="Steps, or below 1 a share of all steps.")] = None,
+    weight_decay: Annotated[float | None, typer.Option("--weight-decay", help="Biases and norms do not decay.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option("--label-smoothing", help="Share of the target.")] = None,
+    clip_norm: Annotated[float | None, typer.Option("--clip-norm", help="Largest norm of the gradient.")] = None,
+    clip_value: Annotated[float | None, typer.Option("--clip-value", help="Largest entry of the gradient.")] = None,
+    ema: Annotated[float | None, typer.Option("--ema", help="Decay of the moving average of the weights.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="float32, bfloat16 or float64.")] = None,
+    seed: opt.Seed = None,
+    devices: opt.Devices = "auto",
+    limit: Annotated[int | None, typer.Option("--limit", help="Use this many examples of each split.")] = None,
+    max_time: Annotated[str | None, typer.Option("--max-time", help="Save and stop after 90s, 10m or 2h.")] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(
+            "--init-from",
+            help="Start from a run's weights; the last layer may differ.",
+            autocompletion=opt.complete_run,
+        ),
+    ] = None,
+    freeze: Annotated[
+        list[str] | None, typer.Option("--freeze", help="Do not train layers of this pattern: `stage1_*`; repeat it.")
+    ] = None,
+    deterministic: Annotated[
+        bool | None, typer.Option("--deterministic", help="The same bits every time, somewhat slower.")
+    ] = None,
+    tensorboard: Annotated[bool | None, typer.Option("--tensorboard", help="Also log for TensorBoard.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, time a few steps, write nothing.")
+    ] = False,
+) -> None:
+    """Train a model, or go on with a run.
+
+    Example: dlkit train lenet --data digits --epochs 5
+    """
+    arguments = locals().copy()
+    given = {key: arguments[parameter] for parameter, key in KEYS.items() if arguments[parameter] not in (None, [])}
+    if warmup is not None and warmup >= 1 and warmup == int(warmup):
+        given["train.warmup"] = int(warmup)
+    from dlkit.cli import training
+
+    if resume is not None:
+        others = {"MODEL": model, "--data": data, "--recipe": recipe, "--set": sets, "--name": name}
+        training.resume(resume, given, {flag for flag, value in others.items() if value}, devices=devices)
+    else:
+        training.start(
+            model,
+            data,
+            recipe_path=recipe,
+            sets=sets or [],
+            flags=given,
+            devices=devices,
+            runs_dir=runs_dir,
+            name=name,
+            dry_run=dry_run,
+        )

@@ -1,0 +1,151 @@
+"""What `dlkit train` does and says: the lines before, the run, the result after."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlkit import console, recipe, runs, runtime
+from dlkit.cli.live import Live, duration, metric, size
+from dlkit.errors import UsageError
+from dlkit.tasks import TASKS
+
+if TYPE_CHECKING:
+    from dlkit.recipe import Recipe
+    from dlkit.train.loop import Loop
+    from dlkit.train.start import Prepared
+
+# What may change between the attempts of a run, since it does not change the result.
+CHANGEABLE = {"train.max_time", "data.dir"}
+
+
+def start(
+    model: str | None,
+    data: str | None,
+    *,
+    recipe_path: str | None,
+    sets: list[str],
+    flags: Mapping[str, Any],
+    devices: str,
+    runs_dir: Path,
+    name: str | None,
+    dry_run: bool,
+) -> None:
+    """Trains a new run, or with `dry_run` only says what it would be."""
+    resolved = _resolve(model, data, recipe_path, sets, flags)
+    if name is not None and (runs_dir / name).exists():
+        raise UsageError(
+            f"run {runs_dir / name} exists", f"choose another --name, or go on with `--resume {runs_dir / name}`"
+        )
+    runtime.import_tensorflow()
+    from dlkit.train import start as worker
+
+    prepared = worker.prepare(resolved, devices=devices)
+    with _live(prepared, done=0) as live:
+        loop = worker.new_loop(prepared, live, folder=None if dry_run else runs_dir, name=name)
+        _introduce(prepared, loop)
+        if dry_run:
+            loop.try_out()
+            console.note("dry run: nothing was written")
+            return
+        reason = loop.fit()
+    _finish(prepared, loop, reason)
+
+
+def resume(text: str, flags: Mapping[str, Any], others: set[str], *, devices: str) -> None:
+    """Goes on with a run; model, data and settings are the run's own."""
+    fixed = others | {"--" + key.partition(".")[2].replace("_", "-") for key in flags if key not in CHANGEABLE}
+    if fixed:
+        raise UsageError(
+            f"--resume takes the recipe from the run: {', '.join(sorted(fixed))} cannot change now",
+            "start a new run, with `--init-from` to keep the weights; --max-time, --data-dir and --devices may change",
+        )
+    run = runs.open_run(text)
+    resolved = recipe.load(run.path / "recipe.toml", flags)
+    runtime.import_tensorflow()
+    from dlkit.train import start as worker
+
+    prepared = worker.prepare(resolved, devices=devices, run=run)
+    with _live(prepared, done=0) as live:
+        loop = worker.resumed_loop(run, prepared, live)
+        live.done = loop.progress.step
+        _introduce(prepared, loop)
+        reason = loop.fit() if loop.progress.step < loop.length.steps else "done"
+    _finish(prepared, loop, reason)
+
+
+def _resolve(
+    model: str | None, data: str | None, recipe_path: str | None, sets: list[str], flags: Mapping[str, Any]
+) -> "Recipe":
+    if model is not None and runs.is_run(model):
+        raise UsageError(
+            f"{model} is a run, not the name of a model",
+            f"`dlkit train --resume {model}` goes on with it; `--init-from {model}` starts a new run from its weights",
+        )
+    overrides = [(*recipe.parse_override(text), "set") for text in sets]
+    return recipe.resolve(model, data, recipe_path=recipe_path, overrides=overrides, flags=flags)
+
+
+def _live(prepared: "Prepared", *, done: int) -> Live:
+    from dlkit.train.loop import length_of
+
+    length = length_of(prepared.recipe.train, prepared.task)
+    metrics = list(TASKS[prepared.recipe.task].metrics)
+    return Live(steps=length.steps, steps_per_epoch=length.steps_per_epoch, done=done, metrics=metrics)
+
+
+def _introduce(prepared: "Prepared", loop: "Loop") -> None:
+    """The first lines: recipe, run, data, model, device. The steps and their time follow when a few are done."""
+    from dlkit.train import start as worker
+
+    resolved, model = prepared.recipe, prepared.model
+    rows = [("recipe", resolved.origin)]
+    if loop.run:
+        attempt = loop.progress.attempt
+        again = f" (attempt {attempt}, from step {loop.progress.step:,})" if attempt > 1 else ""
+        rows.append(("run", f"{loop.run.path}{again}"))
+    rows.append(("data", prepared.task.describe()))
+    trained = sum(math.prod(variable.shape) for variable in model.trainable_variables)
+    multiply_adds, memory = worker.expected(prepared)
+    counts = f"{model.count_params():,} parameters, {multiply_adds / 1e6:,.2f} M multiply-adds an example"
+    if trained != model.count_params():
+        counts += f", {trained:,} of them trained"
+    rows.append(("model", f"{resolved.model.name}, {counts}"))
+    described = f"{prepared.devices.description}, {resolved.train.precision}"
+    rows.append(("device", f"{described}; model, optimizer and activations take about {size(memory)}"))
+    console.labelled(rows)
+
+
+def _finish(prepared: "Prepared", loop: "Loop", reason: str) -> None:
+    """The result on the test split with the best weights, and what to do next."""
+    run = loop.run
+    if run is None:
+        return
+    if reason == "time is up":
+        console.note(f"time is up after step {loop.progress.step:,}: `dlkit train --resume {run.path}` goes on")
+        return
+    steps = loop.progress.step
+    result = loop.test()
+    if console.settings.json:
+        console.data_json({"run": str(run.path), "reason": reason, "steps": steps, **result})
+        return
+    if reason != "done":
+        console.note(f"{reason} after step {steps:,}")
+    monitor = loop.monitor
+    if result["split"]:
+        figures = result["metrics"]
+        count = prepared.task.size(result["split"])
+        shares = [
+            f"{name} {100 * figures[name]:.1f} % ({round(figures[name] * count)} of {count})"
+            if name in TASKS[prepared.recipe.task].per_example
+            else metric(name, figures[name])
+            for name in sorted(figures, key=lambda name: name != monitor)
+        ]
+        which = f"the best weights, epoch {result['epoch']:.4g}" if result["best"] else "the last weights"
+        console.note(
+            f"{result['split']} {', '.join(shares)} with {which}; {duration(loop.progress.seconds)} of training"
+        )
+    view = {"image_classification": f"dlkit inspect {run.path} features --png"}.get(
+        prepared.recipe.task, f"dlkit {'translate --model'} {run.path}"
+    )
+    console.note(f"next: dlkit evaluate {run.path} | {view} | dlkit runs show {run.path}")

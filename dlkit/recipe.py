@@ -1,0 +1,696 @@
+"""Recipes: what a run is made of, as text. TOML in, overrides, did-you-mean, TOML out.
+
+A recipe has four sections: [model] and [data] name a model and a dataset and give their options, which are checked
+against the functions that take them; [train] and [decode] are declared here. A value comes from a flag, else from
+`--set`, else from the recipe file, else from the task, else it is the default, and the recipe remembers which.
+
+This module imports pydantic, so help and completion import it only where they need it.
+"""
+
+import inspect
+import json
+import re
+import tomllib
+import types
+import typing
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from dlkit import data as datasets
+from dlkit import models
+from dlkit.errors import DataError, DlkitError, UsageError, nearest, unknown
+from dlkit.tasks import TASKS
+
+# Where a value can come from, the weakest first.
+SOURCES = ("default", "task default", "recipe", "set", "flag")
+
+# ---------------------------------------------------------------------------------------------------------- the fields
+
+
+@dataclass(frozen=True)
+class Words:
+    """Says in words what an annotated type accepts, where its bounds do not."""
+
+    text: str
+
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Duration = Annotated[str, Field(pattern=r"^\d+(\.\d+)?[smh]$"), Words("a time such as 90s, 10m or 2h")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelSection(_Section):
+    """[model]: a name of `dlkit models`; every other key is an option of its builder, checked when it is built."""
+
+    name: str = Field(description="a name of `dlkit models`")
+    options: dict[str, Any] = Field(default_factory=dict, description="arguments of the builder")
+
+
+class DataSection(_Section):
+    """[data]: a name of `dlkit data list`; every other key is an option of the dataset."""
+
+    name: str = Field(description="a name of `dlkit data list`")
+    dir: Path | None = Field(None, description="the folder that prepared data lies in")
+    augment: list[str] = Field([], description="random changes of the training images, in this order")
+    options: dict[str, Any] = Field(default_factory=dict, description="arguments of the dataset")
+
+
+class TrainSection(_Section):
+    """[train]: how long, how fast, how carefully."""
+
+    epochs: Positive | None = Field(None, description="passes over the training data; excludes steps")
+    steps: Count | None = Field(None, description="updates of the weights; excludes epochs")
+    batch_size: Count = Field(64, description="examples per update, over all devices and micro-batches")
+    accumulate: Count = Field(1, description="micro-batches that one update is computed in, to save memory")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("adam", description="the update rule")
+    lr: Positive = Field(1e-3, description="the largest learning rate of the schedule")
+    momentum: Rate = Field(0.9, description="of sgd")
+    nesterov: bool = Field(False, description="look ahead along the momentum, with sgd")
+    beta1: Rate = Field(0.9, description="decay of the mean of the gradients, in adam and adamw")
+    beta2: Rate = Field(0.999, description="decay of the mean of their squares, in adam and adamw")
+    epsilon: Positive = Field(1e-8, description="added to the denominator of adam and adamw")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="not on biases and normalization")
+    schedule: Literal["constant", "step", "cosine", "one_cycle", "polynomial", "inverse_sqrt", "noam", "plateau"] = (
+        Field("constant", description="how the learning rate changes")
+    )
+    warmup: Annotated[int, Field(ge=0)] | Share = Field(
+        0, description="linear rise of the learning rate: a number of steps, or below 1 a share of all steps"
+    )
+    final_lr: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="share of lr that cosine, one_cycle and polynomial end at"
+    )
+    milestones: list[Share] = Field([0.5, 0.75], description="shares of the training at which step lowers the rate")
+    gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="factor of step and plateau")
+    power: Positive = Field(1.0, description="exponent of polynomial")
+    plateau_patience: Positive = Field(5.0, description="epochs without progress before plateau lowers the rate")
+    label_smoothing: Rate = Field(0.0, description="probability spread evenly over all classes")
+    clip_norm: Positive | None = Field(None, description="largest global norm of the gradient")
+    clip_value: Positive | None = Field(None, description="largest absolute value of a gradient's entry")
+    ema: Share | None = Field(None, description="decay of a moving average of the weights, evaluated beside them")
+    precision: Literal["float32", "bfloat16", "float64"] = Field(
+        "float32", description="bfloat16 multiplies in bfloat16 and keeps the weights in float32"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of everything that is drawn")
+    monitor: str | None = Field(None, description="metric that the best checkpoint is best in; by default the task's")
+    patience: Count | None = Field(None, description="evaluations without progress after which training stops")
+    evaluate_every: Positive = Field(1.0, description="epochs between evaluations")
+    checkpoint_every: Count | None = Field(None, description="steps between checkpoints; by default at each evaluation")
+    keep: Count = Field(3, description="number of checkpoints that are kept, beside the best")
+    log_every: Count | None = Field(None, description="steps between log lines; by default 50, or an epoch")
+    limit: Count | None = Field(None, description="use this many examples of each split")
+    max_time: Duration | None = Field(None, description="stop and save after this time, such as 90s, 10m or 2h")
+    deterministic: bool = Field(False, description="the same bits every time on the same device, at some cost in speed")
+    tensorboard: bool = Field(False, description="also write TensorBoard logs")
+    freeze: list[str] = Field([], description="patterns of layer names that are not trained, such as stage1_*")
+    init_from: str | None = Field(None, description="a run whose weights training starts from")
+
+
+class DecodeSection(_Section):
+    """[decode]: how text is generated."""
+
+    max_len: Count = Field(100, description="largest number of tokens, the end token included")
+
+
+SECTIONS: dict[str, type[_Section]] = {
+    "model": ModelSection,
+    "data": DataSection,
+    "train": TrainSection,
+    "decode": DecodeSection,
+}
+
+
+def seconds(duration: str) -> float:
+    """The seconds in a time such as `90s`, `10m` or `2h`."""
+    return float(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
+
+
+# ---------------------------------------------------------------------------------------------------------- the recipe
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole recipe: every field has its value, and is known to fit.
+
+    Args:
+        name: of the recipe file, or model and data; runs are named after it.
+        model: the section [model].
+        data: the section [data].
+        train: the section [train].
+        decode: the section [decode].
+        sources: "train.lr" -> where the value came from: flag, set, recipe, task default or default.
+        path: the recipe file, None when there is none.
+    """
+
+    name: str
+    model: ModelSection
+    data: DataSection
+    train: TrainSection
+    decode: DecodeSection
+    sources: dict[str, str] = field(default_factory=dict)
+    path: Path | None = None
+
+    @property
+    def task(self) -> str:
+        """The task that the model is trained for."""
+        return models.task_of(self.model.name)
+
+    @property
+    def origin(self) -> str:
+        """Where the recipe came from, in words for people."""
+        if self.path is None:
+            return f"{self.name} (defaults of {TASKS[self.task].title})"
+        return f"{self.name} (shipped)" if self.path.parent == folder() else str(self.path)
+
+    def flat(self) -> dict[str, Any]:
+        """All values as "section.key" -> value, in the order of the sections and fields."""
+        return {
+            f"{section}.{key}": value
+            for section in SECTIONS
+            for entry, content in getattr(self, section)
+            for key, value in (content.items() if entry == "options" else [(entry, content)])
+        }
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Section -> key -> value, as reading the file of `to_toml` gives it: lists, texts, and no None."""
+        return tomllib.loads(self.to_toml())
+
+    def to_toml(self) -> str:
+        """The recipe as the text of a TOML file; a comment says where a value came from that is not the default."""
+        blocks: dict[str, list[str]] = {section: [f"[{section}]"] for section in SECTIONS}
+        for key, value in self.flat().items():
+            section, name = key.split(".", 1)
+            source = self.sources.get(key, "default")
+            if value is None and source == "default":
+                continue
+            comment = f"  # {source}" if source != "default" else ""
+            blocks[section].append(f"{_toml_key(name)} = {toml_value(value)}{comment}")
+        return "\n\n".join("\n".join(lines) for lines in blocks.values()) + "\n"
+
+    def diff(self, other: "Recipe") -> dict[str, tuple[Any, Any]]:
+        """What differs, as "section.key" -> (our value, theirs); None where there is no such key."""
+        ours, theirs = self.flat(), other.flat()
+        keys = [*ours, *(key for key in theirs if key not in ours)]
+        return {key: (ours.get(key), theirs.get(key)) for key in keys if ours.get(key) != theirs.get(key)}
+
+
+# ------------------------------------------------------------------------------------------------------ recipe files
+
+
+def folder() -> Path:
+    """The folder of the shipped recipes: inside the installed package, or beside it in a working copy."""
+    installed = Path(__file__).parent / "recipes"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "recipes"
+
+
+def names() -> list[str]:
+    """The names of the shipped recipes."""
+    return sorted(path.stem for path in folder().glob("*.toml"))
+
+
+def default_name(model: str, data: str) -> str:
+    """The name of the recipe that trains `model` on `data`.
+
+    Example:
+        >>> default_name("seq2seq", "synthetic:reverse"), default_name("resnet18", "imagenet_v2/topimages:3.0.0")
+        ('seq2seq_reverse', 'resnet18_imagenet_v2')
+    """
+    short = data.removeprefix("synthetic:").partition(":")[0]
+    short = short.rstrip("/").rpartition("/")[2] if short.startswith((".", "/", "~")) else short.partition("/")[0]
+    return f"{model}_{re.sub(r'[^A-Za-z0-9_.-]+', '-', short).strip('.-') or 'data'}"
+
+
+def find(text: str) -> Path:
+    """The file of a recipe that is named, or given by its path.
+
+    Raises:
+        dlkit.errors.UsageError: there is no shipped recipe of that name.
+        dlkit.errors.DataError: there is no such file.
+    """
+    if text in names():
+        return folder() / f"{text}.toml"
+    path = Path(text).expanduser()
+    if path.is_file():
+        return path
+    if path.suffix == ".toml" or len(path.parts) > 1:
+        raise DataError(f"no recipe file {path}", "`dlkit recipes list` shows the shipped recipes")
+    raise unknown("recipe", text, names(), "`dlkit recipes list` shows all")
+
+
+def introduction(path: Path) -> list[str]:
+    """The comment at the head of a recipe file, line by line: paper, command, what was measured."""
+    lines = []
+    for line in _read_text(path).splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# ").rstrip())
+    return lines
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as failure:
+        raise DataError(f"cannot read {path}: {failure.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not a text in UTF-8", "a recipe is a TOML file") from None
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """The sections of a recipe file as they stand, their names checked.
+
+    Raises:
+        dlkit.errors.DlkitError: the file cannot be read, is no TOML, or has other sections.
+    """
+    try:
+        content = tomllib.loads(_read_text(path))
+    except (tomllib.TOMLDecodeError, RecursionError) as failure:
+        place = re.search(r"^(.*) \(at (line \d+), (column \d+)\)$", str(failure))
+        where, what = (f"{path}, {place[2]}, {place[3]}", place[1]) if place else (str(path), str(failure))
+        raise UsageError(f"{where}: {what[:1].lower()}{what[1:]}", "a recipe is a TOML file") from None
+    for name, section in content.items():
+        if not isinstance(section, dict):
+            raise UsageError(f"{path}: {name} stands outside of a section", _hint_for(name))
+        if name not in SECTIONS:
+            raise _within(path, unknown("section", name, SECTIONS))
+    return content
+
+
+def _within(path: Path, failure: DlkitError) -> DlkitError:
+    return type(failure)(f"{path}: {failure.message}", failure.hint)
+
+
+def all_keys() -> list[str]:
+    """The keys that every recipe knows, as "section.key", with the options that every builder takes where it can."""
+    declared = [f"{section}.{key}" for section, fields in SECTIONS.items() for key in fields.model_fields]
+    common = [f"model.{option}" for option in ("init", "norm", "activation", "dropout")]
+    return [key for key in declared if not key.endswith(".options")] + common
+
+
+def _hint_for(name: str) -> str:
+    """Where a key without a section probably belongs."""
+    homes = {key.partition(".")[2]: key for key in reversed(all_keys()) if not key.endswith(".name")}
+    match = nearest(name, homes)
+    return f"did you mean `{homes[match]}`?" if match else f"the sections are {', '.join(SECTIONS)}"
+
+
+# ---------------------------------------------------------------------------------------------------------- resolving
+
+
+def parse_override(text: str) -> tuple[str, str]:
+    """Divides the `section.key=value` of `--set` into the key and the text of the value.
+
+    Raises:
+        dlkit.errors.UsageError: it has another form, or there is no such section.
+    """
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    section, dot, name = key.partition(".")
+    if not equals:
+        raise UsageError(f"--set {text} has no value", f"write `--set {key or 'section.key'}=value`")
+    if not dot or not name:
+        raise UsageError(f"--set {key} names no section", _hint_for(section))
+    if section not in SECTIONS:
+        raise unknown("section", section, SECTIONS)
+    return key, value.strip()
+
+
+def resolve(
+    model: str | None = None,
+    data: str | None = None,
+    *,
+    recipe_path: str | Path | None = None,
+    overrides: Iterable[tuple[str, str, str]] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """Puts a recipe together: flag > `--set` > recipe file > default of the task > default of the field.
+
+    Without `recipe_path` the shipped recipe for the model and the data is taken, when there is one.
+
+    Args:
+        model: a model's name; None to take the recipe's.
+        data: a dataset's name; None to take the recipe's, else the task's.
+        recipe_path: the name of a shipped recipe, or a file.
+        overrides: (key, text, source): the text is read as a TOML value, and as plain text when it is none.
+        flags: "section.key" -> value of a flag; None when it was not given.
+
+    Raises:
+        dlkit.errors.DlkitError: an unknown name or key, a wrong value, or a recipe file that cannot be read.
+
+    Example:
+        >>> resolve("lenet", overrides=[("train.lr", "0.01", "set")]).train.lr
+        0.01
+    """
+    overrides = list(overrides)
+    given = {"model.name": model, "data.name": data}
+    given |= {key: text for key, text, _ in overrides if key in given and given[key] is None}
+    path = find(str(recipe_path)) if recipe_path is not None else None
+    content = read(path) if path else {}
+    model_name = given["model.name"] or content.get("model", {}).get("name")
+    if not isinstance(model_name, str):
+        raise UsageError("no model is named", "give one, such as `lenet`; `dlkit models` lists all")
+    task = TASKS[models.task_of(model_name)]
+    if path is None:
+        shipped = folder() / f"{default_name(model_name, given['data.name'] or task.default_data)}.toml"
+        if shipped.is_file():
+            path, content = shipped, read(shipped)
+    layers: list[_Given] = [_Given(key, value, "task default") for key, value in task.defaults.items()]
+    layers.insert(0, _Given("data.name", task.default_data, "task default"))
+    layers += _from_file(content)
+    layers += [_Given(key, text, source, is_text=True) for key, text, source in overrides]
+    layers += _from_flags({"model.name": model, "data.name": data} | dict(flags or {}))
+    return _build(layers, path)
+
+
+def load(path: Path, flags: Mapping[str, Any] | None = None) -> Recipe:
+    """Reads a resolved recipe, as a run keeps it: what it does not say is the field's default, not the task's.
+
+    Args:
+        path: the file.
+        flags: "section.key" -> value that stands above the file's.
+
+    Raises:
+        dlkit.errors.DlkitError: the file cannot be read, or a name, key or value is wrong.
+    """
+    return _build(_from_file(read(path)) + _from_flags(flags or {}), path)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """One value that somebody gave, before it is checked."""
+
+    key: str
+    value: Any
+    source: str
+    is_text: bool = False  # of a --set: TOML, or plain text when it is no TOML
+
+
+def _from_file(content: Mapping[str, Mapping[str, Any]]) -> list[_Given]:
+    return [_Given(f"{name}.{key}", value, "recipe") for name, keys in content.items() for key, value in keys.items()]
+
+
+def _from_flags(flags: Mapping[str, Any]) -> list[_Given]:
+    return [_Given(key, value, "flag") for key, value in flags.items() if value is not None]
+
+
+def _build(layers: Sequence[_Given], path: Path | None) -> Recipe:
+    layers = sorted(layers, key=lambda item: SOURCES.index(item.source))  # stable: of two equal ones the later wins
+    sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    options: dict[str, dict[str, Any]] = {"model": {}, "data": {}}
+    sources: dict[str, str] = {}
+    for item in layers:
+        section, name = item.key.split(".", 1)
+        fields = SECTIONS[section].model_fields
+        try:
+            if name in fields and name != "options":
+                sections[section][name] = _check_field(fields[name], item)
+            elif section in options:
+                options[section][name] = _parsed(item)
+            else:
+                raise _unknown_key(section, name, fields)
+        except DlkitError as failure:
+            raise _in_file(failure, item.source, path) from None
+        sources[item.key] = item.source
+    for section in options:
+        if "name" not in sections[section]:
+            raise _in_file(UsageError(f"{section}.name is missing"), "recipe", path)
+    _settle_length(sections["train"], sources)
+    model_name, data_name = sections["model"]["name"], sections["data"]["name"]
+    options["data"] = _data_options(data_name, options["data"], sources, path)
+    task = models.task_of(model_name)
+    _check_train(sections["train"], task)
+    name = path.stem if path and path.name != "recipe.toml" else default_name(model_name, data_name)
+    recipe = Recipe(
+        name,
+        ModelSection(**sections["model"], options=options["model"]),
+        DataSection(**sections["data"], options=options["data"]),
+        TrainSection(**sections["train"]),
+        DecodeSection(**sections["decode"]),
+        path=path,
+    )
+    recipe.sources.update({key: sources.get(key, "default") for key in recipe.flat()})
+    return recipe
+
+
+def _in_file(failure: DlkitError, source: str, path: Path | None) -> DlkitError:
+    return _within(path, failure) if source == "recipe" and path else failure
+
+
+def _parsed(item: _Given) -> Any:
+    """The value of an option that is checked later; for the text of `--set`, what TOML makes of it."""
+    if not item.is_text:
+        return item.value
+    try:
+        table = tomllib.loads(f"value = {item.value}")
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError):
+        return item.value
+    value = table["value"]
+    return value if len(table) == 1 and isinstance(value, bool | int | float | str | list | dict) else item.value
+
+
+def _check_field(declared: FieldInfo, item: _Given) -> Any:
+    annotation = Annotated[declared.annotation, *declared.metadata] if declared.metadata else declared.annotation
+    value = _parsed(item)
+    if declared.annotation == list[str] and isinstance(value, str):
+        value = [value]
+    try:
+        return check_value(annotation, value, item.key)
+    except UsageError:
+        if item.is_text and not isinstance(value, str) and {str, Path} & set(_members(annotation)):
+            return check_value(annotation, item.value, item.key)  # a name that looks like a number
+        raise
+
+
+def _data_options(name: str, given: dict[str, Any], sources: dict[str, str], path: Path | None) -> dict[str, Any]:
+    """Checks the options of a dataset and fills in its defaults, so that the recipe says what was used."""
+    function = datasets.builder(name)
+    known = [*_parameters(function), *(key for key in DataSection.model_fields if key not in {"name", "options"})]
+    for key in given:
+        source = sources[f"data.{key}"]
+        try:
+            if key not in known:
+                raise _unknown_key("data", key, known)
+            given[key] = check_call(function, {key: given[key]}, where="data")[key]
+        except DlkitError as failure:
+            raise _in_file(failure, source, path) from None
+    return defaults_of(function) | given
+
+
+def _settle_length(train: dict[str, Any], sources: dict[str, str]) -> None:
+    """Epochs and steps exclude each other: the one of the higher precedence drops the other."""
+    if train.get("epochs") is None and train.get("steps") is None:
+        raise UsageError("neither train.epochs nor train.steps is given", "say how long to train: `--epochs 10`")
+    if train.get("epochs") is None or train.get("steps") is None:
+        return
+    epochs, steps = (SOURCES.index(sources[key]) for key in ("train.epochs", "train.steps"))
+    if epochs == steps:
+        raise UsageError("train.epochs and train.steps exclude each other", "give one of them")
+    loser = "steps" if epochs > steps else "epochs"
+    del train[loser], sources[f"train.{loser}"]
+
+
+def _check_train(train: Mapping[str, Any], task: str) -> None:
+    metrics = TASKS[task].metrics
+    if train.get("monitor") not in {None, *metrics}:
+        raise unknown("metric", train["monitor"], metrics)
+    milestones = train.get("milestones", [])
+    if milestones != sorted(set(milestones)):
+        raise UsageError(f"train.milestones must rise, not {toml_value(milestones)}")
+
+
+# -------------------------------------------------------------------------------------------------- checking of values
+
+
+def check_call(function: Callable[..., Any], given: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """Checks keyword arguments against the signature of `function`, with the types of a recipe.
+
+    Types are those of TOML: a list may stand for a tuple and an integer for a float, but neither text nor a truth value
+    for a number. The text "none" stands for None where text is not accepted. Names that end in `dropout` are shares of
+    at least 0 and below 1.
+
+    Args:
+        function: a builder or dataset function, a class or a functools.partial, with annotated parameters.
+        given: the arguments by name.
+        where: the section of the recipe that they come from, such as "model"; messages name `model.norm`.
+
+    Returns:
+        What was given, converted to the annotated types; defaults are not filled in.
+
+    Raises:
+        dlkit.errors.UsageError: an unknown name, or a value that the annotation does not accept.
+
+    Example:
+        >>> check_call(lenet, {"dropout": 0.5}, where="model")
+        {'dropout': 0.5}
+    """
+    parameters = _parameters(function)
+    checked = {}
+    for name, value in given.items():
+        if name not in parameters:
+            raise _unknown_key(where, name, parameters)
+        annotation = parameters[name].annotation
+        if name.endswith("dropout"):
+            annotation = Annotated[annotation, Ge(0), Lt(1)]
+        checked[name] = check_value(annotation, value, f"{where}.{name}")
+    return checked
+
+
+def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The parameters of `function` that have a default, by name."""
+    parameters = _parameters(function)
+    return {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty}
+
+
+def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """What can be given to `function` by name, with its annotations resolved; unannotated ones take anything."""
+    inner = function
+    while isinstance(inner, partial):
+        inner = inner.func
+    if inspect.isclass(inner):  # a Keras model's __new__ takes anything: its __init__ says what it means
+        bound = function if isinstance(function, partial) else partial(function)
+        inner = inner.__init__
+        signature = inspect.signature(partial(inner, None, *bound.args, **bound.keywords))
+    else:
+        signature = inspect.signature(function)
+    hints = typing.get_type_hints(inner, include_extras=True)
+    return {
+        name: parameter.replace(annotation=hints.get(name, Any))
+        for name, parameter in signature.parameters.items()
+        if parameter.kind in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}
+    }
+
+
+def _unknown_key(where: str, name: str, known: Iterable[str]) -> UsageError:
+    known = list(known)
+    match = nearest(name, known)
+    if match:
+        return UsageError(f"unknown key: {where}.{name}", f"did you mean `{where}.{match}`?")
+    return UsageError(f"unknown key: {where}.{name}", f"[{where}] knows {', '.join(known) or 'no options here'}")
+
+
+def check_value(annotation: Any, value: Any, key: str) -> Any:
+    """Returns `value` converted to the type `annotation`; the text "none" is None where None is accepted.
+
+    Raises:
+        dlkit.errors.UsageError: the annotation does not accept it; the message names `key`, what is accepted and what
+            came.
+    """
+    if value == "none" and type(None) in _members(annotation) and value not in _choices(annotation):
+        return None
+    try:
+        # By way of JSON, whose strict mode accepts just what TOML can mean: lists for tuples, text for paths.
+        text = json.dumps(value, default=lambda v: v.item() if hasattr(v, "item") else str(v))
+        return TypeAdapter(annotation, config={"allow_inf_nan": False}).validate_json(text, strict=True)
+    except ValidationError:
+        match = nearest(value, _choices(annotation)) if isinstance(value, str) else None
+        hint = f"did you mean `{match}`?" if match else ""
+        raise UsageError(f"{key} must be {accepted(annotation)}, not {toml_value(value)}", hint) from None
+
+
+def _bare(annotation: Any) -> Any:
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The members of a union, or the annotation alone, without the bounds."""
+    bare = _bare(annotation)
+    union = typing.get_origin(bare) in {Union, types.UnionType}
+    return [_bare(member) for member in typing.get_args(bare)] if union else [bare]
+
+
+def _choices(annotation: Any) -> list[str]:
+    """The words that an annotation with Literals names."""
+    literals = [member for member in _members(annotation) if typing.get_origin(member) is Literal]
+    return [str(word) for literal in literals for word in typing.get_args(literal)]
+
+
+_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", Path: "a path", type(None): "none"}
+_PLURALS = {int: "integers", float: "numbers", bool: "truth values", str: "texts", Path: "paths"}
+
+
+def accepted(annotation: Any) -> str:
+    """What a type accepts, in words.
+
+    Example:
+        >>> accepted(Annotated[int, Field(ge=1)] | None)
+        'an integer of at least 1 or none'
+    """
+    if typing.get_origin(annotation) is Annotated:
+        inner, *extras = typing.get_args(annotation)
+        if len(_members(inner)) > 1:  # the bounds are those of the numbers among them
+            bounded = [m if m is type(None) else Annotated[m, *extras] for m in typing.get_args(inner)]
+            return " or ".join(accepted(member) for member in bounded)
+        described = [extra.text for extra in extras if isinstance(extra, Words)]
+        return described[0] if described else accepted(inner) + _bounds(extras)
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in {Union, types.UnionType}:
+        return " or ".join(accepted(member) for member in arguments)
+    if origin is Literal:
+        words = [str(word) for word in arguments]
+        return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
+    if origin in {list, tuple}:
+        items = [argument for argument in arguments if argument is not Ellipsis]
+        alike = len(set(items)) == 1
+        kind = _PLURALS.get(_bare(items[0]), "values") if alike else "values"
+        bounds = _bounds(typing.get_args(items[0])[1:]) if alike and typing.get_origin(items[0]) is Annotated else ""
+        count = f"{len(items)} " if origin is tuple and Ellipsis not in arguments else ""
+        return f"a list of {count}{kind}{bounds}"
+    return _WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _bounds(extras: Iterable[Any]) -> str:
+    """The bounds among the extras of an Annotated, in words: " of at least 0 and below 1"."""
+    flat = [item for extra in extras for item in (extra.metadata if isinstance(extra, FieldInfo) else [extra])]
+    words = {Ge: "of at least", Gt: "above", Le: "up to", Lt: "below"}
+    limits = [f"{words[type(b)]} {getattr(b, type(b).__name__.lower())}" for b in flat if type(b) in words]
+    return f" {' and '.join(limits)}" if limits else ""
+
+
+# ------------------------------------------------------------------------------------------------------------ TOML out
+
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def toml_value(value: Any) -> str:
+    """Returns `value` as TOML writes it; None, which TOML does not have, is "none".
+
+    Invisible characters are written as escapes, so that a recipe looks like what it is.
+    """
+    if value is None:
+        return '"none"'
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_toml_key(str(key))} = {toml_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    return '"' + "".join(_toml_character(character) for character in str(value)) + '"'
+
+
+def _toml_character(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    if character in "\t\n\r":
+        return {"\t": "\\t", "\n": "\\n", "\r": "\\r"}[character]
+    if unicodedata.category(character) in _INVISIBLE:
+        return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
+    return character
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else toml_value(key)

@@ -1,0 +1,71 @@
+import importlib.metadata
+import subprocess
+import sys
+
+import pytest
+
+from dlkit import data
+from dlkit.errors import UsageError
+
+
+def test_names_lists_the_table_in_its_order():
+    assert data.names()[0] == "digits"
+    assert set(data.DATASETS) <= set(data.names())
+
+
+def test_every_name_of_the_table_can_be_imported():
+    assert data.DATASETS
+    for name in data.DATASETS:
+        assert callable(data.builder(name))
+
+
+def test_load_builds_with_options():
+    assert data.load("digits", size=8).shape == (8, 8, 1)
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest():
+    with pytest.raises(UsageError, match="unknown dataset: digist") as caught:
+        data.builder("digist")
+    assert "`digits`" in caught.value.hint
+    assert "`dlkit data list`" in caught.value.hint
+
+
+def test_a_misspelt_option_is_a_usage_error():
+    with pytest.raises(UsageError, match="sise"):
+        data.load("digits", sise=8)
+
+
+@pytest.mark.parametrize("name", ["huggingface:mnist", "ns:name", "ns:name:3.0.2", ":digits", "a/b:c", "digits:latest"])
+def test_a_namespace_is_refused(name):
+    with pytest.raises(UsageError, match="no namespace"):
+        data.builder(name)
+
+
+@pytest.mark.parametrize("name", ["synthetic:revers", "mnist:3.0.2", "mnist:*", "mnist:3.*.*"])
+def test_versions_and_our_own_namespace_are_looked_up(name):
+    with pytest.raises(UsageError, match="unknown dataset"):
+        data.builder(name)
+
+
+def test_a_package_adds_datasets_but_does_not_replace_ours(monkeypatch):
+    entries = [
+        importlib.metadata.EntryPoint("mine", "collections:OrderedDict", "dlkit.datasets"),
+        importlib.metadata.EntryPoint("digits", "collections:Counter", "dlkit.datasets"),
+    ]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: entries if group == "dlkit.datasets" else [])
+    data.targets.cache_clear()
+    try:
+        assert data.names()[-1] == "mine"
+        assert data.builder("mine").__name__ == "OrderedDict"
+        assert data.builder("digits").__module__ == "dlkit.data.digits"
+    finally:
+        data.targets.cache_clear()
+
+
+def test_names_and_digits_load_no_tensorflow():
+    code = (
+        "import sys; from dlkit import data; from dlkit.data import augment, digits; data.names(); digits.digits();"
+        "print([m for m in ('tensorflow', 'keras', 'tensorflow_datasets', 'PIL') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

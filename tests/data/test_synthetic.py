@@ -1,0 +1,49 @@
+from collections import Counter
+
+import pytest
+
+from dlkit.data.synthetic import reverse
+from dlkit.errors import UsageError
+
+
+def sources(data, split):
+    return [tuple(source) for source in data.splits[split].source]
+
+
+def test_targets_are_the_sources_from_back_to_front():
+    data = reverse(train=200, validation=20, test=30)
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 200, "validation": 20, "test": 30}
+    for split in data.splits.values():
+        for source, target in zip(split.source, split.target, strict=True):
+            text, reversed_text = data.source_tokenizer.decode(source), data.target_tokenizer.decode(target)
+            assert reversed_text.split() == text.split()[::-1]
+            assert 1 <= len(text.split()) <= 10
+            assert set(text) <= set("abcdefghijklmnopqrstuvwxyz ")
+
+
+def test_no_sequence_occurs_twice_over_all_splits():
+    data = reverse(length=3, symbols=4, train=30, validation=5, test=5)
+    assert max(Counter(s for split in data.splits for s in sources(data, split)).values()) == 1
+
+
+def test_every_sequence_can_be_asked_for():
+    data = reverse(length=3, symbols=2, train=10, validation=2, test=2)  # 2 + 4 + 8 exist
+    assert len({s for split in data.splits for s in sources(data, split)}) == 14
+    with pytest.raises(UsageError, match="14 different sequences of up to 3 out of 2 letters, and 15 are asked for"):
+        reverse(length=3, symbols=2, train=11, validation=2, test=2)
+
+
+def test_long_lengths_are_equally_likely_and_letters_too():
+    data = reverse(length=10, symbols=5, train=6000)
+    lengths = Counter(map(len, sources(data, "train")))
+    # 8,000 are drawn, 800 of a length; of the longest next to none twice. 4 standard deviations are 107.
+    assert all(abs(lengths[n] - 600) < 107 for n in (8, 9, 10)), lengths
+    letters = Counter(letter for source in sources(data, "train") for letter in source)
+    assert sorted(letters) == [4, 5, 6, 7, 8]
+    assert max(letters.values()) < 1.1 * min(letters.values())
+
+
+def test_the_seed_chooses_the_sequences():
+    one, again, other = (sources(reverse(train=50, validation=1, test=1, seed=seed), "train") for seed in (3, 3, 4))
+    assert one == again
+    assert one != other

@@ -1,0 +1,485 @@
+"""Recipes: values are checked by type, found in the right order, and written as TOML that reads back the same."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import Field
+
+from dlkit import models, recipe
+from dlkit.errors import DataError, UsageError
+from dlkit.tasks import TASKS
+
+
+def block(
+    depth: int,
+    input_shape: "tuple[int, int, int]" = (32, 32, 3),
+    classes: int = 10,
+    *,
+    norm: Literal["batch", "layer", "none"] = "batch",
+    dropout: float = 0.0,
+    input_dropout: float | None = None,
+    widths: tuple[int, ...] = (16, 32),
+    names: list[str] | None = None,
+    folder: Path | None = None,
+    flag: bool = False,
+    limit: Optional[int] = None,  # noqa: UP045 (the older spelling must work, too)
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0,
+    anything=None,
+    **rest: int,
+) -> None:
+    """A function with every kind of annotation that builders have."""
+
+
+class Net:
+    """A class whose __new__ takes anything, as that of a Keras model does."""
+
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(cls)
+
+    def __init__(self, units: int, *, bias: bool = True) -> None: ...
+
+
+def check(function=block, **given):
+    return recipe.check_call(function, given, where="model")
+
+
+# ------------------------------------------------------------------------------------------------------- check_call
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {}),
+        ({"norm": "none"}, {"norm": "none"}),
+        ({"dropout": 0}, {"dropout": 0.0}),
+        ({"input_shape": [1, 2, 3]}, {"input_shape": (1, 2, 3)}),
+        ({"widths": [1, 2, 3, 4]}, {"widths": (1, 2, 3, 4)}),
+        ({"names": ["a"]}, {"names": ["a"]}),
+        ({"folder": "x/y"}, {"folder": Path("x/y")}),
+        ({"flag": True}, {"flag": True}),
+        ({"limit": "none"}, {"limit": None}),
+        ({"limit": None}, {"limit": None}),
+        ({"input_dropout": "none"}, {"input_dropout": None}),
+        ({"anything": {"a": [1]}}, {"anything": {"a": [1]}}),
+    ],
+)
+def test_what_was_given_comes_back_converted(given, expected):
+    checked = check(**given)
+    assert checked == expected
+    assert {key: type(value) for key, value in checked.items()} == {key: type(value) for key, value in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"norm": "grop"}, 'model.norm must be one of batch, layer, none, not "grop"'),
+        ({"norm": True}, "model.norm must be one of batch, layer, none, not true"),
+        ({"classes": "10"}, 'model.classes must be an integer, not "10"'),
+        ({"classes": 1.0}, "model.classes must be an integer, not 1.0"),
+        ({"classes": True}, "model.classes must be an integer, not true"),
+        ({"dropout": "0.5"}, 'model.dropout must be a number of at least 0 and below 1, not "0.5"'),
+        ({"dropout": 1.0}, "model.dropout must be a number of at least 0 and below 1, not 1.0"),
+        ({"dropout": float("nan")}, "model.dropout must be a number of at least 0 and below 1, not nan"),
+        ({"input_dropout": -0.1}, "model.input_dropout must be a number of at least 0 and below 1 or none, not -0.1"),
+        ({"share": 0}, "model.share must be a number above 0 and up to 1, not 0"),
+        ({"flag": 1}, "model.flag must be true or false, not 1"),
+        ({"limit": 1.5}, "model.limit must be an integer or none, not 1.5"),
+        ({"input_shape": [1, 2]}, "model.input_shape must be a list of 3 integers, not [1, 2]"),
+        ({"widths": "16"}, 'model.widths must be a list of integers, not "16"'),
+        ({"names": "a"}, 'model.names must be a list of texts or none, not "a"'),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_accepted(given, message):
+    with pytest.raises(UsageError) as caught:
+        check(**given)
+    assert caught.value.message == message
+    assert caught.value.code == 2
+
+
+def test_a_near_word_is_proposed():
+    with pytest.raises(UsageError) as caught:
+        check(norm="bacth")
+    assert caught.value.hint == "did you mean `batch`?"
+
+
+def test_an_unknown_key_is_named_with_the_nearest_one():
+    with pytest.raises(UsageError) as caught:
+        check(nrom="none")
+    assert caught.value.message == "unknown key: model.nrom"
+    assert caught.value.hint == "did you mean `model.norm`?"
+
+
+def test_an_unknown_key_that_is_near_to_none_lists_all():
+    with pytest.raises(UsageError) as caught:
+        check(zzz=1)
+    assert "input_shape, classes, norm" in caught.value.hint
+    assert "rest" not in caught.value.hint
+
+
+def test_an_argument_that_a_partial_has_filled_in_cannot_be_given_again():
+    builder = partial(block, 18)
+    assert check(builder, classes=3) == {"classes": 3}
+    with pytest.raises(UsageError, match=r"unknown key: model\.depth"):
+        check(builder, depth=34)
+
+
+def test_a_keyword_of_a_partial_is_a_default():
+    builder = partial(partial(block, 18), norm="layer")
+    assert recipe.defaults_of(builder)["norm"] == "layer"
+    assert check(builder, norm="none") == {"norm": "none"}
+
+
+def test_a_class_is_checked_by_its_init():
+    assert check(Net, units=3) == {"units": 3}
+    assert recipe.defaults_of(Net) == {"bias": True}
+    assert recipe.defaults_of(partial(Net, 5)) == {"bias": True}
+    with pytest.raises(UsageError, match=r"unknown key: model\.units"):
+        check(partial(Net, 5), units=3)
+
+
+def test_defaults_are_those_of_the_signature():
+    defaults = recipe.defaults_of(block)
+    assert defaults["input_shape"] == (32, 32, 3)
+    assert defaults["limit"] is None
+    assert "depth" not in defaults
+    assert "rest" not in defaults
+
+
+def test_numpy_numbers_are_numbers():
+    import numpy as np
+
+    assert check(classes=np.int64(7), dropout=np.float32(0.5)) == {"classes": 7, "dropout": 0.5}
+
+
+# ------------------------------------------------------------------------------------------------------------- TOML
+
+SCALARS = st.one_of(
+    st.text(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), st.booleans(),
+    st.sampled_from(['"', "\\", "'''", '"""', "a\nb", "\r\n", "\t", "\x00", "\x1b[31m", "\x7f", "\x85", "\u202e", "#"]),
+)  # fmt: skip
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=6
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(VALUES)
+def test_toml_reads_back_as_it_was_written(value):
+    text = recipe.toml_value(value)
+    back = tomllib.loads(f"value = {text}")["value"]
+    assert back == value
+    assert type(back) is type(value)
+    assert text.isprintable() or re.search(r"[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]", text)
+
+
+@settings(max_examples=60, deadline=None)
+@given(options=st.dictionaries(st.text(), VALUES, max_size=4))
+def test_a_whole_recipe_reads_back_as_it_was_written(options, tmp_path_factory):
+    names = recipe.ModelSection.model_fields
+    options = {key: value for key, value in options.items() if key not in names}
+    made = recipe.resolve("lenet", flags={f"model.{key}": value for key, value in options.items()})
+    path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
+    path.write_text(made.to_toml(), encoding="utf-8", newline="")
+    loaded = recipe.load(path)
+    assert loaded.diff(made) == {}
+    assert loaded.model.options == options
+    assert loaded.to_dict() == made.to_dict()
+
+
+def test_sources_stand_beside_the_values_that_are_no_defaults():
+    lines = (
+        recipe.resolve("lenet", overrides=[("train.lr", "0.25", "set")], flags={"train.seed": 3}).to_toml().splitlines()
+    )
+    assert 'name = "lenet"  # flag' in lines
+    assert 'name = "digits"  # task default' in lines
+    assert "lr = 0.25  # set" in lines
+    assert "seed = 3  # flag" in lines
+    assert "nesterov = false" in lines
+
+
+def test_a_value_that_was_taken_away_stays_away_when_the_recipe_is_read_again(tmp_path):
+    assert TASKS["image_classification"].defaults.get("train.clip_norm"), "the test needs a default to take away"
+    made = recipe.resolve("lenet", overrides=[("train.clip_norm", "none", "set")])
+    assert made.train.clip_norm is None
+    path = tmp_path / "mine.toml"
+    path.write_text(made.to_toml())
+    assert recipe.resolve(recipe_path=path).train.clip_norm is None
+
+
+# -------------------------------------------------------------------------------------------------------- precedence
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A folder of shipped recipes with one for lenet on digits."""
+    monkeypatch.setattr(recipe, "folder", lambda: tmp_path)
+    (tmp_path / "lenet_digits.toml").write_text(
+        "# LeCun et al. 1998\n# dlkit train lenet\n\n"
+        '[model]\nname = "lenet"\ndropout = 0.5\n\n[data]\nname = "digits"\n\n[train]\nlr = 0.02\nweight_decay = 0.25\n'
+    )
+    return tmp_path
+
+
+def test_a_flag_stands_above_set_above_the_recipe_above_the_task_above_the_field(shipped):
+    task = TASKS["image_classification"].defaults
+    overrides = [("train.weight_decay", "0.125", "set"), ("train.gamma", "0.5", "set")]
+    made = recipe.resolve("lenet", overrides=overrides, flags={"train.gamma": 0.25, "train.ema": None})
+    expected = {
+        "train.gamma": (0.25, "flag"),
+        "train.weight_decay": (0.125, "set"),
+        "train.lr": (0.02, "recipe"),
+        "train.optimizer": (task["train.optimizer"], "task default"),
+        "train.momentum": (0.9, "default"),
+        "train.ema": (None, "default"),
+        "model.dropout": (0.5, "recipe"),
+        "data.name": ("digits", "recipe"),
+        "data.size": (32, "default"),
+    }
+    flat = made.flat()
+    assert {key: (flat[key], made.sources[key]) for key in expected} == expected
+    assert set(made.sources) == set(flat)
+    assert (made.name, made.origin, made.task) == ("lenet_digits", "lenet_digits (shipped)", "image_classification")
+
+
+def test_without_a_recipe_the_defaults_of_the_task_hold(shipped):
+    made = recipe.resolve("mlp")
+    assert made.data.name == TASKS["image_classification"].default_data
+    assert made.train.epochs == TASKS["image_classification"].defaults["train.epochs"]
+    assert (made.path, made.name) == (None, "mlp_digits")
+
+
+def test_a_named_recipe_or_file_is_taken_whole(shipped, tmp_path):
+    assert recipe.resolve(recipe_path="lenet_digits").train.lr == 0.02
+    mine = tmp_path / "own" / "mine.toml"
+    mine.parent.mkdir()
+    mine.write_text('[model]\nname = "mlp"\n[train]\nlr = 0.5\n')
+    made = recipe.resolve(recipe_path=mine)
+    assert (made.name, made.model.name, made.train.lr, made.origin) == ("mine", "mlp", 0.5, str(mine))
+    assert recipe.resolve("lenet", recipe_path=mine).model.name == "lenet"
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "name"),
+    [
+        ("lenet", "digits", "lenet_digits"),
+        ("seq2seq", "synthetic:reverse", "seq2seq_reverse"),
+        ("resnet18", "cifar10:3.0.2", "resnet18_cifar10"),
+        ("transformer", "wmt14_translate/fr-en:1.0.0", "transformer_wmt14_translate"),
+        ("resnet18", "/home/me/cats and dogs/", "resnet18_cats-and-dogs"),
+        ("resnet18", "./photos", "resnet18_photos"),
+        ("resnet18", "../..", "resnet18_data"),
+    ],
+)
+def test_names_of_recipes_are_file_names(model, data, name):
+    assert recipe.default_name(model, data) == name
+
+
+def test_steps_and_epochs_exclude_each_other_and_the_nearer_one_wins():
+    assert recipe.resolve("lenet").train.epochs
+    by_steps = recipe.resolve("lenet", flags={"train.steps": 7})
+    assert (by_steps.train.steps, by_steps.train.epochs) == (7, None)
+    back = recipe.resolve("lenet", overrides=[("train.steps", "7", "set")], flags={"train.epochs": 2})
+    assert (back.train.steps, back.train.epochs) == (None, 2.0)
+    with pytest.raises(UsageError, match=r"train\.epochs and train\.steps exclude each other"):
+        recipe.resolve("lenet", flags={"train.steps": 7, "train.epochs": 2})
+    with pytest.raises(UsageError, match="neither"):
+        recipe.resolve("lenet", overrides=[("train.epochs", "none", "set")])
+
+
+def test_the_resolved_recipe_of_a_run_by_steps_trains_by_steps_again(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe.resolve("lenet", flags={"train.steps": 7}).to_toml())
+    assert recipe.resolve(recipe_path=path).train.steps == 7
+    assert recipe.load(path).train.epochs is None
+
+
+def test_load_adds_no_defaults_of_the_task_and_takes_flags(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text('[model]\nname = "lenet"\n[data]\nname = "digits"\n[train]\nepochs = 1\n')
+    loaded = recipe.load(path, {"train.max_time": "90s", "data.dir": None})
+    assert loaded.train.clip_norm is None
+    assert recipe.seconds(loaded.train.max_time) == 90
+    assert loaded.name == "lenet_digits", "not `recipe`, the name of every run's file"
+
+
+def test_diff_says_what_differs():
+    one = recipe.resolve("lenet", flags={"train.lr": 0.5})
+    two = recipe.resolve("lenet", overrides=[("train.lr", "0.25", "set"), ("model.norm", "none", "set")])
+    assert one.diff(two) == {"train.lr": (0.5, 0.25), "model.norm": (None, "none")}
+    assert one.diff(one) == {}
+
+
+@pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("10m", 600), ("1.5h", 5400)])
+def test_durations_are_seconds(text, expected):
+    assert recipe.seconds(recipe.resolve("lenet", flags={"train.max_time": text}).train.max_time) == expected
+
+
+# ------------------------------------------------------------------------------------------------------- overrides
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("train.lr=0.5", "lr", 0.5),
+        ("train.lr = 5e-1", "lr", 0.5),
+        ("train.optimizer=sgd", "optimizer", "sgd"),
+        ('train.optimizer="sgd"', "optimizer", "sgd"),
+        ("train.milestones=[0.25, 0.5]", "milestones", [0.25, 0.5]),
+        ("train.freeze=stage1_*", "freeze", ["stage1_*"]),
+        ("train.freeze=['a', 'b']", "freeze", ["a", "b"]),
+        ("train.nesterov=true", "nesterov", True),
+        ("train.warmup=100", "warmup", 100),
+        ("train.warmup=0.1", "warmup", 0.1),
+        ("train.init_from=12", "init_from", "12"),
+        ("train.init_from=2024-01-01", "init_from", "2024-01-01"),
+        ("train.init_from=runs/a=b", "init_from", "runs/a=b"),
+        ("train.seed=1_000", "seed", 1000),
+        ("train.ema=none", "ema", None),
+    ],
+)
+def test_a_value_of_set_is_toml_or_plain_text(text, key, value):
+    made = recipe.resolve("lenet", overrides=[(*recipe.parse_override(text), "set")])
+    assert getattr(made.train, key) == value
+    assert type(getattr(made.train, key)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("lr=0.1", "--set lr names no section", "did you mean `train.lr`?"),
+        ("nrom=none", "--set nrom names no section", "did you mean `model.norm`?"),
+        ("train.lr", "--set train.lr has no value", "write `--set train.lr=value`"),
+        ("trian.lr=1", "unknown section: trian", "did you mean `train`? known: model, data, train, decode"),
+        ("train.=1", "--set train. names no section", "the sections are model, data, train, decode"),
+    ],
+)
+def test_a_malformed_override_is_explained(text, message, hint):
+    with pytest.raises(UsageError) as caught:
+        recipe.parse_override(text)
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text())
+def test_any_text_is_a_value_or_a_usage_error(text):
+    try:
+        key, value = recipe.parse_override(f"train.init_from={text}")
+        made = recipe.resolve("lenet", overrides=[(key, value, "set")])
+    except UsageError:
+        return
+    assert made.train.init_from is None or isinstance(made.train.init_from, str)
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "1\nlr = 2", "{a = 1}", "nan", "1e999"])
+def test_a_value_that_no_field_takes_is_a_usage_error(text):
+    with pytest.raises(UsageError, match=r"train\.lr must be a number above 0"):
+        recipe.resolve("lenet", overrides=[("train.lr", text, "set")])
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "message"),
+    [
+        ("train.lr", "-1", "train.lr must be a number above 0, not -1"),
+        ("train.momentum", "1", "train.momentum must be a number of at least 0 and below 1, not 1"),
+        ("train.batch_size", "0", "train.batch_size must be an integer of at least 1, not 0"),
+        ("train.warmup", "-1", "train.warmup must be an integer of at least 0 or a number above 0 and below 1, not -1"),
+        ("train.max_time", "10", 'train.max_time must be a time such as 90s, 10m or 2h or none, not "10"'),
+        ("train.milestones", "[2]", "train.milestones must be a list of numbers above 0 and below 1, not [2]"),
+        ("train.milestones", "[0.5, 0.25]", "train.milestones must rise, not [0.5, 0.25]"),
+        ("train.schedule", "cosin", 'train.schedule must be one of constant, step, cosine, one_cycle, polynomial, '
+         'inverse_sqrt, noam, plateau, not "cosin"'),
+        ("train.monitor", "accurcy", "unknown metric: accurcy"),
+        ("train.lrr", "1", "unknown key: train.lrr"),
+        ("decode.max_length", "1", "unknown key: decode.max_length"),
+        ("data.sise", "8", "unknown key: data.sise"),
+        ("data.agument", "crop", "unknown key: data.agument"),
+        ("data.size", "big", 'data.size must be an integer, not "big"'),
+        ("data.name", "digitz", "unknown dataset: digitz"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_or_key_stops_with_its_name(key, text, message):
+    with pytest.raises(UsageError) as caught:
+        recipe.resolve("lenet", overrides=[(key, text, "set")])
+    assert caught.value.message == message
+
+
+def test_unknown_names_are_explained():
+    with pytest.raises(UsageError) as caught:
+        recipe.resolve("lenett")
+    assert (caught.value.message, caught.value.hint) == (
+        "unknown model: lenett", "did you mean `lenet`? `dlkit models` lists all"
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="no model is named"):
+        recipe.resolve()
+
+
+# ------------------------------------------------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[model]\nname = \n", "FILE, line 2, column 8: invalid value"),
+        ('[model]\nname = "lenet"\n[trian]\n', "FILE: unknown section: trian"),
+        ('lr = 1\n[model]\nname = "lenet"\n', "FILE: lr stands outside of a section"),
+        ('[model]\nname = "lenet"\n[train]\nlr = "fast"\n', 'FILE: train.lr must be a number above 0, not "fast"'),
+        ('[model]\nname = "lenet"\n[train]\nlrr = 1\n', "FILE: unknown key: train.lrr"),
+        ('[model]\nname = "lenet"\n[data]\nname = "digits"\nsise = 8\n', "FILE: unknown key: data.sise"),
+        ('[model]\nname = "lenet"\noptions = 1\n', None),
+        ("\xff", "FILE is not a text in UTF-8"),
+        ("a" * 10, None),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named_with_the_file(text, message, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(text.encode("latin-1"))
+    if message is None and "options" in text:
+        assert recipe.resolve(recipe_path=path).model.options == {"options": 1}, "an option of that name is an option"
+        return
+    with pytest.raises(UsageError) as caught:
+        recipe.resolve(recipe_path=path)
+    assert caught.value.message.startswith(str(path))
+    assert message is None or caught.value.message.lower() == message.lower().replace("file", str(path).lower(), 1)
+
+
+def test_a_missing_file_is_missing_data_and_an_unknown_name_wrong_usage(shipped, tmp_path):
+    with pytest.raises(DataError):
+        recipe.find(str(tmp_path / "none.toml"))
+    with pytest.raises(UsageError) as caught:
+        recipe.find("lenet_digit")
+    assert caught.value.hint == "did you mean `lenet_digits`? `dlkit recipes list` shows all"
+
+
+def test_the_introduction_is_the_comment_at_the_head(shipped):
+    assert recipe.introduction(recipe.find("lenet_digits")) == ["LeCun et al. 1998", "dlkit train lenet"]
+    assert recipe.names() == ["lenet_digits"]
+
+
+def test_every_field_is_documented():
+    for section in recipe.SECTIONS.values():
+        for name, field in section.model_fields.items():
+            assert field.description, f"{section.__name__}.{name}"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_default_of_a_task_is_taken(task):
+    made = recipe.resolve(next(iter(models.MODELS_BY_TASK[task])))
+    flat = made.flat()
+    for key, value in TASKS[task].defaults.items():
+        assert (flat[key], made.sources[key]) == (value, "task default")
+
+
+def test_resolving_loads_no_tensorflow():
+    code = (
+        "import sys; from dlkit import recipe; recipe.resolve('lenet').to_toml();"
+        "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

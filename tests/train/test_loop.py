@@ -1,0 +1,331 @@
+"""What the loop decides: when to log, stop, save, warn; and what `train` says when something is wrong."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dlkit import runs
+from dlkit.cli import main
+from dlkit.train import checkpoints, loop
+from dlkit.train.evaluation import Evaluation
+from dlkit.train.step import TrainingStep
+
+SMALL = [
+    "--batch-size",
+    "32",
+    "--limit",
+    "64",
+    "--set",
+    "model.hidden=[8]",
+    "--set",
+    "data.size=8",
+    "--set",
+    "train.keep=2",
+]
+
+
+def train(folder, *arguments, name="x", model="mlp"):
+    return main(["train", model, "--runs-dir", str(folder), "--name", name, *SMALL, *arguments])
+
+
+def test_what_a_newcomer_sees(tmp_path, capsys):
+    assert train(tmp_path, "--epochs", "2") == 0
+    out, error = capsys.readouterr()
+    assert out == "", "stdout carries data only"
+    lines = error.splitlines()
+    assert [line.split()[0] for line in lines[:6]] == ["recipe", "run", "data", "model", "device", "epoch"]
+    assert "64 train, 64 validation, 64 test, 8x8x1, 10 classes; standardized with mean" in lines[2]
+    assert f"{64 * 8 + 8 + 8 * 10 + 10:,} parameters" in lines[3]
+    assert "CPU" in lines[4]
+    assert "MB" in lines[4] or "kB" in lines[4]
+    assert sum(line.startswith("epoch") and "|g|" in line for line in lines) == 2, "one line an interval"
+    assert lines[-2].startswith("test accuracy ")
+    assert " of 64)" in lines[-2]
+    assert lines[-1].startswith(f"next: dlkit evaluate {tmp_path / 'x'}")
+
+
+def test_the_estimate_comes_after_the_first_steps(tmp_path, capsys):
+    assert train(tmp_path, "--epochs", "5") == 0
+    line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("steps"))
+    assert "5 epochs x 2, about " in line
+
+
+def test_every_line_of_the_log_says_all_that_it_should(tmp_path):
+    assert train(tmp_path, "--epochs", "2", "--clip-norm", "0.1", "-q") == 0
+    records = runs.open_run(tmp_path / "x").metrics()
+    logged = [record for record in records if record["kind"] == "train"]
+    assert [record["step"] for record in logged] == [2, 4]
+    for record in logged:
+        assert {
+            "schema", "attempt", "epoch", "loss", "accuracy", "lr", "gradient_norm", "clipped", "update_ratio",
+            "img_per_second", "memory", "seconds", "seconds_left",
+        } <= record.keys()  # fmt: skip
+        assert record["clipped"] == 1.0
+        assert 0 < record["update_ratio"] < 1
+        assert record["memory"] > 100e6
+    assert logged[-1]["seconds_left"] == 0
+
+
+def test_json_on_stdout(tmp_path, capsys):
+    assert train(tmp_path, "--epochs", "1", "--json", "-q") == 0
+    out, error = capsys.readouterr()
+    result = json.loads(out)
+    assert result["split"] == "test"
+    assert result["metrics"].keys() == {"loss", "accuracy"}
+    assert error == ""
+
+
+def test_evaluate_repeats_what_training_said(tmp_path, capsys):
+    assert train(tmp_path, "--epochs", "2", "--ema", "0.5", "--json", "-q") == 0
+    trained = json.loads(capsys.readouterr().out)
+    assert trained["weights"] == "ema"
+    assert main(["evaluate", str(tmp_path / "x"), "--limit", "64", "--json", "-q"]) == 0
+    evaluated = json.loads(capsys.readouterr().out)
+    assert evaluated["weights"] == "ema"
+    assert evaluated["accuracy"] == pytest.approx(trained["metrics"]["accuracy"], abs=1e-9)
+    assert evaluated["loss"] == pytest.approx(trained["metrics"]["loss"], rel=1e-5)
+    both = [line for line in runs.open_run(tmp_path / "x").metrics() if line.get("split") == "validation"]
+    assert {line["weights"] for line in both} == {"raw", "ema"}, "both weights are evaluated"
+
+
+def scripted_evaluation(monkeypatch, values):
+    """Lets the monitored metric be what the test says."""
+    series = iter(values)
+
+    def evaluate(self, split):
+        return {"loss": 1.0, "accuracy": next(series) if split == "validation" else 0.0}
+
+    monkeypatch.setattr(Evaluation, "__call__", evaluate)
+
+
+def test_early_stopping_and_the_best_checkpoint(tmp_path, monkeypatch, capsys):
+    scripted_evaluation(monkeypatch, [0.5, 0.9, 0.8, 0.9, 0.7, 0.95])
+    assert train(tmp_path, "--epochs", "6", "--set", "train.patience=3") == 0
+    run = runs.open_run(tmp_path / "x")
+    assert run.pointer("best") == "step-4", "0.9 first came after two epochs; as good again is not better"
+    assert run.pointer("last") == "step-10"
+    assert run.checkpoints() == ["step-4", "step-8", "step-10"], "two kept, and the best"
+    assert "early stopping after step 10" in capsys.readouterr().err
+
+
+def test_a_metric_that_is_better_when_lower(tmp_path, monkeypatch):
+    losses = iter([0.5, 0.2, 0.3])
+    monkeypatch.setattr(Evaluation, "__call__", lambda self, split: {"loss": next(losses, 1.0), "accuracy": 0.0})
+    assert train(tmp_path, "--epochs", "3", "--set", "train.monitor=loss", "-q") == 0
+    assert runs.open_run(tmp_path / "x").pointer("best") == "step-4"
+
+
+def test_plateau_lowers_the_rate_and_remembers(tmp_path, monkeypatch):
+    scripted_evaluation(monkeypatch, [0.5, 0.4, 0.4, 0.4])
+    plateau = ["--schedule", "plateau", "--lr", "0.01", "--set", "train.plateau_patience=2", "--set", "train.gamma=0.5"]
+    assert train(tmp_path, "--epochs", "4", *plateau, "-q") == 0
+    run = runs.open_run(tmp_path / "x")
+    assert [line["lr"] for line in run.metrics() if line["kind"] == "train"] == pytest.approx([0.01, 0.01, 0.01, 0.005])
+    assert checkpoints.read_state(run.path / "checkpoints" / "step-8")["plateau"]["drops"] == 1
+
+
+def test_divergence_ends_with_code_5_and_keeps_what_was_good(tmp_path, capsys, monkeypatch):
+    call = TrainingStep.__call__
+
+    def poisoned(self, batch, *, step: int, lr: float):
+        if step == 5:
+            batch["images"][0] = np.inf
+        return call(self, batch, step=step, lr=lr)
+
+    monkeypatch.setattr(TrainingStep, "__call__", poisoned)
+    assert train(tmp_path, "--epochs", "5") == 5
+    error = capsys.readouterr().err.splitlines()
+    assert error[-2].startswith("error: training diverged")
+    assert "--lr" in error[-1]
+    run = runs.open_run(tmp_path / "x")
+    assert run.pointer("last") == "step-4"
+    weights = checkpoints.read(run.path / "checkpoints" / "step-4", "weights")
+    assert all(np.isfinite(array).all() for array in weights.values())
+
+
+def test_out_of_memory_ends_with_advice_in_numbers(tmp_path, capsys, monkeypatch):
+    def exhausted(self, *_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(TrainingStep, "__call__", exhausted)
+    assert train(tmp_path, "--epochs", "1") == 1
+    error = capsys.readouterr().err
+    assert "out of memory at batch size 32" in error
+    assert "`--accumulate 2` makes the same update from 16 examples at a time" in error
+
+
+def test_a_dry_run_writes_nothing(tmp_path, capsys):
+    assert train(tmp_path / "runs", "--epochs", "3", "--dry-run") == 0
+    error = capsys.readouterr().err
+    assert "3 epochs x 2, about" in error
+    assert "nothing was written" in error
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A file system of 300 kB of its own, and a Python that lives in it; see `unshare`(1)."""
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no user namespaces to mount a small file system in")
+    (tmp_path / "small").mkdir()
+    return tmp_path / "small", ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=300k none "$0" && "$@"']
+
+
+def test_a_disk_that_is_really_full(full_disk):
+    """The first checkpoint fits and the second does not: one line, and the first is whole."""
+    folder, mounted = full_disk
+    command = [sys.executable, "-m", "dlkit", "train", "mlp", "--runs-dir", str(folder), "--name", "x", "--epochs", "4"]
+    settings = ["--limit", "64", "--set", "data.size=8", "--set", "model.hidden=[128]", "--set", "train.keep=9"]
+    after = "; ".join(
+        [
+            "$0",
+            f"echo code $?; ls -A {folder}/x/checkpoints",
+            f"{sys.executable} -m dlkit evaluate -q --json {folder}/x",
+        ]
+    )
+    script = " ".join(command + settings) + " -q"
+    process = subprocess.run(
+        [*mounted, str(folder), "sh", "-c", after.replace("$0", script)], capture_output=True, text=True, check=False
+    )
+    assert process.stderr.startswith(
+        f"error: cannot write to {folder}/x: No space left on device\nhint: free some space"
+    )
+    assert process.stderr.count("\n") == 2
+    lines = process.stdout.splitlines()
+    assert lines[0] == "code 1"
+    assert "step-1" in lines
+    assert not any(line.endswith(".tmp") for line in lines)
+    assert json.loads(lines[-1])["examples"] == 360, "what was good still works"
+
+
+def test_fine_tuning_keeps_the_body_and_gets_a_new_head(tmp_path, capsys):
+    assert train(tmp_path, "--epochs", "1", "-q") == 0
+    weights = checkpoints.read(runs.find_checkpoint(runs.open_run(tmp_path / "x")), "weights")
+    start = ["--init-from", str(tmp_path / "x"), "--freeze", "dense*", "--epochs", "1"]
+    assert train(tmp_path, *start, "--lr", "0.1", name="y") == 0
+    assert "90 of them trained" in capsys.readouterr().err
+    tuned = checkpoints.read(runs.find_checkpoint(runs.open_run(tmp_path / "y")), "weights")
+    np.testing.assert_array_equal(tuned["dense1/kernel"], weights["dense1/kernel"])
+    assert np.abs(tuned["head/kernel"] - weights["head/kernel"]).max() > 0.01
+    slots = checkpoints.read(runs.find_checkpoint(runs.open_run(tmp_path / "y")), "optimizer")
+    assert {name.split("/", 1)[1] for name in slots} == {"head/kernel", "head/bias"}
+
+
+def test_only_the_head_may_differ(tmp_path):
+    from dlkit.errors import CheckpointError
+    from dlkit.train.start import load_initial
+
+    assert train(tmp_path, "--epochs", "1", "-q") == 0
+    weights = checkpoints.read(runs.find_checkpoint(runs.open_run(tmp_path / "x")), "weights")
+    from dlkit import models
+
+    seven = models.build("mlp", input_shape=(8, 8, 1), classes=7, hidden=(8,))
+    assert load_initial(seven, str(tmp_path / "x")) == ["head/kernel", "head/bias"]
+    np.testing.assert_array_equal(seven.get_layer("dense1").get_weights()[0], weights["dense1/kernel"])
+    wider = models.build("mlp", input_shape=(8, 8, 1), classes=10, hidden=(9,))
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_initial(wider, str(tmp_path / "x"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--set", "model.hiden=[3]"], 2, ("unknown key: model.hiden", "model.hidden")),
+        (["--set", "train.lrr=1"], 2, ("unknown key: train.lrr", "train.lr")),
+        (["--set", "model.dropout=much"], 2, ("model.dropout must be", "much")),
+        (["--set", "model.classes=3"], 2, ("model.classes follows from the data", "")),
+        (["--optimizer", "adamm"], 2, ("train.optimizer must be", "adam")),
+        (["--lr", "-1"], 2, ("train.lr must be", "-1")),
+        (["--set", "train.monitor=accuracie"], 2, ("unknown metric: accuracie", "accuracy")),
+        (["--data", "digit"], 2, ("unknown dataset: digit", "digits")),
+        (["--freeze", "dense9"], 2, ("matches no layer", "dense1")),
+        (["--freeze", "*"], 2, ("every layer is frozen", "")),
+        (["--init-from", "runs/none"], 3, ("no run runs/none", "")),
+        (["--devices", "gpu:9"], 2, ("no GPU found", "")),
+        (["--devices", "tpu"], 2, ("unknown devices: tpu", "")),
+        (["--recipe", "missing.toml"], 3, ("no recipe file", "")),
+    ],
+)
+def test_mistakes_are_one_line_and_a_hint(tmp_path, capsys, arguments, code, says):
+    assert train(tmp_path / "runs", "--epochs", "1", *arguments) == code
+    out, error = capsys.readouterr()
+    lines = error.splitlines()
+    assert out == ""
+    assert lines[0].startswith("error: ")
+    assert says[0] in lines[0]
+    assert len(lines) <= 2
+    assert says[1] in error
+    assert not (tmp_path / "runs" / "x").exists(), "nothing is begun"
+
+
+def test_data_of_another_task_are_refused(tmp_path, capsys):
+    assert main(["train", "lenet", "--data", "synthetic:reverse", "--runs-dir", str(tmp_path / "runs")]) == 2
+    assert capsys.readouterr().err.startswith("error: synthetic:reverse has no labelled images")
+    assert main(["train", "seq2seq", "--data", "digits", "--runs-dir", str(tmp_path / "runs")]) == 2
+    assert capsys.readouterr().err.startswith("error: digits has no pairs of sequences")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_existing_name_is_refused_before_anything_runs(tmp_path, capsys):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "mine").write_text("precious")
+    assert train(tmp_path) == 2
+    assert "exists" in capsys.readouterr().err
+    assert os.listdir(tmp_path / "x") == ["mine"]
+
+
+def test_another_backend_is_one_line():
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    process = subprocess.run(
+        [sys.executable, "-m", "dlkit", "train", "lenet"], capture_output=True, text=True, env=environment, check=False
+    )
+    assert process.returncode == 2
+    assert process.stderr == (
+        "error: KERAS_BACKEND is jax, and dlkit runs on tensorflow\n"
+        "hint: unset it (`unset KERAS_BACKEND`) or set it to tensorflow\n"
+    )
+
+
+def test_bfloat16_keeps_float32_weights_and_learns(tmp_path):
+    assert train(tmp_path, "--epochs", "3", "--precision", "bfloat16", "-q") == 0
+    run = runs.open_run(tmp_path / "x")
+    assert {array.dtype for array in checkpoints.read(runs.find_checkpoint(run), "weights").values()} == {
+        np.dtype("float32")
+    }
+    losses = [line["loss"] for line in run.metrics() if line["kind"] == "train"]
+    assert losses[-1] < losses[0]
+
+
+def test_tensorboard_is_written_when_asked(tmp_path):
+    assert train(tmp_path, "--epochs", "1", "--tensorboard", "-q") == 0
+    assert list((tmp_path / "x" / "tensorboard").glob("events*"))
+
+
+def test_the_length_of_a_run():
+    class Task:
+        def plan(self, *_, **__):
+            return [None] * 12
+
+    from dlkit.recipe import TrainSection
+
+    by_epochs = loop.length_of(TrainSection(epochs=2.5, evaluate_every=0.5), Task())
+    assert (by_epochs.steps, by_epochs.evaluate_every, by_epochs.log_every, by_epochs.epochs) == (30, 6, 12, 2.5)
+    by_steps = loop.length_of(TrainSection(steps=7, log_every=100), Task())
+    assert (by_steps.steps, by_steps.evaluate_every, by_steps.log_every) == (7, 12, 100)
+
+
+def test_a_model_is_loaded_from_python(tmp_path):
+    import dlkit
+
+    assert train(tmp_path, "--epochs", "1", "-q") == 0
+    model = dlkit.load(tmp_path / "x")
+    assert isinstance(model, keras.Model)
+    assert model(np.zeros((2, 8, 8, 1), np.float32)).shape == (2, 10)
+    shutil.rmtree(tmp_path / "x")

@@ -1,0 +1,222 @@
+"""A run that is killed, at any moment, and resumed ends with the weights of one that was not."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dlkit import runs
+from dlkit.cli import main
+from dlkit.train import checkpoints, loop
+
+# Three epochs of 4 steps, uneven last batches, momentum, dropout, augmentation, averaged weights.
+SETTINGS = [
+    "--epochs", "3", "--batch-size", "32", "--limit", "100", "--ema", "0.9", "--seed", "3", "-q",
+    "--set", "model.hidden=[16]", "--set", "model.dropout=0.3", "--set", "data.size=8", "--set", "data.augment=crop",
+    "--set", "train.checkpoint_every=2", "--set", "train.keep=20",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert main(["train", "mlp", "--runs-dir", str(folder), "--name", "whole", *SETTINGS]) == 0
+    return runs.open_run(folder / "whole")
+
+
+def final(run, group="weights"):
+    return checkpoints.read(run.path / "checkpoints" / "step-12", group)
+
+
+def assert_same_end(run, whole):
+    assert run.checkpoints()[-1] == "step-12"
+    for group in ("weights", "optimizer", "ema"):
+        ours, theirs = final(run, group), final(whole, group)
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6, err_msg=f"{group} {name}")
+    assert run.pointer("last") == "step-12"
+    assert run.pointer("best") == whole.pointer("best")
+    ours, theirs = ([line for line in each.metrics() if line["kind"] == "evaluation"] for each in (run, whole))
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    np.testing.assert_allclose([line["loss"] for line in ours], [line["loss"] for line in theirs], rtol=1e-4)
+
+
+def test_the_same_command_gives_the_same_weights(whole, tmp_path):
+    assert main(["train", "mlp", "--runs-dir", str(tmp_path), "--name", "again", *SETTINGS]) == 0
+    assert_same_end(runs.open_run(tmp_path / "again"), whole)
+
+
+@pytest.mark.parametrize("fatal", [3, 17])
+def test_killed_while_a_checkpoint_is_written(whole, tmp_path, fatal):
+    script = Path(__file__).with_name("killed.py")
+    killed = subprocess.run([sys.executable, script, tmp_path, str(fatal), *SETTINGS], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    run = runs.open_run(tmp_path / "killed")
+    half = list((run.path / "checkpoints").glob(".step-*.tmp"))
+    assert len(half) == 1, "the kill has to hit a write"
+    assert any(half[0].iterdir())
+    assert all(checkpoints.damage(run.path / "checkpoints" / name) is None for name in run.checkpoints())
+    assert len(run.checkpoints()) < 6
+
+    assert main(["train", "--resume", str(run.path), "-q"]) == 0
+    assert_same_end(run, whole)
+    assert not list((run.path / "checkpoints").glob(".*")), "what the kill left is swept away"
+    assert max(line["attempt"] for line in run.metrics()) == 2
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(whole, tmp_path):
+    random = np.random.default_rng(0)
+    command = [sys.executable, "-m", "dlkit", "train"]
+    subprocess.run(
+        [*command, "mlp", "--runs-dir", tmp_path, "--name", "killed", "--max-time", "0.001s", *SETTINGS], check=True
+    )
+    hits = 0
+    for _ in range(10):
+        process = subprocess.Popen([*command, "--resume", tmp_path / "killed", "-q"], stderr=subprocess.DEVNULL)
+        time.sleep(random.uniform(4, 12))
+        hits += process.poll() is None
+        process.kill()
+        process.wait()
+    assert hits >= 3
+    assert main(["train", "--resume", str(tmp_path / "killed"), "-q"]) == 0
+    assert_same_end(runs.open_run(tmp_path / "killed"), whole)
+
+
+def cut_short(whole, folder, step):
+    """A copy of the whole run as it was after `step` updates."""
+    shutil.copytree(whole.path, folder)
+    run = runs.open_run(folder)
+    for name in run.checkpoints():
+        if checkpoints.step_of(name) > step:
+            shutil.rmtree(folder / "checkpoints" / name)
+    run.point("last", f"step-{step}")
+    best = [4, 8, 12]
+    run.point("best", f"step-{max(s for s in best if s <= step)}" if step >= 4 else f"step-{step}")
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    (folder / "metrics.jsonl").write_text("".join(line + "\n" for line in kept))
+    return run
+
+
+@pytest.mark.parametrize("step", [2, 6, 8])
+def test_resumed_in_the_middle_of_an_epoch_and_at_its_end(whole, tmp_path, step):
+    run = cut_short(whole, tmp_path / "cut", step)
+    assert main(["train", "--resume", str(run.path), "-q"]) == 0
+    for group in ("weights", "optimizer", "ema"):
+        for name, array in final(run, group).items():
+            np.testing.assert_allclose(array, final(whole, group)[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate"])
+def test_a_damaged_checkpoint_is_left_aside_for_the_one_before(whole, tmp_path, capsys, harm):
+    run = cut_short(whole, tmp_path / "cut", 8)
+    file = run.path / "checkpoints" / "step-8" / "optimizer.safetensors"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content if harm == "flip" else content[:-100])
+    assert main(["train", "--resume", str(run.path), "-q"]) == 0
+    error = capsys.readouterr().err
+    assert "step-8 is damaged" in error
+    assert "using the one before it" in error
+    for name, array in final(run).items():
+        np.testing.assert_allclose(array, final(whole)[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    assert checkpoints.damage(run.path / "checkpoints" / "step-8") is None, "written anew"
+
+
+def rewrite(path, group, change):
+    """Changes the arrays of a checkpoint and gives it a manifest that fits, as another program might."""
+    groups = {name: checkpoints.read(path, name) for name in ("weights", "optimizer", "ema")}
+    groups[group] = change(dict(groups[group]))
+    checkpoints.write(path, groups, checkpoints.read_state(path))
+
+
+def test_an_optimizer_state_without_one_slot_is_refused(whole, tmp_path, capsys):
+    run = cut_short(whole, tmp_path / "cut", 8)
+    before = sorted(os.listdir(run.path / "checkpoints"))
+
+    def without_one(arrays):
+        del arrays["v/dense1/bias"]
+        return arrays
+
+    rewrite(run.path / "checkpoints" / "step-8", "optimizer", without_one)
+    assert main(["train", "--resume", str(run.path), "-q"]) == 4
+    error = capsys.readouterr().err
+    assert "optimizer state" in error
+    assert "v/dense1/bias is missing" in error
+    assert sorted(os.listdir(run.path / "checkpoints")) == before
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(whole, tmp_path, capsys):
+    run = cut_short(whole, tmp_path / "cut", 8)
+    text = (run.path / "recipe.toml").read_text()
+    (run.path / "recipe.toml").write_text(text.replace("hidden = [16]", "hidden = [17]"))
+    for command in (["train", "--resume", str(run.path)], ["evaluate", str(run.path)]):
+        assert main([*command, "-q"]) == 4
+        error = capsys.readouterr().err
+        assert "does not fit the model: dense1/kernel is 64x16, not 64x17" in error
+        assert error.count("\n") == 2
+
+
+def test_changed_data_are_noticed(whole, tmp_path, capsys):
+    run = cut_short(whole, tmp_path / "cut", 8)
+    run.update_info(fingerprint="0" * 64)
+    assert main(["train", "--resume", str(run.path), "-q"]) == 3
+    assert "has changed since it began" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_not_trained_again(whole, tmp_path, capsys):
+    shutil.copytree(whole.path, tmp_path / "done")
+    before = (tmp_path / "done" / "checkpoints" / "step-12" / "manifest.json").read_bytes()
+    assert main(["train", "--resume", str(tmp_path / "done")]) == 0
+    assert (tmp_path / "done" / "checkpoints" / "step-12" / "manifest.json").read_bytes() == before
+    assert "test accuracy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", [["--lr", "0.1"], ["--set", "train.lr=1"], ["--data", "digits"], ["--name", "x"]])
+def test_the_recipe_of_a_resumed_run_is_its_own(whole, capsys, flag):
+    assert main(["train", "--resume", str(whole.path), *flag]) == 2
+    assert f"{flag[0]} cannot change" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_run_goes_on(whole, tmp_path, capsys, monkeypatch, number, code):
+    step = loop.TrainingStep.__call__
+
+    def interrupted(self, batch, *, step: int, lr: float, call=step):
+        if step == 4:
+            os.kill(os.getpid(), number)
+        return call(self, batch, step=step, lr=lr)
+
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    monkeypatch.setattr(loop.TrainingStep, "__call__", interrupted)
+    assert main(["train", "mlp", "--runs-dir", str(tmp_path), "--name", "stopped", *SETTINGS]) == code
+    assert handlers == [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    error = capsys.readouterr().err
+    assert "interrupted after step 5, saved" in error
+    assert f"--resume {tmp_path / 'stopped'}" in error
+    run = runs.open_run(tmp_path / "stopped")
+    assert run.pointer("last") == "step-5"
+    monkeypatch.undo()
+    assert main(["train", "--resume", str(run.path), "-q"]) == 0
+    assert_same_end(run, whole)
+
+
+def test_max_time_saves_and_the_run_goes_on(whole, tmp_path):
+    command = ["train", "mlp", "--runs-dir", str(tmp_path), "--name", "short", "--max-time", "0.001s"]
+    assert main([*command, *SETTINGS]) == 0
+    run = runs.open_run(tmp_path / "short")
+    assert run.pointer("last") == "step-1"
+    assert main(["train", "--resume", str(run.path), "--max-time", "1h", "-q"]) == 0
+    assert run.pointer("last") == "step-12"
+    for name, array in final(run).items():
+        np.testing.assert_allclose(array, final(whole)[name], rtol=1e-5, atol=1e-6, err_msg=name)

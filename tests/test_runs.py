@@ -167,7 +167,9 @@ def test_weights_of_another_architecture_are_refused_and_the_model_is_unchanged(
 def test_weights_come_back(run):
     model = runs.build_model(run.path)
     arrays = {path: variable.value.numpy() + 1 for path, variable in runs.named_variables(model).items()}
-    checkpoints.write(run.path / "checkpoints" / "step-5", {"weights": arrays, "ema": {k: 2 * v for k, v in arrays.items()}}, {})
+    checkpoints.write(
+        run.path / "checkpoints" / "step-5", {"weights": arrays, "ema": {k: 2 * v for k, v in arrays.items()}}, {}
+    )
     for weights, factor in [("raw", 1), ("ema", 2), ("auto", 2)]:
         loaded = runs.named_variables(runs.load_model(f"{run.path}@step-5", weights=weights))
         for path, array in arrays.items():

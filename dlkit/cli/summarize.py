@@ -108,14 +108,12 @@ def _load(
     from dlkit import models, runs, runtime
 
     runtime.import_tensorflow()
-    import keras
-
-    from dlkit.summary import summarize
+    from dlkit.summary import summarize, unallocated
 
     is_name = operand in models.names() or not runs.is_run(operand)
     if not is_name and (size or classes or options):
         raise UsageError(f"{operand} is a run, whose model is settled", "--input, --classes and --set are for names")
-    with keras.StatelessScope(initialize_variables=False):
+    with unallocated():
         name, net, inputs = _of_name(operand, size, classes, options) if is_name else _of_run(operand)
         summary = replace(summarize(net, inputs, precision=precision), model=operand)
     return summary, models.paper(name)

@@ -47,11 +47,13 @@ def train(
         ),
     ] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate.")] = None,
-    optimizer: Annotated[str | None, typer.Option("--optimizer", help="sgd, adam or adamw.")] = None,
+    optimizer: Annotated[str | None, typer.Option("--optimizer", metavar="NAME", help="sgd, adam or adamw.")] = None,
     schedule: Annotated[
         str | None,
         typer.Option(
-            "--schedule", help="constant, step, cosine, one_cycle, polynomial, inverse_sqrt, noam or plateau."
+            "--schedule",
+            metavar="NAME",
+            help="constant, step, cosine, one_cycle, polynomial, inverse_sqrt, noam or plateau.",
         ),
     ] = None,
     warmup: Annotated[float | None, typer.Option("--warmup", help="Steps, or below 1 a share of all steps.")] = None,
@@ -60,21 +62,27 @@ def train(
     clip_norm: Annotated[float | None, typer.Option("--clip-norm", help="Largest norm of the gradient.")] = None,
     clip_value: Annotated[float | None, typer.Option("--clip-value", help="Largest entry of the gradient.")] = None,
     ema: Annotated[float | None, typer.Option("--ema", help="Decay of the moving average of the weights.")] = None,
-    precision: Annotated[str | None, typer.Option("--precision", help="float32, bfloat16 or float64.")] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", metavar="NAME", help="float32, bfloat16 or float64.")
+    ] = None,
     seed: opt.Seed = None,
     devices: opt.Devices = "auto",
     limit: Annotated[int | None, typer.Option("--limit", help="Use this many examples of each split.")] = None,
-    max_time: Annotated[str | None, typer.Option("--max-time", help="Save and stop after 90s, 10m or 2h.")] = None,
+    max_time: Annotated[
+        str | None, typer.Option("--max-time", metavar="TIME", help="Save and stop after 90s, 10m or 2h.")
+    ] = None,
     init_from: Annotated[
         str | None,
         typer.Option(
             "--init-from",
+            metavar="RUN",
             help="Start from a run's weights; the last layer may differ.",
             autocompletion=opt.complete_run,
         ),
     ] = None,
     freeze: Annotated[
-        list[str] | None, typer.Option("--freeze", help="Do not train layers of this pattern: `stage1_*`; repeat it.")
+        list[str] | None,
+        typer.Option("--freeze", metavar="PATTERN", help="Do not train layers of this pattern: `stage1_*`; repeat it."),
     ] = None,
     deterministic: Annotated[
         bool | None, typer.Option("--deterministic", help="The same bits every time, somewhat slower.")

@@ -99,9 +99,9 @@ def test_colour_becomes_gray_by_luma_and_gray_becomes_colour(tmp_path):
 
 
 def test_16_bits_are_scaled_and_not_clipped(tmp_path):
-    samples = np.array([[0, 257, 257 * 100, 65535]], np.uint16)
+    samples = np.array([[0, 257, 257 * 200, 65535]], np.uint16)
     path = saved(tmp_path, Image.fromarray(samples), "a.png")
-    assert read_image(path, (1, 4, 1)).ravel().tolist() == [0, 1, 100, 255]
+    assert read_image(path, (1, 4, 1)).ravel().tolist() == [0, 1, 200, 255]
 
 
 def test_one_bit_palette_and_cmyk(tmp_path):

@@ -1,0 +1,187 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dlkit import recipe, runs
+from dlkit.cli import main
+from dlkit.probe.views import VIEWS
+from dlkit.train import checkpoints, start
+
+# lenet on the digits, by arithmetic
+SHAPES = {
+    "conv1": [28, 28, 6], "relu1": [28, 28, 6], "pool1": [14, 14, 6],
+    "conv2": [10, 10, 16], "relu2": [10, 10, 16], "pool2": [5, 5, 16],
+    "dense1": [120], "dense_relu1": [120], "dense2": [84], "dense_relu2": [84], "head": [10],
+}  # fmt: skip
+
+
+def saved(folder, model, **weights):
+    """A run with a checkpoint; `weights` sets variables of the model, by path with `__` for the slash."""
+    prepared = start.prepare(recipe.resolve(model))
+    task = prepared.task
+    info = {"task": task_name(model), "data": task.info, "model_arguments": task.model_arguments()}
+    run = runs.create(folder, prepared.recipe, info)
+    task.save(run.path)
+    arrays = {name: np.asarray(variable) for name, variable in runs.named_variables(prepared.model).items()}
+    for name, value in weights.items():
+        arrays[name.replace("__", "/")] = np.broadcast_to(np.float32(value), arrays[name.replace("__", "/")].shape)
+    checkpoints.write(run.path / "checkpoints" / "step-1", {"weights": arrays}, {"step": 1})
+    run.point("best", "step-1")
+    return run.path
+
+
+def task_name(model):
+    return "translation" if model == "seq2seq" else "image_classification"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def lenet(folder):
+    """Biases of the head such that whatever is shown is a 7."""
+    bias = [0.0] * 10
+    bias[7] = 1000.0
+    return saved(folder, "lenet", head__bias=bias)
+
+
+@pytest.fixture
+def inspect(capfd):
+    def run(*arguments):
+        code = main(["inspect", *map(str, arguments)])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def as_json(inspect):
+    def run(*arguments):
+        code, out, err = inspect(*arguments, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    return run
+
+
+def test_features_of_a_test_image(as_json, lenet):
+    found = as_json(lenet, "features", "--index", "1")
+    assert {layer["layer"]: layer["shape"] for layer in found["layers"]} == SHAPES
+    # TEST_ROWS[1] is row 7 of the published set, a 7
+    assert found["image"] == "test image 1, labelled 7"
+    assert (found["predicted"], found["probability"]) == ("7", 1.0)
+    by_name = {layer["layer"]: layer for layer in found["layers"]}
+    assert by_name["relu1"]["min"] == 0
+    assert by_name["relu1"]["max"] == by_name["conv1"]["max"]
+
+
+def test_activations_over_a_split(as_json, lenet):
+    found = as_json(lenet, "activations", "--split", "validation")
+    assert found["images"] == 144
+    assert {layer["layer"]: layer["shape"] for layer in found["layers"]} == SHAPES
+    dead = {layer["layer"]: layer["dead"] for layer in found["layers"]}
+    assert {name for name, count in dead.items() if count is not None} == {
+        "relu1",
+        "relu2",
+        "dense_relu1",
+        "dense_relu2",
+    }
+    assert as_json(lenet, "activations", "--limit", "5")["images"] == 5
+
+
+def test_the_images_are_standardized_as_the_run_says(as_json, lenet, tmp_path):
+    """A black file is -mean/sd everywhere: each map of the first convolution is that times the sum of its weights."""
+    Image.new("L", (40, 30), 0).save(tmp_path / "black.png")
+    info = runs.open_run(lenet).info["data"]
+    value = -info["mean"][0] / info["std"][0]
+    kernel = checkpoints.read(lenet / "checkpoints" / "step-1", "weights")["conv1/kernel"]
+    sums = value * kernel.sum(axis=(0, 1, 2))
+    (conv1,) = as_json(lenet, "features", "--image", tmp_path / "black.png", "--layer", "conv1")["layers"]
+    assert conv1["min"] == pytest.approx(sums.min(), rel=1e-4)
+    assert conv1["max"] == pytest.approx(sums.max(), rel=1e-4)
+    assert conv1["mean"] == pytest.approx(sums.mean(), rel=1e-4, abs=1e-6)
+
+
+def test_filters_are_those_of_the_checkpoint(as_json, lenet):
+    found = as_json(lenet, "filters")
+    weights = checkpoints.read(lenet / "checkpoints" / "step-1", "weights")
+    assert [(layer["layer"], layer["shape"]) for layer in found["layers"]] == [
+        ("conv1", [5, 5, 1, 6]),
+        ("conv2", [5, 5, 6, 16]),
+    ]
+    for layer in found["layers"]:
+        norms = np.linalg.norm(weights[f"{layer['layer']}/kernel"].reshape(-1, layer["shape"][-1]), axis=0)
+        assert layer["norms"] == pytest.approx(norms.tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize("view", sorted(VIEWS))
+def test_every_view_is_a_table_and_a_picture(inspect, lenet, view):
+    code, out, err = inspect(lenet, view, "--png", "--layer", "conv*")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].startswith("layer ")
+    assert [line.split()[0] for line in lines[1:]] == ["conv1", "conv2"]
+    assert f"picture {lenet / view}.png" in err
+    with Image.open(lenet / f"{view}.png") as picture:
+        assert min(picture.size) > 150
+
+
+def test_a_picture_goes_where_it_is_told(as_json, inspect, lenet, tmp_path):
+    assert as_json(lenet, "filters", "--png", tmp_path / "a.png")["picture"] == str(tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    code, out, err = inspect(lenet, "filters", "--png", tmp_path / "nowhere" / "a.png")
+    assert (code, out) == (1, "")
+    assert "cannot write" in err
+
+
+def test_a_hostile_file_name_stays_text(inspect, lenet, tmp_path):
+    path = tmp_path / "\x1b[31m[bold]$x$\u202e.png"
+    Image.new("RGB", (8, 8)).save(path)
+    code, _, err = inspect(lenet, "features", "--image", path, "--png", tmp_path / "out.png")
+    assert code == 0
+    assert "\\x1b[31m[bold]$x$\\u202e.png: the model says 7" in err
+    assert not {"\x1b", "\u202e"} & set(err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message", "hint"),
+    [
+        (["features", "--index", "360"], 2, "no image 360 in test", "from 0 to 359"),
+        (["features", "--split", "tset"], 2, "no split tset", "train, validation, test"),
+        (["features", "--image", "nothing.png"], 3, "no such file: nothing.png", ""),
+        (["features", "--image", "a.png", "--index", "1"], 2, "--image names a file", ""),
+        (["features", "--layer", "cvon1"], 2, "no layer of this view is named cvon1", "`conv1`"),
+        (["features", "--layer", "dense*", "--png"], 2, "none of these layers has maps", ""),
+        (["activation"], 2, "unknown view: activation", "`activations`"),
+        (["filters", "--index", "1"], 2, "filters has no use for --index", "features"),
+        (["filters", "out.png"], 2, "what to do with out.png", "`--png out.png`"),
+        (["filters", "--png", "out.jpg"], 2, "out.jpg", ".png"),
+    ],
+)
+def test_mistakes(inspect, lenet, *, arguments, code, message, hint):
+    found, out, err = inspect(lenet, *arguments)
+    assert (found, out) == (code, "")
+    assert message in err
+    assert hint in err
+    assert "Traceback" not in err
+
+
+def test_what_is_no_trained_conv_net(inspect, folder):
+    code, _, err = inspect("lenet", "filters")
+    assert code == 2
+    assert "without weights" in err
+    code, _, err = inspect(folder / "nothing", "filters")
+    assert code == 3
+    code, _, err = inspect(saved(folder, "seq2seq"), "filters")
+    assert code == 2
+    assert "translation" in err
+    mlp = saved(folder, "mlp")
+    code, _, err = inspect(mlp, "filters")
+    assert code == 2
+    assert "no convolutions" in err
+    assert inspect(mlp, "activations", "--limit", "3")[0] == 0

@@ -17,10 +17,12 @@ import keras
 import numpy as np
 
 from dlkit.errors import UsageError
-from dlkit.probe.record import Call, Spec, calls, has_graph, own_weights, parts
+from dlkit.probe.record import Call, Spec, calls, has_graph, own_weights, parts, unallocated
 
 BYTES = {"float32": 4, "bfloat16": 2, "float64": 8}  # of one activation
 SLOTS = {"sgd": 1, "adam": 2, "adamw": 2}  # values that an optimizer keeps for each weight: momentum; two moments
+
+__all__ = ["Count", "Row", "Sees", "Summary", "TrainingMemory", "kind", "summarize", "unallocated"]
 
 Sees = tuple[int, ...] | Literal["all"] | None
 
@@ -117,8 +119,8 @@ class Summary:
 
     @property
     def output(self) -> tuple[int, ...]:
-        """Shape of the last layer's output without the batch."""
-        return self.rows[-1].output
+        """Shape of the output without the batch."""
+        return next((row.output for row in reversed(self.rows) if row.output), ())
 
     @property
     def trainable(self) -> int:
@@ -221,7 +223,7 @@ def _sum(counts: Iterable[Count]) -> Count:
 
 
 def summarize(model: keras.Model, inputs: Any = None, *, precision: str = "float32") -> Summary:
-    """Counts what a model costs. Weights need no values: build it inside `StatelessScope(initialize_variables=False)`.
+    """Counts what a model costs. Weights need no values: build it inside `unallocated()`.
 
     Activation memory is what the backward pass reads, each tensor once, in the bytes of the precision: a layer's output
     is kept when its own derivative is computed from it (ReLU, sigmoid, tanh, softmax, max pooling, dropout), or when
@@ -243,9 +245,9 @@ def summarize(model: keras.Model, inputs: Any = None, *, precision: str = "float
         dlkit.errors.UsageError: the model does not fix the size of its input, or has no graph and no inputs are given.
 
     Example:
-        >>> with keras.StatelessScope(initialize_variables=False):
-        ...     summary = summarize(dlkit.build("alexnet"))
-        >>> summary.parameters
+        >>> with unallocated():
+        ...     model = dlkit.build("alexnet")
+        >>> summarize(model).parameters
         62378344
     """
     if inputs is None and not has_graph(model):

@@ -1,14 +1,14 @@
 """Operands and options that several commands share, and what the shell proposes for them. Loads no TensorFlow."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dlkit import console
-from dlkit.errors import UsageError
+from dlkit.errors import DataError, UsageError
 
 RUNS_DIR = Path("runs")
 
@@ -171,4 +171,12 @@ def lines(arguments: list[str] | None, batch_size: int) -> tuple[Iterable[str], 
     typed = sys.stdin.isatty()
     if typed:
         console.note("type a line and press Enter; Ctrl-D ends")
-    return (line.rstrip("\n") for line in sys.stdin), 1 if typed else batch_size
+    return _standard_input(), 1 if typed else batch_size
+
+
+def _standard_input() -> Iterator[str]:
+    try:
+        for line in sys.stdin:
+            yield line.rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise DataError("standard input is not a text in UTF-8", "convert it first, with `iconv` for example") from None

@@ -57,7 +57,7 @@ class PairData:
 
 
 class PairBatch(NamedTuple):
-    """A batch for teacher forcing, three int32 arrays padded with 0: the decoder reads `<s> y` and has to say `y </s>`."""
+    """A batch for teacher forcing, int32 ids padded with 0: the decoder reads `<s> y` and has to say `y </s>`."""
 
     source: NDArray[np.int32]  # (batch, source time), x </s>
     target_in: NDArray[np.int32]  # (batch, target time), <s> y

@@ -62,4 +62,6 @@ def _distinct_sequences(random: np.random.Generator, count: int, length: int, sy
         rows = random.integers(first, first + symbols, size=(count, length))
         for row, n in zip(rows, lengths, strict=True):
             found.setdefault(row[:n].tobytes(), row[:n].tolist())
-    return list(found.values())[:count]
+    sequences = list(found.values())[:count]
+    # Short ones are soon used up and stand in front: mixed, so that every split has its share of them.
+    return [sequences[i] for i in random.permutation(count)]

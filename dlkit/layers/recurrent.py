@@ -89,7 +89,7 @@ class GRU(keras.layers.Layer):
         return tf.ensure_shape(outputs, (*inputs.shape[:2], self.units)), state
 
     def compute_mask(self, inputs: tf.Tensor, previous_mask: tf.Tensor | None = None) -> None:
-        """Hangs no mask on the results, as Keras' layers do: a mask goes where it is passed."""
+        """Attaches no mask to the results, unlike Keras' layers: a mask goes only where it is passed."""
 
     def step(self, inputs: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """One step: inputs (batch, features) and the state before them give the output and the state after them."""

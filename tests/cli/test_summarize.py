@@ -8,6 +8,7 @@ import re
 import pytest
 
 from dlkit import recipe, runs
+from dlkit.cli.summarize import _markdown
 
 
 def records(text):
@@ -37,7 +38,7 @@ def test_alexnet_explained(dlkit):
     assert "62,378,344" in result.out
     assert "1,135.3 M multiply-adds = 2,270.5 M FLOPs (1 multiply-add = 2 FLOPs)" in result.out
     assert re.search(r"most parameters: dense1 60\.5%", result.out)
-    assert "published: 60 million" in result.out
+    assert "published: 60 million (the paper, of two groups), here +4.0%" in result.out
     assert result.out.startswith("alexnet  224x224x3 -> 1000, stem 11x11/4\n")
 
 
@@ -99,6 +100,10 @@ def test_markdown_is_markdown(dlkit):
     assert layers[2][:4] == ["conv1", "conv 5/1", "28x28x6", "156"]
     assert layers[-1][:4] == ["total", "", "", "61,706"]
     assert explained[1][:2] == ["conv1", r"5\*5\*1\*6 + 6 = 156"]
+
+
+def test_a_bar_in_a_name_does_not_end_a_cell():
+    assert _markdown(["a|b", "c"]) == r"| a\|b | c |"
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "markdown"])

@@ -43,6 +43,14 @@ def test_lengths_are_equally_likely_and_letters_too():
     assert max(letters.values()) < 1.1 * min(letters.values())
 
 
+def test_splits_have_the_same_share_of_each_length():
+    data = reverse(length=4, symbols=4, train=100, validation=100, test=100)  # 4 + 16 + 64 + 256 exist
+    for split in data.splits:
+        short = sum(len(source) <= 2 for source in sources(data, split))
+        # 20 of the 300 are this short; of 100 drawn from them 6.7, with a standard deviation of 2.
+        assert 1 <= short <= 13, split
+
+
 def test_the_seed_chooses_the_sequences():
     one, again, other = (sources(reverse(train=50, validation=1, test=1, seed=seed), "train") for seed in (3, 3, 4))
     assert one == again

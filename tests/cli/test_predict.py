@@ -1,0 +1,146 @@
+"""`dlkit predict` on a net whose answer is known, and hostile names on their way to the terminal."""
+
+import io
+import json
+import re
+import shutil
+import sys
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from dlkit import recipe, runs
+from dlkit.cli import main
+from dlkit.train import checkpoints, start
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """An mlp on 8x8 digits without weights but the head's biases: it says 3, then 5, then any other."""
+    prepared = start.prepare(
+        recipe.resolve("mlp", overrides=[("data.size", "8", "set"), ("model.hidden", "[2]", "set")])
+    )
+    info = {
+        "task": "image_classification",
+        "data": prepared.task.info,
+        "model_arguments": prepared.task.model_arguments(),
+    }
+    run = runs.create(tmp_path_factory.mktemp("runs"), prepared.recipe, info)
+    arrays = {path: np.zeros(v.shape, np.float32) for path, v in runs.named_variables(prepared.model).items()}
+    arrays["head/bias"][[3, 5]] = np.log([6, 2])
+    checkpoints.write(run.path / "checkpoints" / "step-1", {"weights": arrays}, {"step": 1})
+    run.point("best", "step-1")
+    return run
+
+
+@pytest.fixture
+def image(tmp_path):
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "zero.png")
+    return tmp_path / "zero.png"
+
+
+def test_the_probabilities_are_the_softmax(run, image, capsys):
+    """The biases are log 6, log 2 and eight times 0: 6/16, 2/16 and 1/16."""
+    assert main(["predict", str(image), "--model", str(run.path), "--top", "3", "--json", "-q"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["file"] == str(image)
+    assert [entry["class"] for entry in result["classes"]] == ["3", "5", "0"]
+    assert [entry["probability"] for entry in result["classes"]] == pytest.approx([6 / 16, 2 / 16, 1 / 16])
+
+
+def test_one_line_an_image_in_order(run, image, capsys):
+    assert main(["predict", str(image), str(image), "--model", f"{run.path}@best"]) == 0
+    assert capsys.readouterr().out == f"{image}\t3 37.5 %\n" * 2
+
+
+def test_without_a_model_the_newest_run_is_named(run, image, capsys):
+    assert main(["predict", str(image), "--runs-dir", str(run.path.parent)]) == 0
+    out, error = capsys.readouterr()
+    assert out == f"{image}\t3 37.5 %\n"
+    assert f"{run.path} (the newest run)" in error
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("missing.png", None), ("broken.png", b"\x89PNG\r\n\x1a\n"), ("text.png", b"hello"), ("empty.png", b"")],
+)
+def test_a_file_that_is_no_image(run, tmp_path, capsys, name, content):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert main(["predict", str(tmp_path / name), "--model", str(run.path)]) == 3
+    error = capsys.readouterr().err
+    assert name in error
+    assert error.startswith("error: ")
+
+
+@pytest.mark.parametrize(("model", "code"), [("lenet", 2), ("runs/none", 3)])
+def test_a_model_without_weights(image, capsys, model, code):
+    assert main(["predict", str(image), "--model", model]) == code
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+# ---------------------------------------------------------------------------------------- hostile names, every way out
+
+HOSTILE = st.text(
+    # markup, path and brace characters; ESC, BEL, CSI, OSC, backspace; line ends; NUL, DEL; bidi overrides and isolates;
+    # zero-width space, byte order mark, line separator, a tag character; and letters of other scripts
+    st.sampled_from(
+        "ab[]/\\:{}\x1b\x07\x9b\x9d\x08\r\n\t\x00\x7f\u202e\u2066\u2069\u200b\ufeff\u2028\U000e0041\u0142\u72ac"
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def visible(text):
+    """Whether each character but line ends and Rich's colours shows as itself; HOSTILE has no m to pass as a colour."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text).replace("\n", "")
+    return all(unicodedata.category(character)[0] != "C" and character not in "\u2028\u2029" for character in plain)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(hostile=HOSTILE)
+def test_nothing_but_visible_text_reaches_the_terminal(run, image, tmp_path_factory, monkeypatch, hostile):
+    """Class, file and run names with escapes, bidi and markup, through every command that prints them."""
+    folder = tmp_path_factory.mktemp("hostile")
+    classes = [f"{hostile}{index}" for index in range(10)]
+    data = {**run.info["data"], "classes": classes}
+    file_name = hostile.replace("/", "-").replace("\0", "-")
+    run_name = file_name.replace("@", "-").replace("\\", "-").lstrip(".") or "x"
+    copied = folder / run_name
+    shutil.copytree(run.path, copied)
+    runs.open_run(copied).update_info(data=data, command=["dlkit", hostile])
+    shutil.copy(image, folder / f"{file_name}.png")
+    for arguments in (
+        ["predict", str(folder / f"{file_name}.png"), "--model", str(copied), "--top", "10"],
+        ["predict", str(folder / f"{file_name}-missing.png"), "--model", str(copied)],
+        ["inspect", str(copied), "features", "--image", str(folder / f"{file_name}.png")],
+        ["evaluate", str(copied), "--split", hostile],
+        ["runs", "list", "--runs-dir", str(folder)],
+        ["runs", "show", str(copied)],
+        ["train", "lenet", "--name", hostile, "--runs-dir", str(folder / file_name), "--set", f"model.{hostile}=1"],
+        ["train", hostile],
+        ["summarize", hostile],
+        ["translate", hostile, "--model", str(copied)],
+    ):
+        for json_flag in ([], ["--json"]):
+            out, error = Terminal(), Terminal()
+            with monkeypatch.context() as patched:
+                patched.setattr(sys, "stdout", out)
+                patched.setattr(sys, "stderr", error)
+                patched.setenv("TERM", "xterm-256color")
+                main([*arguments, *json_flag])
+            assert visible(out.getvalue()), (arguments, out.getvalue())
+            assert visible(error.getvalue()), (arguments, error.getvalue())
+            assert "(internal)" not in error.getvalue(), error.getvalue()

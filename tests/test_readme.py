@@ -1,0 +1,60 @@
+"""The README says what is so."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from dlkit import errors
+from dlkit.cli import main
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def commands():
+    """Every dlkit command of the README's shell blocks."""
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL):
+        for line in block.splitlines():
+            for part in re.split(r"&&|;|\|", line.partition(" #")[0]):
+                words = shlex.split(part)
+                if words and words[0].endswith("dlkit"):
+                    yield words[1:]
+
+
+def test_the_two_commands_come_first():
+    first, second = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)[:2]
+    assert first.startswith("python3 -m venv ")
+    assert first.strip().endswith("dlkit train lenet")
+    assert second.strip().endswith("pytest")
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    assert "<!-- tests -->" in README
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "/^<!-- tests -->$/" in script
+    assert "$test_command" in script
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+def test_every_command_exists_with_its_options(words, capsys):
+    verb = words[:2] if words[0] in {"data", "recipes", "runs"} else words[:1]
+    assert main([*verb, "--help"]) == 0
+    described = capsys.readouterr().out
+    for word in words:
+        if word.startswith("-"):
+            assert word in described
+
+
+def test_the_table_of_exit_codes():
+    table = dict(re.findall(r"^\| (\d+) \| (.*) \|$", README, re.MULTILINE))
+    for error, words in [
+        (errors.DlkitError, "failed"),
+        (errors.UsageError, "usage"),
+        (errors.DataError, "data"),
+        (errors.CheckpointError, "checkpoint"),
+        (errors.DivergedError, "diverged"),
+    ]:
+        assert words in table[str(error.code)]
+    assert "130, 143" in README

@@ -1,0 +1,33 @@
+"""Every shipped recipe: complete, valid to the last option, and honest about where its figures come from."""
+
+import re
+
+import pytest
+
+from dlkit import recipe
+from dlkit.train.start import complete
+
+FILES = sorted(recipe.folder().rglob("*"))
+
+
+def test_there_are_recipes_and_nothing_else_lies_beside_them():
+    assert {"lenet_digits", "mlp_digits", "resnet20_digits", "seq2seq_reverse"} <= set(recipe.names())
+    assert [path.name for path in FILES if path.suffix != ".toml"] == []
+    assert recipe.names() == sorted(path.stem for path in FILES)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_recipe_is_valid_and_named_after_what_it_trains(path):
+    resolved = recipe.resolve(recipe_path=path)
+    assert path.stem == recipe.default_name(resolved.model.name, resolved.data.name)
+    assert complete(resolved, {}).model.name == resolved.model.name, "the builder takes all its options"
+    assert resolved.sources["train.lr"] == "recipe"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_recipe_introduces_itself(path):
+    head = "\n".join(recipe.introduction(path))
+    assert f"dlkit train {recipe.resolve(recipe_path=path).model.name}" in head
+    assert re.search(r"[A-Z]\w+.* (19|20)\d\d", head), "the paper"
+    assert "--set" in head, "one override"
+    assert re.search(r"Measured: .*\d.*(seeds?|cores)", head, re.DOTALL) or "not measured" in head

@@ -62,7 +62,8 @@ def test_a_name_has_to_be_one(tmp_path, mlp, name):
 def test_what_is_created_is_opened(run):
     opened = runs.open_run(run.path)
     assert opened.recipe == run.recipe
-    assert opened.recipe["model"] == {"name": "mlp", "hidden": [3]}
+    assert opened.recipe["model"]["name"] == "mlp"
+    assert opened.recipe["model"]["hidden"] == [3]
     assert opened.info["format"] == runs.FORMAT
     assert opened.info["sources"]["model.hidden"] == "set"
     assert runs.open_run(f"{run.path}@best").path == run.path

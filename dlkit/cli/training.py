@@ -1,6 +1,7 @@
 """What `dlkit train` does and says: the lines before, the run, the result after."""
 
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,21 +132,19 @@ def _finish(prepared: "Prepared", loop: "Loop", reason: str) -> None:
         return
     if reason != "done":
         console.note(f"{reason} after step {steps:,}")
-    monitor = loop.monitor
     if result["split"]:
         figures = result["metrics"]
-        count = prepared.task.size(result["split"])
+        count, counted = prepared.task.size(result["split"]), TASKS[prepared.recipe.task].per_example
         shares = [
             f"{name} {100 * figures[name]:.1f} % ({round(figures[name] * count)} of {count})"
-            if name in TASKS[prepared.recipe.task].per_example
+            if name in counted
             else metric(name, figures[name])
-            for name in sorted(figures, key=lambda name: name != monitor)
+            for name in sorted(figures, key=lambda name: name not in counted)
         ]
         which = f"the best weights, epoch {result['epoch']:.4g}" if result["best"] else "the last weights"
         console.note(
             f"{result['split']} {', '.join(shares)} with {which}; {duration(loop.progress.seconds)} of training"
         )
-    view = {"image_classification": f"dlkit inspect {run.path} features --png"}.get(
-        prepared.recipe.task, f"dlkit {'translate --model'} {run.path}"
-    )
-    console.note(f"next: dlkit evaluate {run.path} | {view} | dlkit runs show {run.path}")
+    path = shlex.quote(str(run.path))
+    look = TASKS[prepared.recipe.task].look.format(run=path)
+    console.note(f"next: dlkit evaluate {path} | {look} | dlkit runs show {path}")

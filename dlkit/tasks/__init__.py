@@ -17,6 +17,7 @@ class TaskInfo:
         metrics: what evaluation reports, and which direction is better.
         per_example: the metrics that are shares of the examples, so that they can be told as "356 of 360".
         monitor: the metric that chooses the best checkpoint unless the recipe names another.
+        look: the command that shows what a run of the task can do; `{run}` is its folder.
         defaults: "section.key" -> value, under the recipe file and above the fields' own defaults.
     """
 
@@ -26,6 +27,7 @@ class TaskInfo:
     metrics: dict[str, Direction]
     per_example: tuple[str, ...]
     monitor: str
+    look: str
     defaults: dict[str, Any] = field(default_factory=dict)
 
 
@@ -37,6 +39,7 @@ TASKS: dict[str, TaskInfo] = {
         metrics={"loss": "lower", "accuracy": "higher"},
         per_example=("accuracy",),
         monitor="accuracy",
+        look="dlkit inspect {run} features --png",
         defaults={
             "train.epochs": 20,
             "train.batch_size": 128,
@@ -54,6 +57,7 @@ TASKS: dict[str, TaskInfo] = {
         metrics={"loss": "lower", "accuracy": "higher", "exact": "higher"},
         per_example=("exact",),
         monitor="loss",
+        look="dlkit translate --model {run}",
         defaults={
             "train.epochs": 10,
             "train.batch_size": 64,

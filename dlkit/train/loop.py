@@ -281,7 +281,7 @@ class Loop:
         weights = "ema" if self.update.ema else "raw"
         load_weights(self.model, checkpoints.read(path, "ema" if self.update.ema else "weights"), where=str(path))
         self.progress.step = checkpoints.step_of(path.name)
-        metrics = self._evaluation(split, weights) if split else {}
+        metrics = self._evaluation(split, weights, show=False) if split else {}
         result = {
             "split": split, "metrics": metrics, "step": self.progress.step,
             "epoch": self.progress.step / self.length.steps_per_epoch, "weights": weights, "best": best,
@@ -391,14 +391,15 @@ class Loop:
         self.save(best=improved)
         self._reset_interval()
 
-    def _evaluation(self, split: str, weights: str) -> dict[str, float]:
+    def _evaluation(self, split: str, weights: str, *, show: bool = True) -> dict[str, float]:
         values = self._out_of_memory_explained(lambda: self.evaluate(split))
         record = {
             "kind": "evaluation", "attempt": self.progress.attempt, "step": self.progress.step,
             "epoch": self.progress.step / self.length.steps_per_epoch, "split": split, "weights": weights, **values,
         }  # fmt: skip
         self._write(record)
-        self.display.evaluation(record)
+        if show:
+            self.display.evaluation(record)
         return values
 
     @contextmanager

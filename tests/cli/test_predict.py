@@ -86,11 +86,9 @@ def test_a_model_without_weights(image, capsys, model, code):
 # ---------------------------------------------------------------------------------------- hostile names, every way out
 
 HOSTILE = st.text(
-    # markup, path and brace characters; ESC, BEL, CSI, OSC, backspace; line ends; NUL, DEL; bidi overrides and isolates;
-    # zero-width space, byte order mark, line separator, a tag character; and letters of other scripts
-    st.sampled_from(
-        "ab[]/\\:{}\x1b\x07\x9b\x9d\x08\r\n\t\x00\x7f\u202e\u2066\u2069\u200b\ufeff\u2028\U000e0041\u0142\u72ac"
-    ),
+    # markup, path and brace characters; ESC, BEL, CSI, OSC, backspace; line ends; NUL, DEL; bidi overrides and
+    # isolates; zero-width space, byte order mark, line separator, a tag character; a letter that is not ASCII
+    st.sampled_from("ab[]/\\:{}\x1b\x07\x9b\x9d\x08\r\n\t\x00\x7f\u202e\u2066\u2069\u200b\ufeff\u2028\U000e0041\u0142"),
     min_size=1,
     max_size=12,
 )

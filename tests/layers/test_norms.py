@@ -9,6 +9,7 @@ from dlkit.errors import UsageError
 from dlkit.layers import step_context
 from dlkit.layers.norms import EPSILON, MOMENTUM, BatchNorm, norm
 from dlkit.layers.step_context import StepContext
+from dlkit.probe.record import unallocated
 
 SEED, ROW = tf.zeros([2], tf.int32), tf.constant(0)
 SHAPES = [(12, 5), (6, 4, 3, 5)]
@@ -211,7 +212,7 @@ def test_kinds():
 
 
 def test_a_deferred_build_allocates_nothing():
-    with keras.StatelessScope(initialize_variables=False):
+    with unallocated():
         inputs = keras.Input((8, 8, 3))
         outputs = BatchNorm(name="norm1")(inputs)
         model = keras.Model(inputs, outputs)

@@ -7,11 +7,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from dlkit.probe.record import unallocated
+
 
 @cache
 def deferred(build: Callable[..., keras.Model], *args: Any, **options: Any) -> keras.Model:
     """Builds a net whose weights have shapes only, and checks what holds for every net."""
-    with keras.StatelessScope(initialize_variables=False):
+    with unallocated():
         model = build(*args, **options)
     assert all(weight._value is None for weight in model.weights)
     names = [layer.name for layer in model.layers]

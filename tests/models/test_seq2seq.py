@@ -8,6 +8,7 @@ import tensorflow as tf
 from dlkit.layers import step_context
 from dlkit.layers.step_context import StepContext
 from dlkit.models.seq2seq import seq2seq
+from dlkit.probe.record import unallocated
 
 START, END = 1, 2
 SOURCES = [[5, 6, 7, 8, END], [9, END], [4, 4, 6, END]]
@@ -86,7 +87,7 @@ def test_the_source_reaches_the_logits():
 
 def test_counts_are_arithmetic():
     width, source, target = 128, 30, 29
-    with keras.StatelessScope(initialize_variables=False):
+    with unallocated():
         model = seq2seq(source, target, width=width)
     assert all(weight._value is None for weight in model.weights)  # nothing is allocated
     gru = 3 * (width * width + width * width + width)
@@ -142,6 +143,6 @@ def test_computes_in_mixed_precision():
 
 def test_shapes_are_known_without_data():
     inputs = (keras.KerasTensor((1, 11), "int32"), keras.KerasTensor((1, 12), "int32"))
-    with keras.StatelessScope(initialize_variables=False):
+    with unallocated():
         model = seq2seq(30, 29, width=8)
         assert model.compute_output_spec(inputs).shape == (1, 12, 29)

@@ -6,6 +6,7 @@ from dlkit.errors import UsageError
 from dlkit.models.alexnet import alexnet
 from dlkit.models.mlp import mlp
 from dlkit.probe.filters import LayerFilters, filters
+from dlkit.probe.record import unallocated
 
 
 def test_norms_by_hand():
@@ -27,7 +28,7 @@ def test_the_kernels_are_those_of_the_convolutions_in_order():
 
 def test_grouped_convolutions_have_their_own_channels_only():
     """In the two halves of Krizhevsky et al. 2012, the second convolution sees 48 of the 96 maps."""
-    with keras.StatelessScope(initialize_variables=False):
+    with unallocated():
         model = alexnet(groups=2)
     assert model.get_layer("conv2").kernel.shape == (5, 5, 48, 256)
 

@@ -107,7 +107,8 @@ def scripted_evaluation(monkeypatch, values):
 
 def test_early_stopping_and_the_best_checkpoint(tmp_path, monkeypatch, capsys):
     scripted_evaluation(monkeypatch, [0.5, 0.9, 0.8, 0.9, 0.7, 0.95])
-    assert train(tmp_path, "--epochs", "6", "--set", "train.patience=3") == 0
+    watching = ["--set", "train.patience=3", "--set", "train.monitor=accuracy"]
+    assert train(tmp_path, "--epochs", "6", *watching) == 0
     run = runs.open_run(tmp_path / "x")
     assert run.pointer("best") == "step-4", "0.9 first came after two epochs; as good again is not better"
     assert run.pointer("last") == "step-10"
@@ -125,6 +126,7 @@ def test_a_metric_that_is_better_when_lower(tmp_path, monkeypatch):
 def test_plateau_lowers_the_rate_and_remembers(tmp_path, monkeypatch):
     scripted_evaluation(monkeypatch, [0.5, 0.4, 0.4, 0.4])
     plateau = ["--schedule", "plateau", "--lr", "0.01", "--set", "train.plateau_patience=2", "--set", "train.gamma=0.5"]
+    plateau += ["--set", "train.monitor=accuracy"]
     assert train(tmp_path, "--epochs", "4", *plateau, "-q") == 0
     run = runs.open_run(tmp_path / "x")
     assert [line["lr"] for line in run.metrics() if line["kind"] == "train"] == pytest.approx([0.01, 0.01, 0.01, 0.005])
@@ -200,7 +202,7 @@ def test_a_disk_that_is_really_full(full_disk):
     assert process.stderr.count("\n") == 2
     lines = process.stdout.splitlines()
     assert lines[0] == "code 1"
-    assert "step-1" in lines
+    assert any(line.startswith("step-") for line in lines)
     assert not any(line.endswith(".tmp") for line in lines)
     assert json.loads(lines[-1])["examples"] == 360, "what was good still works"
 
@@ -294,7 +296,7 @@ def test_another_backend_is_one_line():
 
 
 def test_bfloat16_keeps_float32_weights_and_learns(tmp_path):
-    assert train(tmp_path, "--epochs", "3", "--precision", "bfloat16", "-q") == 0
+    assert train(tmp_path, "--epochs", "20", "--precision", "bfloat16", "-q") == 0
     run = runs.open_run(tmp_path / "x")
     assert {array.dtype for array in checkpoints.read(runs.find_checkpoint(run), "weights").values()} == {
         np.dtype("float32")

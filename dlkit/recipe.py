@@ -432,6 +432,7 @@ def _build(layers: Sequence[_Given], path: Path | None) -> Recipe:
     options["data"] = _data_options(data_name, options["data"], sources, path)
     task = models.task_of(model_name)
     _check_train(sections["train"], task)
+    _check_data(sections["data"], task)
     name = path.stem if path and path.name != "recipe.toml" else default_name(model_name, data_name)
     recipe = Recipe(
         name,
@@ -442,6 +443,7 @@ def _build(layers: Sequence[_Given], path: Path | None) -> Recipe:
         path=path,
     )
     recipe.sources.update({key: sources.get(key, "default") for key in recipe.flat()})
+    _check_unread(recipe)
     return recipe
 
 
@@ -509,6 +511,46 @@ def _check_train(train: Mapping[str, Any], task: str) -> None:
     milestones = train.get("milestones", [])
     if milestones != sorted(set(milestones)):
         raise UsageError(f"train.milestones must rise, not {toml_value(milestones)}")
+
+
+def _check_data(data: Mapping[str, Any], task: str) -> None:
+    names = data.get("augment", [])
+    if names and task != "image_classification":
+        raise UsageError(f"data.augment is for images, not for {TASKS[task].title}")
+    if names:
+        from dlkit.data.augment import AUGMENTATIONS
+
+        for name in names:
+            if name not in AUGMENTATIONS:
+                raise unknown("augmentation", name, AUGMENTATIONS)
+    if data.get("dir") is not None and "dir" not in _parameters(datasets.builder(data["name"])):
+        raise UsageError(f"{data['name']} comes with dlkit: it lies in no folder", "leave out --data-dir")
+
+
+# Keys of [train] that one choice of another key reads: key -> (the other key, its choices).
+_READ_BY: dict[str, tuple[str, set[str]]] = {
+    "momentum": ("optimizer", {"sgd"}),
+    "nesterov": ("optimizer", {"sgd"}),
+    **dict.fromkeys(("beta1", "beta2", "epsilon"), ("optimizer", {"adam", "adamw"})),
+    "milestones": ("schedule", {"step"}),
+    "gamma": ("schedule", {"step", "plateau"}),
+    "power": ("schedule", {"polynomial"}),
+    "plateau_patience": ("schedule", {"plateau"}),
+    "final_lr": ("schedule", {"cosine", "one_cycle", "polynomial"}),
+}
+
+
+def _check_unread(recipe: "Recipe") -> None:
+    """Stops when a flag or `--set` gives what nothing reads. A file may hold such keys: a resolved recipe holds all."""
+    for key, (other, choices) in _READ_BY.items():
+        chosen = getattr(recipe.train, other)
+        if recipe.sources.get(f"train.{key}") in {"flag", "set"} and chosen not in choices:
+            raise UsageError(
+                f"train.{key} is for the {other} {' or '.join(sorted(choices))}, and this one is {chosen}",
+                f"leave it out, or add `--{other} {sorted(choices)[0]}`",
+            )
+    if recipe.sources.get("decode.max_len") in {"flag", "set"} and recipe.task != "translation":
+        raise UsageError(f"decode.max_len is for tasks that generate, and {recipe.model.name} does not", "leave it out")
 
 
 # -------------------------------------------------------------------------------------------------- checking of values

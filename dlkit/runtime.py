@@ -90,6 +90,7 @@ class Devices:
         worker: index of this process, 0 unless several machines work together.
         workers: number of processes.
         replicas: number of devices over all processes.
+        on_gpu: whether they are GPUs.
     """
 
     strategy: "tf.distribute.Strategy"
@@ -97,6 +98,7 @@ class Devices:
     worker: int = 0
     workers: int = 1
     replicas: int = 1
+    on_gpu: bool = False
 
     @property
     def is_chief(self) -> bool:
@@ -172,9 +174,9 @@ def devices(request: str = "auto") -> Devices:
         tf.config.experimental.set_memory_growth(gpu, True)
     model = tf.config.experimental.get_device_details(chosen[0]).get("device_name", "GPU")
     if len(chosen) == 1:
-        return Devices(tf.distribute.get_strategy(), model)
+        return Devices(tf.distribute.get_strategy(), model, on_gpu=True)
     names = [f"GPU:{index}" for index in range(len(chosen))]
-    return Devices(tf.distribute.MirroredStrategy(names), f"{len(chosen)} x {model}", replicas=len(chosen))
+    return Devices(tf.distribute.MirroredStrategy(names), f"{len(chosen)} x {model}", replicas=len(chosen), on_gpu=True)
 
 
 def _split_cpu(count: int) -> list[str]:

@@ -237,10 +237,10 @@ def shipped(tmp_path, monkeypatch):
 
 def test_a_flag_stands_above_set_above_the_recipe_above_the_task_above_the_field(shipped):
     task = TASKS["image_classification"].defaults
-    overrides = [("train.weight_decay", "0.125", "set"), ("train.gamma", "0.5", "set")]
-    made = recipe.resolve("lenet", overrides=overrides, flags={"train.gamma": 0.25, "train.ema": None})
+    overrides = [("train.weight_decay", "0.125", "set"), ("train.label_smoothing", "0.5", "set")]
+    made = recipe.resolve("lenet", overrides=overrides, flags={"train.label_smoothing": 0.25, "train.ema": None})
     expected = {
-        "train.gamma": (0.25, "flag"),
+        "train.label_smoothing": (0.25, "flag"),
         "train.weight_decay": (0.125, "set"),
         "train.lr": (0.02, "recipe"),
         "train.optimizer": (task["train.optimizer"], "task default"),
@@ -339,10 +339,9 @@ def test_durations_are_seconds(text, expected):
         ("train.lr = 5e-1", "lr", 0.5),
         ("train.optimizer=sgd", "optimizer", "sgd"),
         ('train.optimizer="sgd"', "optimizer", "sgd"),
-        ("train.milestones=[0.25, 0.5]", "milestones", [0.25, 0.5]),
         ("train.freeze=stage1_*", "freeze", ["stage1_*"]),
         ("train.freeze=['a', 'b']", "freeze", ["a", "b"]),
-        ("train.nesterov=true", "nesterov", True),
+        ("train.tensorboard=true", "tensorboard", True),
         ("train.warmup=100", "warmup", 100),
         ("train.warmup=0.1", "warmup", 0.1),
         ("train.init_from=12", "init_from", "12"),
@@ -356,6 +355,17 @@ def test_a_value_of_set_is_toml_or_plain_text(text, key, value):
     made = recipe.resolve("lenet", overrides=[(*recipe.parse_override(text), "set")])
     assert getattr(made.train, key) == value
     assert type(getattr(made.train, key)) is type(value)
+
+
+def test_what_the_chosen_optimizer_and_schedule_do_not_read_is_refused_unless_a_file_says_it(tmp_path):
+    drops = ("train.milestones", "[0.25, 0.5]", "set")
+    made = recipe.resolve("lenet", overrides=[drops, ("train.schedule", "step", "set")])
+    assert made.train.milestones == [0.25, 0.5]
+    for given, flags in [([drops], {}), ([], {"train.momentum": 0.5}), ([], {"train.power": 2.0})]:
+        with pytest.raises(UsageError, match="is for the (schedule|optimizer)"):
+            recipe.resolve("lenet", overrides=given, flags=flags)
+    (tmp_path / "recipe.toml").write_text(recipe.resolve("lenet").to_toml())
+    assert recipe.load(tmp_path / "recipe.toml").train.milestones == [0.5, 0.75]
 
 
 @pytest.mark.parametrize(

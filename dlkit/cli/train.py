@@ -103,7 +103,10 @@ def train(
     from dlkit.cli import training
 
     if resume is not None:
-        others = {"MODEL": model, "--data": data, "--recipe": recipe, "--set": sets, "--name": name}
+        others = {"MODEL": model, "--data": data, "--recipe": recipe, "--set": sets, "--name": name} | {
+            "--dry-run": dry_run,
+            "--runs-dir": runs_dir != opt.RUNS_DIR,
+        }
         training.resume(resume, given, {flag for flag, value in others.items() if value}, devices=devices)
     else:
         training.start(

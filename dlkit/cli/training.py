@@ -103,8 +103,9 @@ def _introduce(prepared: "Prepared", loop: "Loop") -> None:
     rows = [("recipe", resolved.origin)]
     if loop.run:
         attempt = loop.progress.attempt
-        again = f" (attempt {attempt}, from step {loop.progress.step:,})" if attempt > 1 else ""
-        rows.append(("run", f"{loop.run.path}{again}"))
+        again = f" (attempt {attempt}, from step {loop.progress.step:,}"
+        again += f", as if uninterrupted {loop.run.info['resumes']})"
+        rows.append(("run", f"{loop.run.path}{again if attempt > 1 else ''}"))
     rows.append(("data", prepared.task.describe()))
     trained = sum(math.prod(variable.shape) for variable in model.trainable_variables)
     multiply_adds, memory = worker.expected(prepared)

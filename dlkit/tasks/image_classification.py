@@ -29,8 +29,7 @@ class ImageClassification(Task):
     @cached_property
     def data(self) -> ImageData:
         """The dataset, loaded when first needed: predictions with a stored run never need it."""
-        options = {key: value for key, value in self.options.items() if key not in {"name", "dir", "augment"}}
-        loaded = datasets.load(self.options["name"], **options)
+        loaded = datasets.load(self.options["name"], **self.dataset_options())
         if not isinstance(loaded, ImageData):
             raise UsageError(
                 f"{self.options['name']} has no labelled images", "`dlkit data list` says what each one is"

@@ -112,6 +112,11 @@ class Task(ABC):
             smoothing: label smoothing of the loss.
         """
 
+    def dataset_options(self) -> dict[str, Any]:
+        """What the dataset's own function takes of the section [data]."""
+        unset = {key for key in ("dir",) if self.options.get(key) is None}
+        return {key: value for key, value in self.options.items() if key not in {"name", "augment"} | unset}
+
     def decoded_metrics(self, model: keras.Model, split: str, *, batch_size: int) -> dict[str, float]:
         """Metrics of what the model generates rather than scores; none for most tasks."""
         return {}

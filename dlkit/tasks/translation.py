@@ -31,8 +31,7 @@ class Translation(Task):
     @cached_property
     def data(self) -> pairs.PairData:
         """The dataset, loaded when first needed."""
-        options = {key: value for key, value in self.options.items() if key not in {"name", "dir", "augment"}}
-        loaded = datasets.load(self.options["name"], **options)
+        loaded = datasets.load(self.options["name"], **self.dataset_options())
         if not isinstance(loaded, pairs.PairData):
             raise UsageError(
                 f"{self.options['name']} has no pairs of sequences", "`dlkit data list` says what each one is"

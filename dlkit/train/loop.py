@@ -252,9 +252,11 @@ class Loop:
                     self.save()
                 number = signalled()
                 if number is not None and not ended:
+                    self._log()
                     self.save()
                     raise self._interrupted(number)
                 if time.monotonic() - started >= budget and not ended:
+                    self._log()
                     self.save()
                     reason = "time is up"
                     break

@@ -14,7 +14,7 @@ import keras
 from dlkit import __version__, console, durable, models, runs, runtime
 from dlkit import recipe as recipes
 from dlkit.errors import CheckpointError, DataError, UsageError, nearest
-from dlkit.recipe import Recipe
+from dlkit.recipe import Recipe, TrainSection
 from dlkit.runtime import Devices
 from dlkit.tasks.task import Task, open_task
 from dlkit.train import checkpoints
@@ -180,10 +180,12 @@ def new_loop(prepared: Prepared, display: Display, *, folder: Path | None, name:
             recipe,
             {
                 "task": recipe.task,
+                "attempt": 1,
                 "command": ["dlkit", *sys.argv[1:]],
                 "versions": versions(),
                 "devices": prepared.devices.description,
                 "threads": os.cpu_count(),
+                "resumes": resumption(recipe.train, prepared.devices, os.cpu_count()),
                 "data": task.info,
                 "fingerprint": task.fingerprint(),
                 "model_arguments": task.model_arguments(),
@@ -217,7 +219,11 @@ def resumed_loop(run: runs.Run, prepared: Prepared, display: Display) -> Loop:
     freeze(prepared.model, prepared.recipe.train.freeze)
     step = training_step(prepared)
     path = runs.newest_whole(run)
-    progress = Progress(attempt=1 + max((line.get("attempt", 1) for line in run.metrics()), default=1))
+    run = run.update_info(
+        attempt=int(run.info["attempt"]) + 1,
+        resumes=resumption(prepared.recipe.train, prepared.devices, run.info["threads"]),
+    )
+    progress = Progress(attempt=run.info["attempt"])
     if path is None:
         console.warn(f"{run.path} has no whole checkpoint: starting from its beginning")
     else:
@@ -244,6 +250,18 @@ def _loop(prepared: Prepared, run: runs.Run | None, step: TrainingStep, display:
         run, recipe.train, prepared.task, prepared.model, step, prepared.devices, display,
         task_name=recipe.task, width=width if isinstance(width, int) else None, progress=progress,
     )  # fmt: skip
+
+
+def resumption(settings: TrainSection, devices: Devices, threads: int | None) -> str:
+    """How near a resumed run comes to one that was never interrupted.
+
+    Args:
+        settings: the recipe's [train] section.
+        devices: where it goes on.
+        threads: the number of processors when the run began.
+    """
+    exact = settings.deterministic and devices.replicas == 1 and not devices.on_gpu and threads == os.cpu_count()
+    return "bit for bit" if exact else "within 1e-5"
 
 
 def versions() -> dict[str, str]:

@@ -73,6 +73,19 @@ def test_killed_while_a_checkpoint_is_written(whole, tmp_path, fatal):
     assert max(line["attempt"] for line in run.metrics()) == 2
 
 
+def test_deterministic_runs_resume_bit_for_bit(tmp_path):
+    """In a process of its own, since determinism cannot be switched off again."""
+    script = Path(__file__).with_name("deterministic.py")
+    process = subprocess.run([sys.executable, script, tmp_path, *SETTINGS], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    whole, parts = (runs.open_run(tmp_path / name) for name in ("whole", "parts"))
+    assert max(line["attempt"] for line in parts.metrics()) == 3
+    assert whole.info["resumes"] == parts.info["resumes"] == "bit for bit"
+    for group in ("weights", "optimizer", "ema"):
+        for name, array in final(whole, group).items():
+            np.testing.assert_array_equal(final(parts, group)[name], array, err_msg=f"{group} {name}")
+
+
 @pytest.mark.slow
 def test_killed_at_random_moments(whole, tmp_path):
     random = np.random.default_rng(0)

@@ -9,6 +9,7 @@
 Everything but `metrics.jsonl` is replaced in one step, so a kill at any moment leaves a run that resumes.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 METRICS_SCHEMA = 1
 DEFAULT_FOLDER = Path("runs")
+_locks: dict[Path, int] = {}  # file descriptors; the operating system drops a lock with its process
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,24 @@ def create(folder: Path, recipe: "Recipe", info: Mapping[str, Any], *, name: str
     except OSError as failure:
         raise cannot_write(folder, failure) from None
     return Run(path, recipe.to_dict(), content)
+
+
+def lock(run: Run) -> None:
+    """Keeps other processes from training this run until this process ends, however it ends.
+
+    Raises:
+        dlkit.errors.UsageError: another process trains it.
+    """
+    path = run.path.resolve()
+    if path in _locks:
+        return
+    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise UsageError(f"run {run.path} is being trained by another process", "wait for it, or stop it") from None
+    _locks[path] = descriptor
 
 
 def cannot_write(path: Path, failure: OSError) -> DlkitError:

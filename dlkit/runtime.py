@@ -61,6 +61,7 @@ def import_tensorflow() -> None:
         return
     os.environ["KERAS_BACKEND"] = "tensorflow"  # above a user's ~/.keras/keras.json
     os.environ.setdefault("HDF5_PLUGIN_PATH", "disable")  # before h5py loads: no native code beside a data file
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # a prediction does not take the whole GPU
     try:
         if console.settings.verbose:
             import keras
@@ -170,8 +171,6 @@ def devices(request: str = "auto") -> Devices:
         return Devices(strategy, f"CPU as {count} devices, {threads} threads", replicas=count)
     chosen = gpus[: int(count_text)] if count_text else gpus
     tf.config.set_visible_devices(chosen, "GPU")
-    for gpu in chosen:
-        tf.config.experimental.set_memory_growth(gpu, True)
     model = tf.config.experimental.get_device_details(chosen[0]).get("device_name", "GPU")
     if len(chosen) == 1:
         return Devices(tf.distribute.get_strategy(), model, on_gpu=True)

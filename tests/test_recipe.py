@@ -361,9 +361,9 @@ def test_what_the_chosen_optimizer_and_schedule_do_not_read_is_refused_unless_a_
     drops = ("train.milestones", "[0.25, 0.5]", "set")
     made = recipe.resolve("lenet", overrides=[drops, ("train.schedule", "step", "set")])
     assert made.train.milestones == [0.25, 0.5]
-    for given, flags in [([drops], {}), ([], {"train.momentum": 0.5}), ([], {"train.power": 2.0})]:
+    for overrides, flags in [([drops], {}), ([], {"train.momentum": 0.5}), ([], {"train.power": 2.0})]:
         with pytest.raises(UsageError, match="is for the (schedule|optimizer)"):
-            recipe.resolve("lenet", overrides=given, flags=flags)
+            recipe.resolve("lenet", overrides=overrides, flags=flags)
     (tmp_path / "recipe.toml").write_text(recipe.resolve("lenet").to_toml())
     assert recipe.load(tmp_path / "recipe.toml").train.milestones == [0.5, 0.75]
 

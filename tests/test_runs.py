@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -182,6 +184,16 @@ def test_an_unwritable_folder_is_one_line(tmp_path, mlp):
     with pytest.raises(DlkitError, match="cannot write to") as caught:
         runs.create(tmp_path / "runs", mlp, INFO)
     assert caught.value.code == 1
+
+
+def test_one_process_at_a_time_trains_a_run(run):
+    script = f"from dlkit import runs; runs.lock(runs.open_run({str(run.path)!r}))"
+    runs.lock(run)
+    runs.lock(run)  # it is ours
+    other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "is being trained by another process" in other.stderr
+    os.close(runs._locks.pop(run.path.resolve()))
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_the_newest_run_of_a_task(tmp_path, mlp):

@@ -193,6 +193,7 @@ def new_loop(prepared: Prepared, display: Display, *, folder: Path | None, name:
             },
             name=name,
         )
+        runs.lock(run)
         try:
             task.save(run.path)
         except OSError as failure:
@@ -212,6 +213,7 @@ def resumed_loop(run: runs.Run, prepared: Prepared, display: Display) -> Loop:
             f"the training data of {run.path} has changed since it began",
             "start a new run, with `--init-from` to keep its weights",
         )
+    runs.lock(run)
     durable.sweep(run.path)
     durable.sweep(run.path / "checkpoints")
     if prepared.recipe.train.init_from and not run.checkpoints():

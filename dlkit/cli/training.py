@@ -71,7 +71,7 @@ def resume(text: str, flags: Mapping[str, Any], others: set[str], *, devices: st
         loop = worker.resumed_loop(run, prepared, live)
         live.done = loop.progress.step
         _introduce(prepared, loop)
-        reason = loop.fit() if loop.progress.step < loop.length.steps else "done"
+        reason = loop.finished or loop.fit()
     _finish(prepared, loop, reason)
 
 
@@ -103,8 +103,8 @@ def _introduce(prepared: "Prepared", loop: "Loop") -> None:
     rows = [("recipe", resolved.origin)]
     if loop.run:
         attempt = loop.progress.attempt
-        again = f" (attempt {attempt}, from step {loop.progress.step:,}"
-        again += f", as if uninterrupted {loop.run.info['resumes']})"
+        again = f" (attempt {attempt}, from step {loop.progress.step:,}; like an uninterrupted run"
+        again += f" {loop.run.info['resumes']})"
         rows.append(("run", f"{loop.run.path}{again if attempt > 1 else ''}"))
     rows.append(("data", prepared.task.describe()))
     trained = sum(math.prod(variable.shape) for variable in model.trainable_variables)

@@ -220,6 +220,14 @@ class Loop:
 
     # ------------------------------------------------------------------------------------------------------- the loop
 
+    @property
+    def finished(self) -> str | None:
+        """Why there is nothing left to train, "done" or "early stopping"; None when there is."""
+        if self.progress.step >= self.length.steps:
+            return "done"
+        patience = self.settings.patience
+        return "early stopping" if patience and self.progress.stale >= patience else None
+
     def fit(self) -> str:
         """Trains until the end, and says why it ended: "done", "early stopping" or "time is up".
 
@@ -245,7 +253,7 @@ class Loop:
                 if self.progress.step % self.length.evaluate_every == 0 or ended:
                     self._evaluate_and_save()
                     self.progress.seconds = before + time.monotonic() - started
-                    if not ended and self.settings.patience and self.progress.stale >= self.settings.patience:
+                    if self.finished == "early stopping":
                         reason = "early stopping"
                         break
                 elif self.settings.checkpoint_every and self.progress.step % self.settings.checkpoint_every == 0:

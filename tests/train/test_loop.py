@@ -114,6 +114,9 @@ def test_early_stopping_and_the_best_checkpoint(tmp_path, monkeypatch, capsys):
     assert run.pointer("last") == "step-10"
     assert run.checkpoints() == ["step-4", "step-8", "step-10"], "two kept, and the best"
     assert "early stopping after step 10" in capsys.readouterr().err
+    assert main(["train", "--resume", str(run.path)]) == 0
+    assert "early stopping after step 10" in capsys.readouterr().err, "and not a step further"
+    assert run.checkpoints() == ["step-4", "step-8", "step-10"]
 
 
 def test_a_metric_that_is_better_when_lower(tmp_path, monkeypatch):

@@ -4,8 +4,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlkit import console
@@ -13,6 +14,18 @@ from dlkit.errors import DlkitError, UsageError
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+
+def memory() -> int | None:
+    """The bytes of memory that this process may use, or None when the system does not tell."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+    with suppress(OSError, ValueError):  # a container's limit; "max" when it has none
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total
+
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float64": "float64"}
 

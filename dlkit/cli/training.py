@@ -14,7 +14,7 @@ from dlkit.tasks import TASKS
 if TYPE_CHECKING:
     from dlkit.recipe import Recipe
     from dlkit.train.loop import Loop
-    from dlkit.train.start import Prepared
+    from dlkit.train.start import Cost, Prepared
 
 # What may change between the attempts of a run, since it does not change the result.
 CHANGEABLE = {"train.max_time", "data.dir"}
@@ -42,9 +42,10 @@ def start(
     from dlkit.train import start as worker
 
     prepared = worker.prepare(resolved, devices=devices)
+    cost = worker.expected(prepared)
     with _live(prepared, done=0) as live:
         loop = worker.new_loop(prepared, live, folder=None if dry_run else runs_dir, name=name)
-        _introduce(prepared, loop)
+        _introduce(prepared, loop, cost)
         if dry_run:
             loop.try_out()
             console.note("dry run: nothing was written")
@@ -67,10 +68,11 @@ def resume(text: str, flags: Mapping[str, Any], others: set[str], *, devices: st
     from dlkit.train import start as worker
 
     prepared = worker.prepare(resolved, devices=devices, run=run)
+    cost = worker.expected(prepared)
     with _live(prepared, done=0) as live:
         loop = worker.resumed_loop(run, prepared, live)
         live.done = loop.progress.step
-        _introduce(prepared, loop)
+        _introduce(prepared, loop, cost)
         reason = loop.finished or loop.fit()
     _finish(prepared, loop, reason)
 
@@ -95,10 +97,8 @@ def _live(prepared: "Prepared", *, done: int) -> Live:
     return Live(steps=length.steps, steps_per_epoch=length.steps_per_epoch, done=done, metrics=metrics)
 
 
-def _introduce(prepared: "Prepared", loop: "Loop") -> None:
+def _introduce(prepared: "Prepared", loop: "Loop", cost: "Cost") -> None:
     """The first lines: recipe, run, data, model, device. The steps and their time follow when a few are done."""
-    from dlkit.train import start as worker
-
     resolved, model = prepared.recipe, prepared.model
     rows = [("recipe", resolved.origin)]
     if loop.run:
@@ -108,13 +108,12 @@ def _introduce(prepared: "Prepared", loop: "Loop") -> None:
         rows.append(("run", f"{loop.run.path}{again if attempt > 1 else ''}"))
     rows.append(("data", prepared.task.describe()))
     trained = sum(math.prod(variable.shape) for variable in model.trainable_variables)
-    multiply_adds, memory = worker.expected(prepared)
-    counts = f"{model.count_params():,} parameters, {multiply_adds / 1e6:,.2f} M multiply-adds an example"
+    counts = f"{model.count_params():,} parameters, {cost.multiply_adds / 1e6:,.2f} M multiply-adds an example"
     if trained != model.count_params():
         counts += f", {trained:,} of them trained"
     rows.append(("model", f"{resolved.model.name}, {counts}"))
     described = f"{prepared.devices.description}, {resolved.train.precision}"
-    rows.append(("device", f"{described}; model, optimizer and activations take about {size(memory)}"))
+    rows.append(("device", f"{described}; model, optimizer and activations take about {size(cost.memory)}"))
     console.labelled(rows)
 
 

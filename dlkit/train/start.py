@@ -13,7 +13,7 @@ import keras
 
 from dlkit import __version__, console, durable, models, runs, runtime
 from dlkit import recipe as recipes
-from dlkit.errors import CheckpointError, DataError, UsageError, nearest
+from dlkit.errors import CheckpointError, DataError, DlkitError, UsageError, nearest
 from dlkit.recipe import Recipe, TrainSection
 from dlkit.runtime import Devices
 from dlkit.tasks.task import Task, open_task
@@ -279,15 +279,45 @@ def versions() -> dict[str, str]:
     }  # fmt: skip
 
 
-def expected(prepared: Prepared) -> tuple[int, int]:
-    """Multiply-adds for one example, and an estimate of the bytes that training takes (before TensorFlow's own).
+@dataclass(frozen=True)
+class Cost:
+    """What training is expected to take, before TensorFlow's own needs.
 
-    A device holds the weights, their gradients, the optimizer's slots and the activations of a micro-batch of its rows.
+    Args:
+        multiply_adds: of one example.
+        memory: bytes on each device: weights, gradients, optimizer slots, the activations of a micro-batch of its rows.
+    """
+
+    multiply_adds: int
+    memory: int
+
+
+def expected(prepared: Prepared) -> Cost:
+    """Estimates from the summary of the model what training takes.
+
+    Raises:
+        dlkit.errors.DlkitError: it is more than the machine has; the hint names a number of micro-batches that fits.
     """
     from dlkit.summary import summarize
 
     settings, devices = prepared.recipe.train, prepared.devices
     summary = summarize(prepared.model, prepared.task.example_inputs(), precision=settings.precision)
-    rows = math.ceil(settings.batch_size / settings.accumulate / devices.replicas)
-    memory = summary.training_memory(batch_size=rows, optimizer=settings.optimizer)
-    return summary.multiply_adds, memory.total
+
+    def memory(accumulate: int) -> int:
+        rows = math.ceil(min(settings.batch_size, prepared.task.size("train")) / accumulate / devices.replicas)
+        return summary.training_memory(batch_size=rows, optimizer=settings.optimizer).total
+
+    needed, there = memory(settings.accumulate), runtime.memory()
+    # On a CPU nothing fails in time: the operating system kills the process when memory runs out.
+    if there and not devices.on_gpu and needed * devices.replicas > there:
+        largest = settings.batch_size // devices.replicas
+        parts = (2**power for power in range(1, largest.bit_length()))
+        fits = next((count for count in parts if memory(count) * devices.replicas <= there // 2), None)
+        raise DlkitError(
+            f"training {prepared.recipe.model.name} at batch size {settings.batch_size} takes about "
+            f"{needed * devices.replicas / 1e9:.1f} GB, and this machine has {there / 1e9:.1f} GB",
+            f"`--accumulate {fits}` makes the same update from {settings.batch_size // fits} examples at a time"
+            if fits
+            else "the model alone does not fit: choose a smaller one",
+        )
+    return Cost(summary.multiply_adds, needed)

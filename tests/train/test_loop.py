@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dlkit import runs
+from dlkit import runs, runtime
 from dlkit.cli import main
 from dlkit.train import checkpoints, loop
 from dlkit.train.evaluation import Evaluation
@@ -164,6 +164,19 @@ def test_out_of_memory_ends_with_advice_in_numbers(tmp_path, capsys, monkeypatch
     error = capsys.readouterr().err
     assert "out of memory at batch size 32" in error
     assert "`--accumulate 2` makes the same update from 16 examples at a time" in error
+
+
+def test_more_memory_than_there_is_is_told_before_the_start(tmp_path, capsys, monkeypatch):
+    """Four copies of the 610 numbers of a 64-8-10 net are 9,760 bytes; a batch of 32 takes about 9,000 more."""
+    monkeypatch.setattr(runtime, "memory", lambda: 16_000)
+    assert train(tmp_path, "--epochs", "1") == 1
+    error = capsys.readouterr().err
+    assert "at batch size 32 takes about 0.0 GB, and this machine has 0.0 GB" in error
+    assert "--accumulate" not in error, "four copies of 610 numbers are more than half"
+    monkeypatch.setattr(runtime, "memory", lambda: 20_500)
+    assert train(tmp_path, "--epochs", "1", "--batch-size", "64") == 1
+    assert "makes the same update from" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_dry_run_writes_nothing(tmp_path, capsys):

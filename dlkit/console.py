@@ -4,16 +4,17 @@ All text passes `safe` here, once, whatever it came from: callers hand over plai
 object, so no file name, class name or label can carry an escape sequence or markup to the terminal.
 """
 
+import contextlib
 import json
 import os
 import re
 import sys
 import traceback
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from dlkit.errors import DlkitError
 
@@ -37,6 +38,15 @@ settings = Settings()
 # Control and format characters, surrogates, private use, unassigned, line and paragraph separators: not one of them
 # shows as itself, and among them are ESC, the C1 controls, the bidirectional overrides and the zero-width characters.
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# Letters and marks that Unicode's Default_Ignorable_Code_Point says to draw as nothing: the grapheme joiner, fillers of
+# Hangul, inherent vowels of Khmer, variation selectors of Mongolian and of all scripts. (The blank of Braille takes up
+# a cell, so it is a space like others.)
+_IGNORABLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+
+
+def is_invisible(character: str) -> bool:
+    """Whether a character does not show as itself: it controls, formats, has no meaning or is drawn as nothing."""
+    return unicodedata.category(character) in _INVISIBLE or _IGNORABLE.match(character) is not None
 
 
 def _escape(character: str) -> str:
@@ -58,7 +68,70 @@ def safe(text: object) -> str:
     string = str(text)
     if string.isascii() and string.isprintable():
         return string
-    return "".join(_escape(c) if unicodedata.category(c) in _INVISIBLE else c for c in string)
+    return "".join(_escape(c) if is_invisible(c) else c for c in string)
+
+
+class ReaderGone(BrokenPipeError):
+    """Nobody reads stdout any longer; `| head` has seen enough."""
+
+
+class _Guarded:
+    """A standard stream whose reader may go away."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as failure:
+            self._lost(failure)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as failure:
+            self._lost(failure)
+
+    def _lost(self, failure: OSError) -> None:
+        """Deals with a write that failed."""
+        raise NotImplementedError
+
+    def _discard(self) -> None:
+        """Lets all that follows go nowhere: what native code writes, too, and Python's last flush at exit."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+class _Stdout(_Guarded):
+    """Data that nobody reads need not be made: the work ends."""
+
+    def _lost(self, failure: OSError) -> None:
+        if not isinstance(failure, BrokenPipeError):
+            raise failure
+        self._discard()
+        raise ReaderGone(*failure.args) from None
+
+
+class _Stderr(_Guarded):
+    """Notes that nobody reads are dropped: the work goes on."""
+
+    def _lost(self, failure: OSError) -> None:
+        self._discard()
+
+
+@contextlib.contextmanager
+def guarded_streams() -> Iterator[None]:
+    """In the body a broken stdout raises `ReaderGone`, and a broken stderr, whatever writes to it, nothing."""
+    stdout, stderr = cast(TextIO, _Stdout(sys.stdout)), cast(TextIO, _Stderr(sys.stderr))
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        yield
 
 
 @cache
@@ -70,13 +143,18 @@ def _console(name: str) -> "Console":
     piped = not stream.isatty()
     width = 2**31 if piped else None
     console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=piped)
-    console.on_broken_pipe = _raise_broken_pipe  # type: ignore[method-assign]
+    console.on_broken_pipe = _reader_gone  # type: ignore[method-assign]
     return console
 
 
-def _raise_broken_pipe() -> None:
+def _reader_gone() -> None:
     # Rich would end the process with code 1, but a reader that has seen enough is no failure.
-    raise BrokenPipeError
+    raise ReaderGone
+
+
+def width(name: str) -> int:
+    """The columns of the terminal behind `stdout` or `stderr`."""
+    return _console(name).width
 
 
 def reset() -> None:
@@ -105,13 +183,21 @@ def data(text: str) -> None:
         sys.stdout.flush()
 
 
+def data_row(cells: Sequence[str]) -> None:
+    """Prints one line of columns on stdout: apart by two spaces on a terminal, by tabs into a pipe or file."""
+    if is_terminal("stdout"):
+        _print("stdout", "  ".join(safe(cell) for cell in cells))
+    else:
+        data("\t".join(cell.replace("\t", " ") for cell in cells))
+
+
 def data_json(value: Any) -> None:
     """Prints one JSON value on stdout, on one line; what is invisible stands as a JSON escape.
 
     Not-a-number and the infinities, which JSON does not have, become null.
     """
     text = json.dumps(finite(value), ensure_ascii=False, allow_nan=False)
-    escaped = "".join(_json_escape(c) if unicodedata.category(c) in _INVISIBLE else c for c in text)
+    escaped = "".join(_json_escape(c) if is_invisible(c) else c for c in text)
     sys.stdout.write(escaped + "\n")
     sys.stdout.flush()
 
@@ -192,11 +278,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: It
 def progress(place: str, total: int) -> "Progress":
     """A live bar on stderr: where the work stands, the bar, the figures. Update it with `place=` and `figures=`."""
     from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Column
 
     bar = Progress(
-        TextColumn("{task.fields[place]}", markup=False),
-        BarColumn(bar_width=None),
-        TextColumn("{task.fields[figures]}", markup=False),
+        TextColumn("{task.fields[place]}", markup=False, table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),
+        TextColumn("{task.fields[figures]}", markup=False, table_column=Column(no_wrap=True)),
         console=_console("stderr"),
         transient=True,
         expand=True,

@@ -4,11 +4,16 @@ A reader sees the old content or the new, never a part. A failure on the way (a 
 begun and leaves what stood there.
 """
 
+import errno
 import os
 import shutil
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}  # a rename cannot replace what holds something, or is a file
 
 
 def _sync(path: Path) -> None:
@@ -17,6 +22,12 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    for file in sorted(folder.rglob("*")):
+        _sync(file)
+    _sync(folder)
 
 
 def write(path: Path, content: bytes | str) -> None:
@@ -48,9 +59,7 @@ def folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for file in sorted(temporary.rglob("*")):
-            _sync(file)
-        _sync(temporary)
+        _sync_folder(temporary)
         if path.exists():  # a rename cannot replace a folder that is not empty
             shutil.rmtree(path)
         temporary.rename(path)
@@ -60,10 +69,73 @@ def folder(path: Path) -> Iterator[Path]:
     _sync(path.parent)
 
 
-def sweep(parent: Path) -> None:
-    """Removes what killed writers of earlier processes left in `parent`."""
+def claim(parent: Path, names: Iterable[str], fill: Callable[[Path], None]) -> Path:
+    """Fills a new folder and gives it the first of `names` that is free, in one step.
+
+    The name appears together with the content, and no two processes get the same: there is never a folder that is
+    claimed and not whole.
+
+    Args:
+        parent: where the folder is to be.
+        names: tried in this order; that of an empty folder is free.
+        fill: writes the content, into a folder of a temporary name.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: none of the names is free.
+        OSError: the disk is full, say; nothing is left behind.
+    """
+    temporary = _hidden(parent)
+    temporary.mkdir()
+    try:
+        fill(temporary)
+        _sync_folder(temporary)
+        path = next((parent / name for name in names if _renamed(temporary, parent / name)), None)
+        if path is None:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(parent))
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync(parent)
+    return path
+
+
+def _hidden(parent: Path) -> Path:
+    return parent / f".{uuid.uuid4().hex}.tmp"
+
+
+def _renamed(old: Path, new: Path) -> bool:
+    try:
+        old.rename(new)
+    except OSError as failure:
+        if failure.errno in _TAKEN:
+            return False
+        raise
+    return True
+
+
+def remove(path: Path) -> None:
+    """Removes a folder: its name in one step, then what is in it. Of a link, the link alone.
+
+    Raises:
+        OSError: it may not be removed.
+    """
+    if path.is_symlink():
+        path.unlink()
+        return
+    hidden = path.rename(_hidden(path.parent))
+    _sync(path.parent)
+    shutil.rmtree(hidden)
+
+
+def sweep(parent: Path, *, older_than: float = 0) -> None:
+    """Removes what killed writers of earlier processes left in `parent`, if it is some seconds old."""
     for leftover in parent.glob(".*.tmp"):
-        if leftover.is_dir():
+        if older_than and time.time() - leftover.lstat().st_mtime < older_than:
+            continue
+        if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)

@@ -13,7 +13,6 @@ import re
 import tomllib
 import types
 import typing
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,8 +23,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from dlkit import console, models
 from dlkit import data as datasets
-from dlkit import models
 from dlkit.errors import DataError, DlkitError, UsageError, nearest, unknown
 from dlkit.tasks import TASKS
 
@@ -508,15 +507,20 @@ def _check_train(train: Mapping[str, Any], task: str) -> None:
     metrics = TASKS[task].metrics
     if train.get("monitor") not in {None, *metrics}:
         raise unknown("metric", train["monitor"], metrics)
+    if train.get("accumulate", 1) > train.get("batch_size", TrainSection.model_fields["batch_size"].default):
+        raise UsageError(
+            f"train.accumulate {train['accumulate']} is more than train.batch_size",
+            "a micro-batch has at least one example",
+        )
     milestones = train.get("milestones", [])
     if milestones != sorted(set(milestones)):
-        raise UsageError(f"train.milestones must rise, not {toml_value(milestones)}")
+        raise UsageError(f"train.milestones must rise, not {toml_value(milestones)}", "such as [0.5, 0.75]")
 
 
 def _check_data(data: Mapping[str, Any], task: str) -> None:
     names = data.get("augment", [])
     if names and task != "image_classification":
-        raise UsageError(f"data.augment is for images, not for {TASKS[task].title}")
+        raise UsageError(f"data.augment is for images, not for {TASKS[task].title}", "leave it out")
     if names:
         from dlkit.data.augment import AUGMENTATIONS
 
@@ -556,7 +560,9 @@ def _check_unread(recipe: "Recipe") -> None:
 # -------------------------------------------------------------------------------------------------- checking of values
 
 
-def check_call(function: Callable[..., Any], given: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+def check_call(
+    function: Callable[..., Any], given: Mapping[str, Any], *, where: str, hidden: Iterable[str] = ()
+) -> dict[str, Any]:
     """Checks keyword arguments against the signature of `function`, with the types of a recipe.
 
     Types are those of TOML: a list may stand for a tuple and an integer for a float, but neither text nor a truth value
@@ -567,6 +573,7 @@ def check_call(function: Callable[..., Any], given: Mapping[str, Any], *, where:
         function: a builder or dataset function, a class or a functools.partial, with annotated parameters.
         given: the arguments by name.
         where: the section of the recipe that they come from, such as "model"; messages name `model.norm`.
+        hidden: parameters that are not to be given here.
 
     Returns:
         What was given, converted to the annotated types; defaults are not filled in.
@@ -578,7 +585,7 @@ def check_call(function: Callable[..., Any], given: Mapping[str, Any], *, where:
         >>> check_call(lenet, {"dropout": 0.5}, where="model")
         {'dropout': 0.5}
     """
-    parameters = _parameters(function)
+    parameters = {name: value for name, value in _parameters(function).items() if name not in set(hidden)}
     checked = {}
     for name, value in given.items():
         if name not in parameters:
@@ -638,7 +645,7 @@ def check_value(annotation: Any, value: Any, key: str) -> Any:
         return TypeAdapter(annotation, config={"allow_inf_nan": False}).validate_json(text, strict=True)
     except ValidationError:
         match = nearest(value, _choices(annotation)) if isinstance(value, str) else None
-        hint = f"did you mean `{match}`?" if match else ""
+        hint = f"did you mean `{match}`?" if match else f"`{key}` comes from a flag, from `--set {key}=...` or a recipe"
         raise UsageError(f"{key} must be {accepted(annotation)}, not {toml_value(value)}", hint) from None
 
 
@@ -703,8 +710,6 @@ def _bounds(extras: Iterable[Any]) -> str:
 
 # ------------------------------------------------------------------------------------------------------------ TOML out
 
-_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-
 
 def toml_value(value: Any) -> str:
     """Returns `value` as TOML writes it; None, which TOML does not have, is "none".
@@ -729,7 +734,7 @@ def _toml_character(character: str) -> str:
         return "\\" + character
     if character in "\t\n\r":
         return {"\t": "\\t", "\n": "\\n", "\r": "\\r"}[character]
-    if unicodedata.category(character) in _INVISIBLE:
+    if console.is_invisible(character):
         return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
     return character
 

@@ -6,21 +6,27 @@
         metrics.jsonl    append-only; a step that was trained twice stands twice, and readers keep the last line
         checkpoints/     step-N folders, and the pointers `best` and `last`
 
-Everything but `metrics.jsonl` is replaced in one step, so a kill at any moment leaves a run that resumes.
+The folder appears with its first content in one step, and everything in it but `metrics.jsonl` is replaced in one
+step, so a kill at any moment leaves either no run or one that resumes.
 """
 
+import errno
 import fcntl
+import itertools
 import json
 import os
-import shutil
+import re
+import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dlkit import console, durable
+from dlkit import console, durable, models
 from dlkit.errors import CheckpointError, DataError, DlkitError, UsageError, nearest
+from dlkit.tasks import TASKS, Direction
 from dlkit.train import checkpoints
 
 if TYPE_CHECKING:
@@ -31,6 +37,13 @@ if TYPE_CHECKING:
 FORMAT = 1
 METRICS_SCHEMA = 1
 DEFAULT_FOLDER = Path("runs")
+A_DAY = 24 * 3600.0
+
+# What run.json holds in any case, and what it holds when the run can be resumed.
+_REQUIRED = {"task": str, "data": dict, "model_arguments": dict}
+_OPTIONAL = {"fingerprint": str, "attempt": int, "threads": int, "parameters": int, "sources": dict}
+_SECTIONS = ("model", "data", "train", "decode")
+
 _locks: dict[Path, int] = {}  # file descriptors; the operating system drops a lock with its process
 
 
@@ -75,7 +88,10 @@ class Run:
         durable.write(self.path / "checkpoints" / name, checkpoint + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl in order, of each (kind, step) the last one; a line cut by a kill is left out."""
+        """The records of metrics.jsonl in order, of each (kind, split, weights, step) the last one.
+
+        A line that is cut by a kill, or is no record of a kind and a step, is left out.
+        """
         try:
             lines = (self.path / "metrics.jsonl").read_bytes().splitlines()
         except OSError:
@@ -84,9 +100,11 @@ class Run:
         for line in lines:
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            key = (record.get("kind"), record.get("split"), record.get("weights"), record.get("step"))
+            if not _is_record(record):
+                continue
+            key = (record["kind"], record.get("split"), record.get("weights"), record["step"])
             latest.pop(key, None)
             latest[key] = record
         return list(latest.values())
@@ -102,6 +120,21 @@ class Run:
                     text = "\n" + text
             stream.write(text.encode())
 
+    @property
+    def monitor(self) -> tuple[str, Direction]:
+        """The metric that chooses the best checkpoint, and which direction is better."""
+        task = TASKS[self.task]
+        named = self.recipe["train"].get("monitor")
+        name = named if isinstance(named, str) and named in task.metrics else task.monitor
+        return name, task.metrics[name]
+
+    def monitored(self) -> dict[int, float]:
+        """Step -> value of the monitored metric on the validation split, of the averaged weights when it keeps them."""
+        name, _ = self.monitor
+        lines = [line for line in self.metrics() if line["kind"] == "evaluation" and line.get("split") == "validation"]
+        averaged = [line for line in lines if line.get("weights") == "ema"]
+        return {line["step"]: float(line[name]) for line in averaged or lines if _is_number(line.get(name))}
+
     def update_info(self, **values: Any) -> "Run":
         """Writes `values` into run.json and returns the run with them."""
         info = {**self.info, **values}
@@ -109,31 +142,99 @@ class Run:
         return Run(self.path, self.recipe, info)
 
 
-def create(folder: Path, recipe: "Recipe", info: Mapping[str, Any], *, name: str | None = None) -> Run:
-    """Claims a new run folder and writes what is known before training.
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _is_record(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("kind"), str)
+        and isinstance(value.get("step"), int)
+        and all(isinstance(value.get(key), str | None) for key in ("split", "weights"))
+    )
+
+
+def create(
+    folder: Path,
+    recipe: "Recipe",
+    info: Mapping[str, Any],
+    *,
+    name: str | None = None,
+    prepare: Callable[[Path], None] | None = None,
+) -> Run:
+    """Makes a new run folder with what is known before training; it appears whole or not at all.
 
     Args:
         folder: where runs lie, such as `runs`.
         recipe: the resolved recipe.
         info: further content of run.json.
         name: the run's name; by default `<recipe>-<n>` with the first free n.
+        prepare: writes further files, such as a tokenizer; called with the folder, which has a temporary name.
 
     Raises:
         dlkit.errors.UsageError: there is a run of that name, or it is no file name.
         dlkit.errors.DlkitError: the folder cannot be written.
     """
-    if name is not None and (not name or name.startswith(".") or {"/", "\\", "@"} & set(name)):
-        raise UsageError(f"not a name for a run: {name or '(empty)'}", "letters, digits, dots, dashes; no / and no @")
+    created = datetime.now(UTC).isoformat()
+    content = {"format": FORMAT, "created": created, "recipe": recipe.name, "sources": recipe.sources, **info}
+
+    def fill(path: Path) -> None:
+        (path / "checkpoints").mkdir()
+        (path / "recipe.toml").write_text(recipe.to_toml(), encoding="utf-8")
+        if prepare is not None:
+            prepare(path)
+        (path / "run.json").write_text(json.dumps(content, indent=1))
+
+    if name is not None:
+        check_name(folder, name)
+    names = [name] if name is not None else (f"{_stem(recipe.name)}-{number}" for number in itertools.count(1))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path = _claim(folder, recipe.name, name)
-        (path / "checkpoints").mkdir()
-        durable.write(path / "recipe.toml", recipe.to_toml())
-        content = {"format": FORMAT, "recipe": recipe.name, "sources": recipe.sources, **info}
-        durable.write(path / "run.json", json.dumps(content, indent=1))
+        durable.sweep(folder, older_than=A_DAY)
+        path = durable.claim(folder, names, fill)
     except OSError as failure:
+        if name is not None and isinstance(failure, FileExistsError) and folder.is_dir():
+            raise _exists_already(folder / name) from None  # another process was faster
         raise cannot_write(folder, failure) from None
     return Run(path, recipe.to_dict(), content)
+
+
+def check_name(folder: Path, name: str) -> None:
+    """Checks that a new run in `folder` may be called `name`.
+
+    Raises:
+        dlkit.errors.UsageError: it is no file name, or there is something of that name.
+    """
+    if not name or name.startswith(".") or _without_forbidden(name) != name or len(name.encode()) > 255:
+        raise UsageError(f"not a name for a run: {name or '(empty)'}", "letters, digits, dots, dashes; no / and no @")
+    path = folder / name
+    if _exists(path) and not _is_empty(path):
+        raise _exists_already(path)
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return path.is_dir() and next(path.iterdir(), None) is None
+    except OSError:
+        return False
+
+
+def _exists_already(path: Path) -> UsageError:
+    if (path / "run.json").exists():
+        return UsageError(f"run {path} exists", f"choose another --name, or go on with `--resume {path}`")
+    return UsageError(f"{path} exists and is no run", "choose another --name, or remove it")
+
+
+def _stem(name: str) -> str:
+    """What runs of a recipe are called: `@` would read as a checkpoint, and a leading dot would hide the folder."""
+    return _without_forbidden(name).lstrip(".") or "run"
+
+
+def _without_forbidden(name: str) -> str:
+    return "".join(
+        "-" if character in "@/\\" or console.safe(character) != character else character for character in name
+    )
 
 
 def lock(run: Run) -> None:
@@ -141,11 +242,15 @@ def lock(run: Run) -> None:
 
     Raises:
         dlkit.errors.UsageError: another process trains it.
+        dlkit.errors.DlkitError: the folder cannot be written.
     """
     path = run.path.resolve()
     if path in _locks:
         return
-    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as failure:
+        raise cannot_write(run.path, failure) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -157,82 +262,129 @@ def lock(run: Run) -> None:
 def cannot_write(path: Path, failure: OSError) -> DlkitError:
     """The error for a folder that takes no more, whatever the reason."""
     reason = failure.strerror or str(failure)
-    return DlkitError(f"cannot write to {path}: {reason}", "free some space, or choose another place with --runs-dir")
+    if failure.errno in {errno.ENOSPC, errno.EDQUOT}:
+        hint = "free some space; a run that has begun goes on with `dlkit train --resume`"
+    else:
+        hint = "choose a place that you may write to, with --runs-dir"
+    return DlkitError(f"cannot write to {path}: {reason}", hint)
 
 
-def _claim(folder: Path, stem: str, name: str | None) -> Path:
-    # mkdir either makes the folder or fails: two processes never get the same run.
-    if name is not None:
-        try:
-            (folder / name).mkdir()
-        except FileExistsError:
-            raise UsageError(
-                f"run {folder / name} exists", f"choose another --name, or go on with `--resume {folder / name}`"
-            ) from None
-        return folder / name
-    number = 1
-    while True:
-        path = folder / f"{stem}-{number}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return path
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, a folder that is not ours to read
+        return False
+
+
+def _find(text: str) -> Path | None:
+    """The folder that is named by its path, or by its name when it lies in `runs`; a run comes before what is none."""
+    places = [Path(text), DEFAULT_FOLDER / text]
+    existing = [path for path in places if _exists(path)]
+    return next((path for path in existing if _exists(path / "run.json")), existing[0] if existing else None)
 
 
 def is_run(text: str) -> bool:
-    """Whether an operand means a run or a checkpoint rather than the name of a model."""
-    path = Path(text.rpartition("@")[0] or text)
-    return "@" in text or "/" in text or (path / "run.json").exists() or (DEFAULT_FOLDER / path / "run.json").exists()
+    """Whether an operand means a run or a checkpoint; the name of a model always means the model."""
+    if text in models.targets():
+        return False
+    return "@" in text or "/" in text or any(_exists(path / text / "run.json") for path in (Path(), DEFAULT_FOLDER))
 
 
 def split_operand(text: str) -> tuple[Path, str | None]:
-    """Divides `runs/x@best` into the folder and the checkpoint; the part from `@` on may be missing."""
-    path, at, which = text.rpartition("@")
-    folder, checkpoint = (path, which) if at else (text, None)
-    found = Path(folder)
-    if not found.exists() and (DEFAULT_FOLDER / found).exists():
-        found = DEFAULT_FOLDER / found
-    return found, checkpoint
+    """Divides `runs/x@best` into the folder and the checkpoint; the part from `@` on may be missing.
+
+    What exists is never divided, so folders may have an `@` in their names.
+
+    Raises:
+        dlkit.errors.DataError: after the `@` of a run stands what cannot be a checkpoint.
+    """
+    whole = _find(text)
+    if whole is not None:
+        return whole, None
+    folder, at, which = text.rpartition("@")
+    if not at:
+        return Path(text), None
+    run = _find(folder)
+    if re.fullmatch("best|last|average|step-[0-9]+", which):
+        return run or Path(folder), which
+    if run is not None and _exists(run / "run.json") and "/" not in which:
+        raise _no_checkpoint(Run(run, {}, {}), which)
+    return Path(text), None
 
 
-def open_run(text: str | Path) -> Run:
+def open_run(text: str | Path, *, whole: bool = False) -> Run:
     """Opens a run by its folder, or by its name when it lies in `runs`; a checkpoint after `@` is left aside.
+
+    Args:
+        text: `runs/x`, `x` or `runs/x@best`.
+        whole: whether only a run will do: a checkpoint is refused.
 
     Raises:
         dlkit.errors.DataError: there is no run, or its files cannot be read.
+        dlkit.errors.UsageError: a checkpoint is named where `whole` asks for a run.
     """
-    path, _ = split_operand(str(text))
-    if not path.is_dir():
-        others = [run.name for run in path.parent.glob("*")] if path.parent.is_dir() else []
+    path, checkpoint = split_operand(str(text))
+    if whole and checkpoint is not None:
+        raise UsageError(f"{text} is a checkpoint, and this is about whole runs", f"did you mean `{path}`?")
+    if not (_exists(path) and path.is_dir()):
+        others = [run.name for run in path.parent.glob("*")] if _exists(path.parent) else []
         match = nearest(path.name, others)
         hint = f"did you mean `{path.parent / match}`? " if match else ""
         raise DataError(f"no run {path}", hint + "`dlkit runs list` shows the runs")
-    try:
-        info = json.loads((path / "run.json").read_bytes())
-        recipe = tomllib.loads((path / "recipe.toml").read_text())
-        version = int(info["format"])
-    except (OSError, ValueError, KeyError, TypeError) as failure:
-        raise DataError(f"{path} is not a whole run folder: {failure}", "`dlkit runs list` shows the runs") from None
-    if version > FORMAT:
-        raise DataError(f"{path} was written by a newer dlkit (format {version})", "upgrade dlkit to open it")
+    info = _read(path, "run.json", json.loads)
+    _check(path, "run.json", info, {"format": int})
+    if info["format"] > FORMAT:
+        raise DataError(f"{path} was written by a newer dlkit (format {info['format']})", "upgrade dlkit to open it")
+    _check(path, "run.json", info, _REQUIRED)
+    _check(path, "run.json", info, {key: kind for key, kind in _OPTIONAL.items() if info.get(key) is not None})
+    if info["task"] not in TASKS:
+        raise _not_whole(path, "run.json", f"there is no task {info['task']}")
+    recipe = _read(path, "recipe.toml", tomllib.loads)
+    _check(path, "recipe.toml", recipe, dict.fromkeys(_SECTIONS, dict))
+    for section in ("model", "data"):
+        _check(path, "recipe.toml", recipe[section], {"name": str}, where=f"[{section}] ")
+    _check(path, "recipe.toml", recipe["train"], {"seed": int, "precision": str}, where="[train] ")
+    _check(path, "recipe.toml", recipe["decode"], {"max_len": int}, where="[decode] ")
     return Run(path, recipe, info)
+
+
+def _read(run: Path, file: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse((run / file).read_text(encoding="utf-8"))
+    except OSError as failure:
+        raise _not_whole(run, file, (failure.strerror or str(failure)).lower()) from None
+    except UnicodeDecodeError:
+        raise _not_whole(run, file, "not a text in UTF-8") from None
+    except (ValueError, RecursionError) as failure:
+        raise _not_whole(run, file, str(failure)) from None
+
+
+def _check(run: Path, file: str, content: Any, kinds: Mapping[str, type], where: str = "") -> None:
+    """Checks that the dict `content` has the keys of `kinds`, each a value of its kind."""
+    for key, kind in kinds.items():
+        if not isinstance(content, dict) or key not in content:
+            raise _not_whole(run, file, f"{where}{key} is missing")
+        if not isinstance(content[key], kind) or isinstance(content[key], bool):
+            raise _not_whole(run, file, f"{where}{key} is of the wrong type")
+
+
+def _not_whole(run: Path, file: str, problem: str) -> DataError:
+    return DataError(f"{run} is not a whole run folder: {file}: {problem}", "`dlkit runs list` shows the runs")
 
 
 def list_runs(folder: Path = DEFAULT_FOLDER) -> list[Run]:
     """All runs of a folder, newest first; what is not a run is passed over."""
     found = []
-    for path in folder.glob("*") if folder.is_dir() else []:
+    for path in folder.glob("[!.]*") if folder.is_dir() else []:
         try:
             found.append(open_run(path))
-        except DlkitError:
+        except (DlkitError, OSError):
             continue
-    return sorted(found, key=lambda run: (run.path / "run.json").stat().st_mtime, reverse=True)
+    return sorted(found, key=lambda run: str(run.info.get("created", "")), reverse=True)
 
 
 def newest(task: str, folder: Path = DEFAULT_FOLDER) -> Run:
-    """The run of `task` that was written to last and has a checkpoint.
+    """The run of `task` that was made last and has a checkpoint.
 
     Raises:
         dlkit.errors.DataError: there is none.
@@ -244,8 +396,20 @@ def newest(task: str, folder: Path = DEFAULT_FOLDER) -> Run:
 
 
 def remove(run: Run) -> None:
-    """Deletes a run folder with all its checkpoints."""
-    shutil.rmtree(run.path)
+    """Deletes a run folder with all its checkpoints; of a link to one, the link.
+
+    Raises:
+        dlkit.errors.UsageError: another process trains it.
+        dlkit.errors.DlkitError: it cannot be deleted.
+    """
+    lock(run)
+    descriptor = _locks.pop(run.path.resolve())
+    try:
+        durable.remove(run.path)
+    except OSError as failure:
+        raise DlkitError(f"cannot delete {run.path}: {failure.strerror or failure}") from None
+    finally:
+        os.close(descriptor)
 
 
 def find_checkpoint(run: Run, which: str | None = None) -> Path:
@@ -267,8 +431,7 @@ def find_checkpoint(run: Run, which: str | None = None) -> Path:
     else:
         name = which if which in existing else None
     if name is None:
-        known = ", ".join(["best", "last", *existing]) if existing else "none yet"
-        raise DataError(f"{run.path} has no checkpoint {which or ''}".rstrip(), f"its checkpoints: {known}")
+        raise _no_checkpoint(run, which)
     folder = run.path / "checkpoints"
     problem = checkpoints.damage(folder / name)
     if problem:
@@ -278,6 +441,36 @@ def find_checkpoint(run: Run, which: str | None = None) -> Path:
             f"checkpoint {folder / name} is damaged: {problem}",
             f"{hint}`dlkit train --resume {run.path}` goes on from the last whole one",
         )
+    return folder / name
+
+
+def _no_checkpoint(run: Run, which: str | None) -> DataError:
+    existing = run.checkpoints()
+    known = ", ".join(["best", "last", *existing]) if existing else "none yet"
+    return DataError(f"{run.path} has no checkpoint {which or ''}".rstrip(), f"its checkpoints: {known}")
+
+
+def best_whole(run: Run) -> Path:
+    """The checkpoint that `best` points to; when that is damaged, with a warning the best of those that are whole.
+
+    The best is the one with the best value of the monitored metric, or the newest when none was evaluated.
+
+    Raises:
+        dlkit.errors.CheckpointError: no checkpoint is whole.
+    """
+    folder = run.path / "checkpoints"
+    best = run.pointer("best")
+    problem = checkpoints.damage(folder / best) if best else "it is missing"
+    if best and problem is None:
+        return folder / best
+    whole = [name for name in run.checkpoints() if name != best and not checkpoints.damage(folder / name)]
+    if not whole:
+        raise CheckpointError(f"{run.path} has no whole checkpoint", f"`dlkit train --resume {run.path}` starts anew")
+    values, (_, direction) = run.monitored(), run.monitor
+    evaluated = [name for name in whole if checkpoints.step_of(name) in values]
+    choose = min if direction == "lower" else max
+    name = choose(evaluated, key=lambda name: values[checkpoints.step_of(name)]) if evaluated else whole[-1]
+    console.warn(f"the best checkpoint {folder / (best or 'best')} is damaged ({problem}): using {name}")
     return folder / name
 
 
@@ -299,10 +492,12 @@ def build_model(text: str | Path) -> "keras.Model":
 
 
 def _build(run: Run) -> "keras.Model":
-    from dlkit import models
+    from dlkit import runtime
 
     options = {key: value for key, value in run.recipe["model"].items() if key != "name"}
-    return models.build(str(run.recipe["model"]["name"]), **_tuples(run.info["model_arguments"]), **options)
+    runtime.import_tensorflow()
+    with runtime.precision(str(run.recipe["train"]["precision"])):
+        return models.build(str(run.recipe["model"]["name"]), **_tuples(run.info["model_arguments"]), **options)
 
 
 def _tuples(arguments: Mapping[str, Any]) -> dict[str, Any]:

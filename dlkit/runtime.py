@@ -1,6 +1,8 @@
 """The only place that starts TensorFlow: quiet import, devices and strategy, precision, seeds."""
 
+import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -46,7 +48,7 @@ def _native_chatter_held() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:  # an interrupt explains itself
             os.dup2(saved, 2)
             held.seek(0)
             sys.stderr.write(held.read().decode(errors="replace"))
@@ -61,7 +63,7 @@ def import_tensorflow() -> None:
     """Imports TensorFlow and Keras without their chatter (with it under `--verbose`); a second call does nothing.
 
     Raises:
-        dlkit.errors.UsageError: the environment asks Keras for another backend.
+        dlkit.errors.UsageError: the environment asks Keras for another backend, or Keras has been imported with one.
         dlkit.errors.DlkitError: TensorFlow cannot be imported.
     """
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
@@ -70,8 +72,10 @@ def import_tensorflow() -> None:
             f"KERAS_BACKEND is {backend}, and dlkit runs on tensorflow",
             "unset it (`unset KERAS_BACKEND`) or set it to tensorflow",
         )
-    if "tensorflow" in sys.modules and "keras" in sys.modules:
-        return
+    if "keras" in sys.modules:
+        _refuse_other_backend()
+        if "tensorflow" in sys.modules:
+            return
     os.environ["KERAS_BACKEND"] = "tensorflow"  # above a user's ~/.keras/keras.json
     os.environ.setdefault("HDF5_PLUGIN_PATH", "disable")  # before h5py loads: no native code beside a data file
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # a prediction does not take the whole GPU
@@ -94,6 +98,16 @@ def import_tensorflow() -> None:
     keras.config.set_image_data_format("channels_last")
 
 
+def _refuse_other_backend() -> None:
+    import keras
+
+    if (backend := keras.config.backend()) != "tensorflow":
+        raise UsageError(
+            f"Keras has been imported with the backend {backend}, and dlkit runs on tensorflow",
+            "set KERAS_BACKEND to tensorflow before Keras is imported",
+        )
+
+
 @dataclass(frozen=True)
 class Devices:
     """Where a computation runs.
@@ -104,6 +118,7 @@ class Devices:
         worker: index of this process, 0 unless several machines work together.
         workers: number of processes.
         replicas: number of devices over all processes.
+        local_replicas: number of devices of this process.
         on_gpu: whether they are GPUs.
     """
 
@@ -112,12 +127,22 @@ class Devices:
     worker: int = 0
     workers: int = 1
     replicas: int = 1
+    local_replicas: int = 1
     on_gpu: bool = False
 
     @property
     def is_chief(self) -> bool:
         """Whether this process prepares data and writes the run folder."""
         return self.worker == 0
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` holds in at least one process; every process has to ask, at the same point of its work."""
+        if self.workers == 1:
+            return flag
+        import tensorflow as tf
+
+        flags = self.strategy.run(lambda: tf.constant(float(flag)))
+        return bool(self.strategy.reduce(tf.distribute.ReduceOp.SUM, flags, axis=None) > 0)
 
 
 def set_precision(precision: str) -> None:
@@ -128,6 +153,19 @@ def set_precision(precision: str) -> None:
     import keras
 
     keras.config.set_dtype_policy(PRECISIONS[precision])
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Layers that are built inside the block compute in this precision, whatever is set around it."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    set_precision(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def set_seed(seed: int, *, deterministic: bool = False) -> None:
@@ -158,16 +196,23 @@ def devices(request: str = "auto") -> Devices:
         request: `auto` (all GPUs, else the CPU), `cpu`, `gpu`, `gpu:N` for the first N GPUs, or `cpu:N` for the CPU as
             N logical devices, which shows on any laptop what several devices do.
 
+    Several machines work together when TF_CONFIG says so; each then takes all of its devices.
+
     Raises:
-        dlkit.errors.UsageError: the request is malformed or there are fewer such devices.
+        dlkit.errors.UsageError: the request is malformed, there are fewer such devices, or TF_CONFIG is wrong.
     """
     import tensorflow as tf
 
-    kind, _, count_text = request.partition(":")
-    if kind not in {"auto", "cpu", "gpu"} or (count_text and (not count_text.isdigit() or int(count_text) < 1)):
+    if not re.fullmatch(r"auto|(cpu|gpu)(:0*[1-9][0-9]*)?", request):
         raise UsageError(f"unknown devices: {request}", "one of auto, cpu, gpu, gpu:N, cpu:N")
-    if os.environ.get("TF_CONFIG"):
-        return _cluster()
+    kind, _, count_text = request.partition(":")
+    if config := os.environ.get("TF_CONFIG"):
+        if request != "auto":
+            raise UsageError(
+                f"--devices {request} and TF_CONFIG exclude each other",
+                "leave --devices out, or unset TF_CONFIG; CUDA_VISIBLE_DEVICES chooses the GPUs of a machine",
+            )
+        return _cluster(*cluster_place(config))
     gpus = _physical("GPU")
     if kind == "gpu" and len(gpus) < int(count_text or 1):
         found = f"{len(gpus)} found" if gpus else "no GPU found"
@@ -181,14 +226,16 @@ def devices(request: str = "auto") -> Devices:
             return Devices(tf.distribute.get_strategy(), f"CPU, {threads} thread{'s' * (threads > 1)}")
         names = _split_cpu(count)
         strategy = tf.distribute.MirroredStrategy(names, tf.distribute.ReductionToOneDevice())
-        return Devices(strategy, f"CPU as {count} devices, {threads} threads", replicas=count)
+        description = f"CPU as {count} devices, {threads} threads"
+        return Devices(strategy, description, replicas=count, local_replicas=count)
     chosen = gpus[: int(count_text)] if count_text else gpus
     tf.config.set_visible_devices(chosen, "GPU")
     model = tf.config.experimental.get_device_details(chosen[0]).get("device_name", "GPU")
     if len(chosen) == 1:
         return Devices(tf.distribute.get_strategy(), model, on_gpu=True)
-    names = [f"GPU:{index}" for index in range(len(chosen))]
-    return Devices(tf.distribute.MirroredStrategy(names), f"{len(chosen)} x {model}", replicas=len(chosen), on_gpu=True)
+    count = len(chosen)
+    strategy = tf.distribute.MirroredStrategy([f"GPU:{index}" for index in range(count)])
+    return Devices(strategy, f"{count} x {model}", replicas=count, local_replicas=count, on_gpu=True)
 
 
 def _split_cpu(count: int) -> list[str]:
@@ -206,13 +253,65 @@ def _split_cpu(count: int) -> list[str]:
     return [f"CPU:{index}" for index in range(count)]
 
 
-def _cluster() -> Devices:
+def cluster_place(config: str) -> tuple[int, int]:
+    """The place of this process among those that train together.
+
+    The task of a job `chief` comes first; without one, the first worker is the chief.
+
+    Args:
+        config: the text of TF_CONFIG.
+
+    Returns:
+        The index of this process, 0 for the chief, and the number of processes.
+
+    Raises:
+        dlkit.errors.UsageError: the text does not say so.
+
+    Example:
+        >>> cluster_place('{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", "index": 0}}')
+        (1, 2)
+    """
+
+    def wrong(problem: str) -> UsageError:
+        form = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
+        return UsageError(f"TF_CONFIG {problem}", f"it has the form {form}")
+
+    try:
+        content = json.loads(config)
+    except ValueError as failure:
+        raise wrong(f"is not JSON: {failure}") from None
+    cluster = content.get("cluster") if isinstance(content, dict) else None
+    if not isinstance(cluster, dict) or not cluster:
+        raise wrong("has no cluster")
+    for job, tasks in cluster.items():
+        if job not in {"chief", "worker"}:
+            raise wrong(f"has a job {job}: dlkit knows chief and worker")
+        if not isinstance(tasks, list) or not tasks or not all(isinstance(address, str) for address in tasks):
+            raise wrong(f"has no list of addresses for the job {job}")
+    if len(cluster.get("chief", [])) > 1:
+        raise wrong("has more than one chief")
+    match content.get("task"):
+        case {"type": str(job), "index": int() | str() as index} if job in cluster and str(index).isdecimal():
+            if int(index) >= len(cluster[job]):
+                raise wrong(f"has no task {job}/{index}: there are {len(cluster[job])}")
+        case task:
+            raise wrong(f"has a task that is none of the cluster's: {json.dumps(task)}")
+    jobs = ["chief", "worker"]
+    before = sum(len(cluster.get(other, [])) for other in jobs[: jobs.index(job)])
+    return before + int(index), sum(map(len, cluster.values()))
+
+
+def _cluster(worker: int, workers: int) -> Devices:
     import tensorflow as tf
 
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    resolver = strategy.cluster_resolver
-    workers = sum(
-        len(tasks) for kind, tasks in resolver.cluster_spec().as_dict().items() if kind in {"worker", "chief"}
-    )
     replicas = strategy.num_replicas_in_sync
-    return Devices(strategy, f"{replicas} devices on {workers} workers", int(resolver.task_id or 0), workers, replicas)
+    return Devices(
+        strategy,
+        f"{replicas} devices on {workers} workers",
+        worker,
+        workers,
+        replicas=replicas,
+        local_replicas=replicas // workers,  # TensorFlow wants as many on each
+        on_gpu=bool(tf.config.get_visible_devices("GPU")),
+    )

@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import pytest
 
@@ -65,5 +66,57 @@ def test_sweep_removes_what_killed_writers_left(tmp_path):
     (tmp_path / ".step-3.123.tmp" / "weights").write_text("half")
     (tmp_path / ".last.123.tmp").write_text("half")
     (tmp_path / "step-2").mkdir()
+    (tmp_path / ".link.tmp").symlink_to("step-2")
+    durable.sweep(tmp_path, older_than=60)
+    assert len(os.listdir(tmp_path)) == 4, "they may be another process's"
+    os.utime(tmp_path / ".last.123.tmp", (1, 1))
+    durable.sweep(tmp_path, older_than=60)
+    assert sorted(os.listdir(tmp_path)) == [".link.tmp", ".step-3.123.tmp", "step-2"]
     durable.sweep(tmp_path)
     assert os.listdir(tmp_path) == ["step-2"]
+
+
+def test_a_claimed_folder_gets_the_first_free_name_with_its_content(tmp_path):
+    seen = []
+
+    def fill(path):
+        (path / "content").write_text("new")
+        seen.append(sorted(os.listdir(tmp_path)))
+
+    (tmp_path / "a-1").mkdir()
+    (tmp_path / "a-1" / "content").write_text("old")
+    (tmp_path / "a-2").touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "a-3").symlink_to("elsewhere")
+    assert durable.claim(tmp_path, ["a-1", "a-2", "a-3", "a-4"], fill) == tmp_path / "a-4"
+    assert "a-4" not in seen[0], "the name comes after the content"
+    assert (tmp_path / "a-4" / "content").read_text() == "new"
+    assert (tmp_path / "a-1" / "content").read_text() == "old"
+    with pytest.raises(FileExistsError):
+        durable.claim(tmp_path, ["a-1"], fill)
+    (tmp_path / "empty").mkdir()
+    assert durable.claim(tmp_path, ["empty"], fill) == tmp_path / "empty"
+    assert sorted(os.listdir(tmp_path)) == ["a-1", "a-2", "a-3", "a-4", "elsewhere", "empty"]
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_claim_that_fails_leaves_nothing(tmp_path, failure):
+    def fill(path):
+        (path / "content").write_text("half")
+        raise failure
+
+    with pytest.raises(type(failure)):
+        durable.claim(tmp_path, ["a-1"], fill)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_name_of_a_removed_folder_goes_first(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "content").touch()
+    monkeypatch.setattr(shutil, "rmtree", lambda path: left.append((path.name, os.listdir(tmp_path))))
+    left = []
+    durable.remove(tmp_path / "run")
+    assert left == [(left[0][0], [left[0][0]])]
+    monkeypatch.undo()
+    durable.sweep(tmp_path)
+    assert os.listdir(tmp_path) == [], "a kill leaves what is swept away"

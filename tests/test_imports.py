@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import dlkit
+from dlkit import recipe
 
 HEAVY = ["tensorflow", "keras", "tensorflow_datasets", "matplotlib", "optuna", "h5py"]
 
@@ -44,10 +45,9 @@ print(json.dumps(found))
 def test_help_listings_and_completion_load_nothing_heavy(tmp_path):
     run = tmp_path / "runs" / "a"
     run.mkdir(parents=True)
-    (run / "run.json").write_text('{"format": 1, "task": "image_classification"}')
-    (run / "recipe.toml").write_text(
-        '[model]\nname = "lenet"\n[data]\nname = "digits"\n[train]\nepochs = 1.0\n[decode]\n'
-    )
+    info = {"format": 1, "task": "image_classification", "data": {}, "model_arguments": {}}
+    (run / "run.json").write_text(json.dumps(info))
+    (run / "recipe.toml").write_text(recipe.resolve("lenet").to_toml())
     done = subprocess.run([sys.executable, "-c", PROBE], check=False, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {}

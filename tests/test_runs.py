@@ -1,14 +1,21 @@
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
-from dlkit import recipe, runs
+import dlkit
+from dlkit import cli, recipe, runs
 from dlkit.errors import CheckpointError, DataError, DlkitError, UsageError
+from dlkit.tasks.task import open_task
 from dlkit.train import checkpoints
 
 INFO = {"task": "image_classification", "data": {}, "model_arguments": {"input_shape": [4, 4, 1], "classes": 10}}
@@ -54,11 +61,90 @@ def test_an_existing_name_is_refused_and_nothing_is_touched(tmp_path, mlp):
     assert (first.path / "run.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "../x", ".hidden", "x@best"])
+@pytest.mark.parametrize("name", ["", "a/b", "../x", ".hidden", "x@best", "a\nb", "a\x1b[31m", "x" * 256])
 def test_a_name_has_to_be_one(tmp_path, mlp, name):
     with pytest.raises(UsageError, match="not a name"):
         runs.create(tmp_path, mlp, INFO, name=name)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe_name", "expected"), [("a@b", "a-b-1"), (".x", "x-1"), ("a\nb/c\\d", "a-b-c-d-1"), ("..", "run-1")]
+)
+def test_a_run_is_named_after_its_recipe_as_far_as_it_can_be(tmp_path, mlp, recipe_name, expected):
+    run = runs.create(tmp_path / "me@host", replace(mlp, name=recipe_name), INFO)
+    assert run.name == expected
+    assert runs.open_run(str(run.path)).path == run.path
+    assert [found.name for found in runs.list_runs(tmp_path / "me@host")] == [expected]
+
+
+@pytest.mark.parametrize("when", ["recipe.toml", "prepare", "run.json"])
+def test_a_creation_that_fails_half_way_leaves_the_name_free(tmp_path, mlp, monkeypatch, when):
+    real = Path.write_text
+
+    def full(path, *arguments, **keywords):
+        if path.name == when:
+            raise OSError(28, "No space left on device")
+        return real(path, *arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(DlkitError, match="cannot write to.*No space left"):
+            runs.create(tmp_path, mlp, INFO, name="x", prepare=lambda path: (path / "prepare").write_text("vocabulary"))
+    assert os.listdir(tmp_path) == []
+    runs.create(tmp_path, mlp, INFO, name="x")
+
+
+def test_a_creation_that_is_killed_leaves_the_name_free(tmp_path, mlp):
+    script = """
+import os, signal, sys
+from pathlib import Path
+from dlkit import recipe, runs
+kill = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+runs.create(Path(sys.argv[1]), recipe.resolve("mlp"), {}, name="x", prepare=kill)
+"""
+    killed = subprocess.run([sys.executable, "-c", script, tmp_path], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = os.listdir(tmp_path)
+    assert left.startswith(".")
+    assert runs.list_runs(tmp_path) == []
+    assert runs.create(tmp_path, mlp, INFO, name="x").name == "x"
+    os.utime(tmp_path / left, (1, 1))
+    assert runs.create(tmp_path, mlp, INFO).name == "mlp_digits-1"
+    assert sorted(os.listdir(tmp_path)) == ["mlp_digits-1", "x"], "what is a day old is swept away"
+
+
+def test_run_json_comes_last(tmp_path, mlp):
+    def prepare(path):
+        shutil.copytree(elsewhere.path, path.parent / ".half.tmp")
+        assert runs.list_runs(tmp_path) == [], "not even when it is whole but for its name"
+        shutil.rmtree(path.parent / ".half.tmp")
+        assert sorted(os.listdir(path)) == ["checkpoints", "recipe.toml"]
+        assert not (tmp_path / "x").exists()
+        (path / "labels").write_text("cat")
+
+    elsewhere = runs.create(tmp_path / "elsewhere", mlp, INFO)
+    run = runs.create(tmp_path, mlp, INFO, name="x", prepare=prepare)
+    assert sorted(os.listdir(run.path)) == ["checkpoints", "labels", "recipe.toml", "run.json"]
+
+
+def test_a_name_that_holds_nothing_is_free_and_one_that_is_no_run_is_not(tmp_path, mlp):
+    (tmp_path / "empty").mkdir()
+    assert runs.create(tmp_path, mlp, INFO, name="empty").name == "empty"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("important")
+    with pytest.raises(UsageError, match="mine exists and is no run"):
+        runs.create(tmp_path, mlp, INFO, name="mine")
+    assert os.listdir(tmp_path / "mine") == ["thesis.txt"]
+
+
+def test_a_name_that_another_process_takes_meanwhile(tmp_path, mlp):
+    def prepare(_):
+        runs.create(tmp_path, mlp, INFO, name="x")
+
+    with pytest.raises(UsageError, match="run .*x exists"):
+        runs.create(tmp_path, mlp, INFO, name="x", prepare=prepare)
+    assert os.listdir(tmp_path) == ["x"]
 
 
 def test_what_is_created_is_opened(run):
@@ -80,6 +166,45 @@ def test_a_run_in_the_default_folder_goes_by_its_name(tmp_path, mlp, monkeypatch
     assert not runs.is_run("mlp")
 
 
+def test_the_name_of_a_model_is_no_run(tmp_path, mlp, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs.create(runs.DEFAULT_FOLDER, mlp, INFO, name="mlp")
+    assert not runs.is_run("mlp")
+    assert runs.is_run("mlp@best")
+    assert runs.is_run("runs/mlp")
+    assert runs.open_run("mlp").path == Path("runs/mlp"), "where only a run can be meant"
+
+
+def test_what_exists_is_never_divided_at_an_at(tmp_path, mlp, monkeypatch):
+    run = runs.create(tmp_path / "me@host", mlp, INFO)
+    assert runs.split_operand(str(run.path)) == (run.path, None)
+    assert runs.split_operand(f"{run.path}@step-12") == (run.path, "step-12")
+    assert runs.split_operand(f"{run.path}@average") == (run.path, "average")
+    assert runs.split_operand(str(tmp_path / "me@host" / "missing")) == (tmp_path / "me@host" / "missing", None)
+    (tmp_path / "runs").mkdir()
+    run.path.rename(tmp_path / "runs" / "a@best")
+    monkeypatch.chdir(tmp_path)
+    assert runs.split_operand("a@best") == (Path("runs/a@best"), None)
+    assert runs.split_operand("a@best@best") == (Path("runs/a@best"), "best")
+    with pytest.raises(DataError, match="no run"):
+        runs.open_run("x" * 5000 + "@best")
+
+
+@pytest.mark.parametrize("which", ["bset", "step-", "step-x", "step-1.5", "LAST", ""])
+def test_what_cannot_be_a_checkpoint_is_answered_with_those_there_are(run, which):
+    write(run, 7, w=1)
+    with pytest.raises(DataError, match="has no checkpoint") as caught:
+        runs.open_run(f"{run.path}@{which}")
+    assert "best, last, step-7" in caught.value.hint
+
+
+def test_a_whole_run_is_not_a_checkpoint(run):
+    with pytest.raises(UsageError, match="is a checkpoint") as caught:
+        runs.open_run(f"{run.path}@best", whole=True)
+    assert str(run.path) in caught.value.hint
+    assert runs.open_run(run.path, whole=True).path == run.path
+
+
 def test_a_missing_run_is_named_with_the_nearest(run):
     with pytest.raises(DataError, match="no run") as caught:
         runs.open_run(run.path.with_name("mlp_digit-1"))
@@ -91,6 +216,61 @@ def test_a_missing_run_is_named_with_the_nearest(run):
 def test_a_folder_that_is_no_run(run, broken):
     (run.path / broken).write_text("{")
     with pytest.raises(DataError, match="not a whole run"):
+        runs.open_run(run.path)
+    assert runs.list_runs(run.path.parent) == []
+
+
+WHOLE = {"format": 1, **INFO}
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ({"format": 1}, "task is missing"),
+        ({**WHOLE, "task": 3}, "task is of the wrong type"),
+        ({**WHOLE, "task": "telepathy"}, "no task telepathy"),
+        ({**WHOLE, "format": True}, "format is of the wrong type"),
+        ({**WHOLE, "format": "1"}, "format is of the wrong type"),
+        ({**WHOLE, "fingerprint": []}, "fingerprint is of the wrong type"),
+        ({**WHOLE, "attempt": "2"}, "attempt is of the wrong type"),
+        ([], "format is missing"),
+        (None, "format is missing"),
+        *[({key: value for key, value in WHOLE.items() if key != gone}, f"{gone} is missing") for gone in WHOLE],
+    ],
+)
+def test_a_run_json_that_is_not_one(run, content, problem):
+    (run.path / "run.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"run.json: .*{problem}"):
+        runs.open_run(run.path)
+    assert runs.list_runs(run.path.parent) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('name = "mlp"', "", r"\[model\] name is missing"),
+        ('name = "digits"', "name = 3", r"\[data\] name is of the wrong type"),
+        ("[model]", "[[model]]", "model is of the wrong type"),
+        ("[train]", "[Train]", "train is missing"),
+        ("seed = 0", "seed = 0.5", r"\[train\] seed is of the wrong type"),
+        ("max_len = 100", "", r"\[decode\] max_len is missing"),
+    ],
+)
+def test_a_recipe_that_no_run_can_have(run, old, new, problem):
+    text = (run.path / "recipe.toml").read_text()
+    assert text.count(old) == 1
+    (run.path / "recipe.toml").write_text(text.replace(old, new))
+    with pytest.raises(DataError, match=f"recipe.toml: {problem}"):
+        runs.open_run(run.path)
+
+
+@pytest.mark.parametrize("file", ["run.json", "recipe.toml"])
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"x = " + b"[" * 100_000, b"[" * 100_000, None])
+def test_a_file_that_cannot_be_read(run, file, content):
+    (run.path / file).unlink()
+    if content is not None:
+        (run.path / file).write_bytes(content)
+    with pytest.raises(DataError, match=f"not a whole run folder: {file}: ."):
         runs.open_run(run.path)
     assert runs.list_runs(run.path.parent) == []
 
@@ -146,6 +326,46 @@ def test_a_damaged_checkpoint_is_named_with_one_that_is_whole(run, capsys):
     assert "step-900 is damaged" in capsys.readouterr().err
 
 
+def damaged(run, step):
+    (run.path / "checkpoints" / f"step-{step}" / "weights.safetensors").write_bytes(b"")
+
+
+def evaluation(run, step, **values):
+    run.log({"kind": "evaluation", "split": "validation", "weights": "raw", "step": step, **values})
+
+
+def test_the_best_checkpoint_when_it_is_whole(run, capsys):
+    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+        runs.best_whole(run)
+    for step in (1, 2):
+        write(run, step, w=step)
+    run.point("best", "step-1")
+    assert runs.best_whole(run).name == "step-1"
+    assert capsys.readouterr().err == ""
+
+
+def test_the_best_of_those_that_are_whole(run, capsys):
+    for step, accuracy in [(1, 0.5), (2, 0.75), (3, 0.625), (4, 0.875), (5, 1.0)]:
+        write(run, step, w=step)
+        evaluation(run, step, accuracy=accuracy, loss=1 - accuracy / 2)
+    run.point("best", "step-5")
+    for step in (5, 4):
+        damaged(run, step)
+    assert runs.best_whole(run).name == "step-2", "by accuracy, the task's own metric"
+    error = capsys.readouterr().err
+    assert "step-5 is damaged" in error
+    assert "using step-2" in error
+    evaluation(run, 1, accuracy=0.25, loss=0.0625)
+    by_loss = runs.Run(run.path, {**run.recipe, "train": {**run.recipe["train"], "monitor": "loss"}}, run.info)
+    assert runs.best_whole(by_loss).name == "step-1"
+    for step, accuracy in [(1, 0.1), (2, 0.2), (3, 0.3)]:
+        run.log({"kind": "evaluation", "split": "validation", "weights": "ema", "step": step, "accuracy": accuracy})
+    assert runs.best_whole(run).name == "step-3", "by the averaged weights when there are some"
+    (run.path / "metrics.jsonl").unlink()
+    (run.path / "checkpoints" / "best").unlink()
+    assert runs.best_whole(run).name == "step-3", "the newest"
+
+
 def test_a_pointer_to_nothing_or_to_elsewhere_is_none(run):
     write(run, 1, w=1)
     (run.path / "checkpoints" / "best").write_text("step-2")
@@ -190,8 +410,9 @@ def test_one_process_at_a_time_trains_a_run(run):
     script = f"from dlkit import runs; runs.lock(runs.open_run({str(run.path)!r}))"
     runs.lock(run)
     runs.lock(run)  # it is ours
-    other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert "is being trained by another process" in other.stderr
+    for line in (script, script.replace("runs.lock", "runs.remove")):
+        other = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=False)
+        assert "is being trained by another process" in other.stderr
     os.close(runs._locks.pop(run.path.resolve()))
     subprocess.run([sys.executable, "-c", script], check=True)
 
@@ -203,6 +424,48 @@ def test_the_newest_run_of_a_task(tmp_path, mlp):
     write(first, 1, w=1)
     assert runs.newest("image_classification", tmp_path).path == first.path
     write(second, 1, w=1)
-    os.utime(second.path / "run.json", (2e9, 2e9))
+    first.update_info(attempt=2)  # what is written to later is not newer
     assert runs.newest("image_classification", tmp_path).path == second.path
     assert [run.name for run in runs.list_runs(tmp_path)] == [second.name, first.name]
+
+
+def test_a_run_that_goes_away_leaves_no_lock(run, mlp):
+    runs.remove(run)
+    assert run.path.resolve() not in runs._locks
+    again = runs.create(run.path.parent, mlp, INFO)
+    assert again.path == run.path
+    runs.lock(again)
+    assert (again.path / ".lock").exists()
+    with pytest.raises(DlkitError, match="cannot write to"):
+        runs.lock(runs.Run(run.path / "nowhere", {}, {}))
+
+
+FORMAT_1 = Path(__file__).with_name("format_1")
+
+
+def test_a_run_of_format_1_is_opened(capsys):
+    """Written by the first version and never again: `dlkit train mlp --epochs 1 --limit 32`, 8x8 images, 2 units."""
+    run = runs.open_run(FORMAT_1)
+    assert run.info["format"] == 1
+    (step,) = run.checkpoints()
+    arrays = load_file(FORMAT_1 / "checkpoints" / step / "weights.safetensors")
+
+    def forward(images):
+        x = images.reshape(len(images), -1)
+        x = np.maximum(x @ arrays["dense1/kernel"] + arrays["dense1/bias"], 0)
+        return x @ arrays["head/kernel"] + arrays["head/bias"]
+
+    images = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype(np.float32)
+    for which in ("", "@best", "@last", f"@{step}"):
+        np.testing.assert_allclose(dlkit.load(f"{FORMAT_1}{which}")(images).numpy(), forward(images), atol=1e-5)
+
+    assert cli.main(["evaluate", str(FORMAT_1), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    task = open_task(run.task, run.recipe["data"], info=run.info["data"])
+    batch = task.batch("test", np.arange(task.size("test")), epoch=None)
+    logits, labels = forward(np.asarray(batch["images"])), np.asarray(batch["labels"])
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
+    assert found["examples"] == 360
+    assert found["accuracy"] == pytest.approx(np.mean(logits.argmax(axis=1) == labels))
+    assert found["loss"] == pytest.approx(losses.mean(), rel=1e-4)

@@ -4,8 +4,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from dlkit import console, runtime
+from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
+from dlkit.tasks import TASKS
 
 
 def evaluate(
@@ -23,6 +24,7 @@ def evaluate(
 
     Example: dlkit evaluate runs/lenet_digits-1 --split validation
     """
+    runs.open_run(model)  # before TensorFlow takes its time
     runtime.import_tensorflow()
     from dlkit.train.evaluation import evaluate_run
 
@@ -30,5 +32,11 @@ def evaluate(
     if console.settings.json:
         console.data_json(result)
         return
-    console.note(f"{result['checkpoint']}, {result['weights']} weights, {result['examples']:,} examples of {split}")
-    console.table(["metric", "value", "count"], result["rows"], right=["value", "count"])
+    task, count = TASKS[result["task"]], result["examples"]
+    console.note(f"{result['checkpoint']}, {result['weights']} weights, {count:,} examples of {split}")
+    rows = []
+    for name in task.metrics:
+        value = result[name]
+        of_all = f"{round(value * count)} of {count}" if name in task.per_example else ""
+        rows.append((name, f"{value:.4f}" if name == "loss" else f"{100 * value:.2f} %", of_all))
+    console.table(["metric", "value", "count"], rows, right=["value", "count"])

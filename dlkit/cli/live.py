@@ -7,6 +7,7 @@ from dlkit import console
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+SHORTEST_BAR = 8
 SHORT = {"accuracy": "acc", "loss": "loss", "exact": "exact"}
 
 
@@ -23,32 +24,61 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes in the unit that fits: `1.1 MB`, `0.5 GB`."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale * 0.5:
-            return f"{count / scale:.1f} {unit}"
+    """Bytes in the unit that fits: `1.1 MiB`, `0.5 GiB`."""
+    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if count >= 2**power * 0.5:
+            return f"{count / 2**power:.1f} {unit}"
     return f"{count:.0f} B"
+
+
+def amount(value: float) -> str:
+    """A number of epochs: whole when it is, else with as many digits as tell it from 0."""
+    if value == round(value):
+        return str(round(value))
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def count(value: float, noun: str) -> str:
+    """An amount of things: `1 epoch`, `2.5 epochs`."""
+    return f"{amount(value)} {noun}{'' if value == 1 else 's'}"
 
 
 def metric(name: str, value: float) -> str:
     """A metric as people read it: shares in percent, losses with three digits."""
     if name == "loss":
-        return f"loss {value:.3f}"
+        return f"loss {value:.3f}" if abs(value) < 1000 else f"loss {value:.3g}"
     return f"{SHORT.get(name, name)} {100 * value:.1f}"
 
 
-def sentence(record: dict[str, Any], metrics: list[str]) -> str:
-    """The figures of one log line in one line of text."""
-    rate_key = next(key for key in record if key.endswith("_per_second"))
+def sentence(record: dict[str, Any], metrics: list[str], *, width: int | None = None) -> str:
+    """The figures of one log line in one line of text.
+
+    Args:
+        record: a line of metrics.jsonl about training.
+        metrics: the task's metrics.
+        width: most characters; what matters least is left out, the metrics and the time that is left never.
+    """
+    rate = next(key for key in record if key.endswith("_per_second"))
     clipped = f" ({100 * record['clipped']:.0f} % clipped)" if record["clipped"] else ""
-    parts = [metric(name, record[name]) for name in metrics if name in record]
-    parts += [
-        f"lr {record['lr']:.2g}",
-        f"|g| {record['gradient_norm']:.2g}{clipped}",
-        f"{record[rate_key]:,.0f} {rate_key.removesuffix('_per_second')}/s",
-        f"{duration(record['seconds_left'])} left",
-    ]
-    return "  ".join(parts)
+    parts = {name: metric(name, record[name]) for name in metrics if name in record}
+    parts |= {
+        "lr": f"lr {record['lr']:.2g}",
+        "gradient": f"|g| {record['gradient_norm']:.2g}{clipped}",
+        "rate": f"{record[rate]:,.0f} {rate.removesuffix('_per_second')}/s",
+        "left": f"{duration(record['seconds_left'])} left",
+    }
+    for name, shorter in (
+        ("gradient", f"|g| {record['gradient_norm']:.2g}"),
+        ("gradient", ""),
+        ("lr", ""),
+        ("rate", ""),
+    ):
+        if width is None or len("  ".join(parts.values())) <= width:
+            break
+        parts[name] = shorter
+        if not shorter:
+            del parts[name]
+    return "  ".join(parts.values())
 
 
 class Live:
@@ -57,19 +87,18 @@ class Live:
     Args:
         steps: updates in all.
         steps_per_epoch: updates in one pass over the data.
-        done: updates already made, by earlier attempts.
         metrics: the task's metrics, in the order to show them.
     """
 
-    def __init__(self, *, steps: int, steps_per_epoch: int, done: int, metrics: list[str]) -> None:
-        self.steps, self.steps_per_epoch, self.done, self.metrics = steps, steps_per_epoch, done, metrics
+    def __init__(self, *, steps: int, steps_per_epoch: int, metrics: list[str]) -> None:
+        self.steps, self.steps_per_epoch, self.metrics = steps, steps_per_epoch, metrics
+        self.done = 0
         self.bar: Progress | None = None
-        self.text = "the first step compiles the graph"
-        self.validation = ""
+        self.record: dict[str, Any] | None = None
 
     def __enter__(self) -> Self:
         if console.is_terminal() and not console.settings.quiet:
-            self.bar = console.progress("epoch", self.steps)
+            self.bar = console.progress(self._place(), self.steps)
             self.bar.start()
             self._redraw()
         return self
@@ -79,12 +108,10 @@ class Live:
             self.bar.stop()
             self.bar = None
 
-    def estimate(self, *, steps: int, step_seconds: float, epochs: float) -> None:
+    def estimate(self, *, steps: int, step_seconds: float) -> None:
         """Tells how long the run will take."""
-        text = f"{epochs:.4g} epochs x {self.steps_per_epoch:,}, about {duration(steps * step_seconds)}"
-        if self.done:
-            text += f" for the {steps:,} that are left"
-        console.labelled([("steps", text)])
+        left = f"the {steps:,} steps that are left" if steps else "none is left"
+        console.labelled([("time", f"about {duration(steps * step_seconds)} for {left}, and the evaluations")])
 
     def advance(self, step: int) -> None:
         """Moves the bar."""
@@ -94,11 +121,11 @@ class Live:
 
     def interval(self, record: dict[str, Any]) -> None:
         """Renews the figures of the bar, or prints a line."""
-        self.text = sentence(record, self.metrics)
+        self.record = record
         if self.bar:
             self._redraw()
         else:
-            console.note(f"{self._place()}  {self.text}")
+            console.note(f"{self._place()}  {sentence(record, self.metrics)}")
 
     def evaluation(self, record: dict[str, Any]) -> None:
         """Prints what an evaluation found."""
@@ -107,10 +134,11 @@ class Live:
         console.note(f"{self._place()}  {record['split']}: {figures}{weights}")
 
     def _place(self) -> str:
-        epochs = self.steps / self.steps_per_epoch
-        epoch = self.done / self.steps_per_epoch
-        return f"epoch {epoch:.4g}/{epochs:.4g}" if self.steps_per_epoch > 1 else f"step {self.done}/{self.steps}"
+        return f"epoch {amount(self.done / self.steps_per_epoch)}/{amount(self.steps / self.steps_per_epoch)}"
 
     def _redraw(self) -> None:
         assert self.bar is not None
-        self.bar.update(self.bar.task_ids[0], completed=self.done, place=self._place(), figures=console.safe(self.text))
+        place = self._place()
+        room = console.width("stderr") - len(place) - SHORTEST_BAR - 2
+        figures = sentence(self.record, self.metrics, width=room) if self.record else "the first step takes longest"
+        self.bar.update(self.bar.task_ids[0], completed=self.done, place=place, figures=console.safe(figures))

@@ -44,7 +44,7 @@ def complete_run(incomplete: str) -> list[str]:
         steps = sorted(kept, key=lambda name: (len(name), name))
         return _beginning(incomplete, [f"{run}@{which}" for which in ["best", "last", *steps]])
     folder = Path(incomplete).parent if "/" in incomplete else RUNS_DIR
-    return _beginning(incomplete, sorted(str(path.parent) for path in folder.glob("*/run.json")))
+    return _beginning(incomplete, sorted(str(path.parent) for path in folder.glob("[!.]*/run.json")))
 
 
 def complete_model_or_run(incomplete: str) -> list[str]:
@@ -87,12 +87,6 @@ Model = Annotated[
         help="A name of `dlkit models`, a run (runs/x) or a checkpoint (runs/x@best, @last, @step-1200).",
     ),
 ]  # fmt: skip
-ModelName = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL", show_default=False, autocompletion=complete_model, help="A name of `dlkit models`."
-    ),
-]
 Run = Annotated[
     str, typer.Argument(metavar="RUN", show_default=False, autocompletion=complete_run, help="A run, such as runs/x.")
 ]
@@ -135,7 +129,6 @@ RunsDir = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where 
 Name = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="The run's name; by default the recipe's and a number.")
 ]
-Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file.")]
 Devices = Annotated[
     str, typer.Option("--devices", metavar="WHICH", help="auto, cpu, gpu, gpu:N, or cpu:N for the CPU as N devices.")
 ]

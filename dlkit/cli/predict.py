@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from dlkit import console, runtime
+from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
+from dlkit.errors import DataError
 
 
 def predict(
@@ -19,14 +20,26 @@ def predict(
 
     Example: dlkit predict photo.png --model runs/lenet_digits-1 --top 3
     """
+    run = opt.run_or_newest(model, "image_classification", runs_dir)
+    runs.open_run(run)  # before TensorFlow takes its time
     runtime.import_tensorflow()
-    from dlkit.tasks.image_classification import predict_files
+    from dlkit.tasks.image_classification import Classifier
 
-    for prediction in predict_files(images, model=opt.run_or_newest(model, "image_classification", runs_dir), top=top):
+    classifier = Classifier(run)
+    unread: DataError | None = None
+    for path in images:
+        try:
+            classes = classifier(path, top=top)
+        except DataError as failure:  # the other images are still worth an answer
+            if len(images) == 1:
+                raise
+            console.error(failure)
+            unread = failure
+            continue
         if console.settings.json:
-            console.data_json(prediction)
+            console.data_json({"file": str(path), "classes": classes})
         else:
-            classes = "  ".join(
-                f"{entry['class']} {100 * entry['probability']:.1f} %" for entry in prediction["classes"]
-            )
-            console.data(f"{prediction['file']}\t{classes}")
+            shares = "  ".join(f"{entry['class']} {100 * entry['probability']:.1f} %" for entry in classes)
+            console.data_row([str(path), shares])
+    if unread:
+        raise typer.Exit(unread.code)

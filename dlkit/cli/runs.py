@@ -36,24 +36,21 @@ def list_(runs_dir: opt.RunsDir = opt.RUNS_DIR) -> None:
 
 def _line(run: "Run") -> dict[str, Any]:
     """What the list says of a run."""
-    from dlkit.tasks import TASKS
+    from dlkit.train import checkpoints
 
-    metrics = run.metrics()
-    task = TASKS.get(run.task)
-    monitor = run.recipe["train"].get("monitor") or (task.monitor if task else "loss")
-    monitored = [
-        line[monitor] for line in metrics if line.get("split") == "validation" and line.get(monitor) is not None
-    ]
-    best = min if task is None or task.metrics.get(monitor) == "lower" else max
+    values, (monitor, direction) = run.monitored(), run.monitor
+    checkpoint = run.pointer("best")
+    choose = min if direction == "lower" else max
+    best = values.get(checkpoints.step_of(checkpoint)) if checkpoint else choose(values.values(), default=None)
     begun = (run.path / "recipe.toml").stat().st_mtime
     return {
         "run": str(run.path),
         "task": run.task,
         "model": run.recipe["model"]["name"],
         "data": run.recipe["data"]["name"],
-        "step": max((line.get("step", 0) for line in metrics), default=0),
+        "step": max((line["step"] for line in run.metrics()), default=0),
         "monitored": monitor,
-        "best": best(monitored) if monitored else None,
+        "best": best,
         "parameters": run.info.get("parameters"),
         "checkpoints": run.checkpoints(),
         "begun": datetime.datetime.fromtimestamp(begun).isoformat(sep=" ", timespec="minutes"),
@@ -71,7 +68,7 @@ def show(run: opt.Run) -> None:
     """
     from dlkit import runs
 
-    opened = runs.open_run(run)
+    opened = runs.open_run(run, whole=True)
     if console.settings.json:
         content = {"recipe": opened.recipe, "info": opened.info, "metrics": opened.metrics()}
         console.data_json({**_line(opened), **content})
@@ -115,7 +112,7 @@ def diff(first: opt.Run, second: opt.Run) -> None:
     """
     from dlkit import recipe, runs
 
-    paths = [runs.open_run(text).path for text in (first, second)]
+    paths = [runs.open_run(text, whole=True).path for text in (first, second)]
     ours, theirs = (recipe.load(path / "recipe.toml") for path in paths)
     found = ours.diff(theirs)
     if console.settings.json:
@@ -148,13 +145,16 @@ def rm(
     from dlkit import runs
     from dlkit.errors import UsageError
 
-    found = [runs.open_run(text) for text in run]
+    opened = [runs.open_run(text, whole=True) for text in run]
+    found = list({each.path.absolute(): each for each in opened}.values())
     names = ", ".join(str(each.path) for each in found)
     if not yes:
         if not console.is_terminal("stdin"):
             raise UsageError(f"nobody to ask whether to delete {names}", "add --yes")
         if not typer.confirm(f"delete {console.safe(names)}?", err=True):
             return
+    for each in found:  # all or none: a run that is being trained keeps the others too
+        runs.lock(each)
     for each in found:
         runs.remove(each)
         console.note(f"deleted {each.path}")

@@ -98,7 +98,7 @@ def train(
     """
     arguments = locals().copy()
     given = {key: arguments[parameter] for parameter, key in KEYS.items() if arguments[parameter] not in (None, [])}
-    if warmup is not None and warmup >= 1 and warmup == int(warmup):
+    if warmup is not None and warmup == int(warmup):
         given["train.warmup"] = int(warmup)
     from dlkit.cli import training
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlkit import console, recipe, runs, runtime
-from dlkit.cli.live import Live, duration, metric, size
+from dlkit.cli.live import Live, amount, count, duration, metric, size
 from dlkit.errors import UsageError
 from dlkit.tasks import TASKS
 
@@ -34,22 +34,24 @@ def start(
 ) -> None:
     """Trains a new run, or with `dry_run` only says what it would be."""
     resolved = _resolve(model, data, recipe_path, sets, flags)
-    if name is not None and (runs_dir / name).exists():
-        raise UsageError(
-            f"run {runs_dir / name} exists", f"choose another --name, or go on with `--resume {runs_dir / name}`"
-        )
+    if name is not None:
+        runs.check_name(runs_dir, name)
     runtime.import_tensorflow()
     from dlkit.train import start as worker
 
     prepared = worker.prepare(resolved, devices=devices)
+    console.settings.quiet |= not prepared.devices.is_chief
     cost = worker.expected(prepared)
-    with _live(prepared, done=0) as live:
-        loop = worker.new_loop(prepared, live, folder=None if dry_run else runs_dir, name=name)
-        _introduce(prepared, loop, cost)
-        if dry_run:
-            loop.try_out()
-            console.note("dry run: nothing was written")
-            return
+    live = _live(prepared)
+    loop = worker.new_loop(prepared, live, folder=None if dry_run else runs_dir, name=name)
+    _introduce(prepared, loop, cost)
+    if dry_run:
+        loop.try_out()
+        console.note("dry run: nothing was written")
+        if console.settings.json:
+            console.data_json({"run": None, "reason": "dry run", "recipe": prepared.recipe.to_dict()})
+        return
+    with live:
         reason = loop.fit()
     _finish(prepared, loop, reason)
 
@@ -62,18 +64,24 @@ def resume(text: str, flags: Mapping[str, Any], others: set[str], *, devices: st
             f"--resume takes the recipe from the run: {', '.join(sorted(fixed))} cannot change now",
             "start a new run, with `--init-from` to keep the weights; --max-time, --data-dir and --devices may change",
         )
-    run = runs.open_run(text)
+    run = runs.open_run(text, whole=True)
     resolved = recipe.load(run.path / "recipe.toml", flags)
     runtime.import_tensorflow()
     from dlkit.train import start as worker
 
     prepared = worker.prepare(resolved, devices=devices, run=run)
+    console.settings.quiet |= not prepared.devices.is_chief
     cost = worker.expected(prepared)
-    with _live(prepared, done=0) as live:
-        loop = worker.resumed_loop(run, prepared, live)
-        live.done = loop.progress.step
-        _introduce(prepared, loop, cost)
-        reason = loop.finished or loop.fit()
+    live = _live(prepared)
+    loop = worker.resumed_loop(run, prepared, live)
+    live.done = loop.progress.step
+    _introduce(prepared, loop, cost)
+    if loop.finished:
+        console.note("nothing is left to train: the run is complete")
+        reason = loop.finished
+    else:
+        with live:
+            reason = loop.fit()
     _finish(prepared, loop, reason)
 
 
@@ -89,12 +97,12 @@ def _resolve(
     return recipe.resolve(model, data, recipe_path=recipe_path, overrides=overrides, flags=flags)
 
 
-def _live(prepared: "Prepared", *, done: int) -> Live:
+def _live(prepared: "Prepared") -> Live:
     from dlkit.train.loop import length_of
 
     length = length_of(prepared.recipe.train, prepared.task)
     metrics = list(TASKS[prepared.recipe.task].metrics)
-    return Live(steps=length.steps, steps_per_epoch=length.steps_per_epoch, done=done, metrics=metrics)
+    return Live(steps=length.steps, steps_per_epoch=length.steps_per_epoch, metrics=metrics)
 
 
 def _introduce(prepared: "Prepared", loop: "Loop", cost: "Cost") -> None:
@@ -114,6 +122,8 @@ def _introduce(prepared: "Prepared", loop: "Loop", cost: "Cost") -> None:
     rows.append(("model", f"{resolved.model.name}, {counts}"))
     described = f"{prepared.devices.description}, {resolved.train.precision}"
     rows.append(("device", f"{described}; model, optimizer and activations take about {size(cost.memory)}"))
+    length = loop.length
+    rows.append(("steps", f"{count(length.epochs, 'epoch')} x {length.steps_per_epoch:,} = {length.steps:,}"))
     console.labelled(rows)
 
 
@@ -124,6 +134,8 @@ def _finish(prepared: "Prepared", loop: "Loop", reason: str) -> None:
         return
     if reason == "time is up":
         console.note(f"time is up after step {loop.progress.step:,}: `dlkit train --resume {run.path}` goes on")
+        if console.settings.json:
+            console.data_json({"run": str(run.path), "reason": reason, "steps": loop.progress.step})
         return
     steps = loop.progress.step
     result = loop.test()
@@ -134,17 +146,18 @@ def _finish(prepared: "Prepared", loop: "Loop", reason: str) -> None:
         console.note(f"{reason} after step {steps:,}")
     if result["split"]:
         figures = result["metrics"]
-        count, counted = prepared.task.size(result["split"]), TASKS[prepared.recipe.task].per_example
+        examples, counted = prepared.task.size(result["split"]), TASKS[prepared.recipe.task].per_example
         shares = [
-            f"{name} {100 * figures[name]:.1f} % ({round(figures[name] * count)} of {count})"
+            f"{name} {100 * figures[name]:.1f} % ({round(figures[name] * examples)} of {examples})"
             if name in counted
             else metric(name, figures[name])
             for name in sorted(figures, key=lambda name: name not in counted)
         ]
-        which = f"the best weights, epoch {result['epoch']:.4g}" if result["best"] else "the last weights"
+        which = f"the best weights, epoch {amount(result['epoch'])}" if result["best"] else "the last weights"
         console.note(
             f"{result['split']} {', '.join(shares)} with {which}; {duration(loop.progress.seconds)} of training"
         )
     path = shlex.quote(str(run.path))
-    look = TASKS[prepared.recipe.task].look.format(run=path)
+    has_maps = any(len(variable.shape) == 4 for variable in prepared.model.variables)
+    look = TASKS[prepared.recipe.task].look.format(run=path, view="features" if has_maps else "activations")
     console.note(f"next: dlkit evaluate {path} | {look} | dlkit runs show {path}")

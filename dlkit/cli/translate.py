@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from dlkit import console, runtime
+from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
 
 
@@ -23,13 +23,17 @@ def translate(
 
     Example: echo "a b c" | dlkit translate --model runs/seq2seq_reverse-1
     """
+    lines, size = opt.lines(text, batch_size)
+    run = opt.run_or_newest(model, "translation", runs_dir)
+    runs.open_run(run)  # before TensorFlow takes its time
     runtime.import_tensorflow()
     from dlkit.tasks.translation import translate_lines
 
-    lines, size = opt.lines(text, batch_size)
-    run = opt.run_or_newest(model, "translation", runs_dir)
-    for source, output in translate_lines(lines, model=run, max_len=max_len, batch_size=size):
+    translated = translate_lines(lines, model=run, max_len=max_len, batch_size=size)
+    for number, (source, output, unknown) in enumerate(translated, 1):
+        if unknown:
+            console.warn(f"line {number}: not in the vocabulary: {' '.join(unknown)}")
         if console.settings.json:
-            console.data_json({"source": source, "translation": output})
+            console.data_json({"source": source, "translation": output, "unknown": unknown})
         else:
             console.data(output)

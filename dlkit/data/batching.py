@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ ROW_WEIGHTS = "row_weights"
 
 def shuffled(count: int, *, seed: int, epoch: int) -> NDArray[np.int64]:
     """A permutation of `count` examples that depends on (seed, epoch) only."""
-    return np.random.default_rng([seed, epoch]).permutation(count)
+    return np.random.default_rng([seed, crc32(b"order"), epoch]).permutation(count)
 
 
 def in_batches(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:

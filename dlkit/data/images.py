@@ -130,7 +130,7 @@ def read_image(path: str | Path, shape: tuple[int, int, int]) -> NDArray[np.uint
         raise UsageError(f"the model takes images of {channels} channels: an image file has 1 (gray) or 3 (RGB)")
     path = Path(path)
     if not path.exists():
-        raise DataError(f"no such file: {path}")
+        raise DataError(f"no such file: {path}", "the path counts from the current folder")
     if not path.is_file():
         raise DataError(f"{path} is not a file", "name image files one by one" if path.is_dir() else "")
     try:
@@ -146,9 +146,9 @@ def read_image(path: str | Path, shape: tuple[int, int, int]) -> NDArray[np.uint
     except UnidentifiedImageError:
         raise DataError(f"{path} is not an image that can be read", f"known: {', '.join(FORMATS)}") from None
     except PermissionError:
-        raise DataError(f"{path} cannot be read: permission denied") from None
+        raise DataError(f"{path} cannot be read: permission denied", "`chmod +r` lets you") from None
     except Exception as failure:  # decoders fail as OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
-        raise DataError(f"{path} is damaged or cut short: {failure}") from failure
+        raise DataError(f"{path} is damaged or cut short: {failure}", "fetch or save it again") from failure
     return np.asarray(resized, dtype=np.uint8).reshape(shape)
 
 

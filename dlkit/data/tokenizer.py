@@ -47,6 +47,10 @@ class WordTokenizer:
         """The ids of the words of `text`. What reads like a special token in it is an unknown word."""
         return [self._ids.get(word, UNKNOWN) for word in text.split()]
 
+    def unknown(self, text: str) -> list[str]:
+        """The words of `text` that are not in the vocabulary, each once, in their order."""
+        return [word for word in dict.fromkeys(text.split()) if word not in self._ids]
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids` up to the first `</s>`; `<pad>` and `<s>` are left out.
 

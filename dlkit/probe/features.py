@@ -33,7 +33,10 @@ def computing_layers(model: keras.Model) -> list[keras.layers.Layer]:
         dlkit.errors.UsageError: the model is a Python class whose inner values have no names.
     """
     if not getattr(model, "inputs", None):
-        raise UsageError(f"{model.name} is not built of named layers: their outputs cannot be looked up")
+        raise UsageError(
+            f"{model.name} is not built of named layers: their outputs cannot be looked up",
+            "`dlkit summarize` lists its layers",
+        )
     return [layer for layer in model.layers if not isinstance(layer, _PASSING_ON)]
 
 
@@ -99,7 +102,10 @@ def view(subject: Subject) -> View:
 
         spatial = [one for one in maps if one.values.ndim == 3]
         if not spatial:
-            raise UsageError("none of these layers has maps to draw: their outputs have no height and width")
+            raise UsageError(
+                "none of these layers has maps to draw: their outputs have no height and width",
+                "`activations` looks at dense layers, too",
+            )
         few = len(spatial) <= pictures.MAX_LAYERS
         drawn = spatial if few or subject.layers else main_maps(subject.model, spatial)
         return pictures.features(

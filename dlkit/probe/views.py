@@ -108,7 +108,10 @@ class Subject:
 
         run = runs.open_run(self.operand)
         if run.task != "image_classification":
-            raise UsageError(f"{run.path} is a model for {run.task.replace('_', ' ')}: it does not look at images")
+            raise UsageError(
+                f"{run.path} is a model for {run.task.replace('_', ' ')}: it does not look at images",
+                "views are of image nets so far",
+            )
         return run
 
     @cached_property

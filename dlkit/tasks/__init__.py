@@ -17,7 +17,7 @@ class TaskInfo:
         metrics: what evaluation reports, and which direction is better.
         per_example: the metrics that are shares of the examples, so that they can be told as "356 of 360".
         monitor: the metric that chooses the best checkpoint unless the recipe names another.
-        look: the command that shows what a run of the task can do; `{run}` is its folder.
+        look: the command that shows what a run of the task can do; `{run}` is its folder, `{view}` a view of its net.
         defaults: "section.key" -> value, under the recipe file and above the fields' own defaults.
     """
 
@@ -39,7 +39,7 @@ TASKS: dict[str, TaskInfo] = {
         metrics={"loss": "lower", "accuracy": "higher"},
         per_example=("accuracy",),
         monitor="accuracy",
-        look="dlkit inspect {run} features --png",
+        look="dlkit inspect {run} {view} --png",
         defaults={
             "train.epochs": 20,
             "train.batch_size": 128,

@@ -1,7 +1,7 @@
 """Image classification: standardized images in, the class of each out; cross-entropy and accuracy."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -108,32 +108,44 @@ class ImageClassification(Task):
         return Sums(tf.reduce_sum(losses * weights), weight, {"accuracy": (tf.reduce_sum(hits * weights), weight)})
 
 
-def predict_files(paths: Iterable[Path], *, model: str, top: int = 1) -> Iterator[dict[str, Any]]:
-    """Classifies image files with a run, one after another.
+class Classifier:
+    """Classifies image files with a run.
 
     Args:
-        paths: image files of any size; they are converted as `dlkit.data.images.read_image` says.
         model: a run or a checkpoint.
-        top: how many classes to name, the most probable first.
-
-    Returns:
-        For each file "file" and "classes": a list of {"class", "probability"}.
 
     Raises:
-        dlkit.errors.DataError: a file cannot be read as an image.
+        dlkit.errors.UsageError: it is a run of another task.
+
+    Example:
+        >>> Classifier("runs/lenet_digits-1")("three.png")
+        [{'class': '3', 'probability': 0.998}]
     """
-    run = runs.open_run(model)
-    if run.task != "image_classification":
-        raise UsageError(f"{run.path} is no image classifier, but a run of {run.task.replace('_', ' ')}")
-    height, width, channels = run.info["data"]["shape"]
-    classes = run.info["data"]["classes"]
-    net = runs.load_model(model)
-    for path in paths:
-        image = read_image(path, (height, width, channels))
-        logits = net(standardize(image, run.info["data"]["mean"], run.info["data"]["std"])[np.newaxis], training=False)
+
+    def __init__(self, model: str) -> None:
+        run = runs.open_run(model)
+        if run.task != "image_classification":
+            what = run.task.replace("_", " ")
+            raise UsageError(f"{run.path} is no image classifier but a run of {what}", "`dlkit runs list` shows others")
+        self.info = run.info["data"]
+        self.model = runs.load_model(model)
+
+    def __call__(self, path: str | Path, *, top: int = 1) -> list[dict[str, Any]]:
+        """The most probable classes of an image file, the most probable first.
+
+        Args:
+            path: an image of any size, converted as `dlkit.data.images.read_image` says.
+            top: how many classes to name.
+
+        Returns:
+            A list of {"class", "probability"}.
+
+        Raises:
+            dlkit.errors.DataError: the file cannot be read as an image.
+        """
+        height, width, channels = self.info["shape"]
+        image = standardize(read_image(path, (height, width, channels)), self.info["mean"], self.info["std"])
+        logits = self.model(image[np.newaxis], training=False)  # (1, classes)
         probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))[0].numpy()
         best = np.argsort(-probabilities, kind="stable")[:top]
-        yield {
-            "file": str(path),
-            "classes": [{"class": classes[index], "probability": float(probabilities[index])} for index in best],
-        }
+        return [{"class": self.info["classes"][index], "probability": float(probabilities[index])} for index in best]

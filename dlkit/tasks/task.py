@@ -42,6 +42,7 @@ class Task(ABC):
         info: what an earlier run stored of its data (`Task.info`): statistics, labels, vocabularies. Without it they
             come from the training split.
         folder: the run folder that keeps the task's files, such as a tokenizer; None when there is no run yet.
+        max_len: most tokens of what the model generates, of the recipe's [decode] section.
     """
 
     unit = "examples"
@@ -54,12 +55,14 @@ class Task(ABC):
         limit: int | None = None,
         info: Mapping[str, Any] | None = None,
         folder: Path | None = None,
+        max_len: int = 100,
     ) -> None:
         self.options = dict(data)
         self.seed = seed
         self.limit = limit
         self.folder = folder
         self.stored = info
+        self.max_len = max_len
 
     @property
     @abstractmethod
@@ -138,7 +141,10 @@ def open_task(
     limit: int | None = None,
     info: Mapping[str, Any] | None = None,
     folder: Path | None = None,
+    max_len: int = 100,
 ) -> Task:
     """Makes the task `name` of the table, with the arguments of `Task`."""
     module, _, cls = TASKS[name].target.partition(":")
-    return getattr(importlib.import_module(module), cls)(data, seed=seed, limit=limit, info=info, folder=folder)
+    return getattr(importlib.import_module(module), cls)(
+        data, seed=seed, limit=limit, info=info, folder=folder, max_len=max_len
+    )

@@ -1,7 +1,7 @@
 """Translation: a sequence of tokens in, another out; cross-entropy per token, and what greedy decoding gets right."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ class Translation(Task):
     """See the module; `loss` and `accuracy` are per token with the true prefix, `exact` per sequence without it."""
 
     unit = "tok"
+    _decoder: "Decoder | None" = None
 
     @cached_property
     def data(self) -> pairs.PairData:
@@ -118,62 +119,57 @@ class Translation(Task):
     def decoded_metrics(self, model: keras.Model, split: str, *, batch_size: int) -> dict[str, float]:
         """`exact`: the share of sources whose greedy decoding is the target, to the last token."""
         data = self.data.splits[split]
-        decode = Decoder(model, max_len=data.longest[1])
         right = 0
         for indices in self.plan(split, batch_size=batch_size, epoch=None):
-            batch = pairs.batch(data, indices)
-            tokens = decode(batch.source).tokens.numpy()
-            want = pairs.pad([[*data.target[i], tokenizer.END] for i in indices], length=tokens.shape[1])
-            right += int(np.all(tokens == want, axis=1).sum())
+            tokens = self.decoder(model)(pairs.batch(data, indices).source, max_len=self.max_len).tokens.numpy()
+            for index, row in zip(indices, tokens, strict=True):
+                want = [*data.target[index], tokenizer.END]
+                right += row[: len(want)].tolist() == want  # what comes after the end token is padding
         return {"exact": right / self.size(split)}
 
-    def translate(self, model: keras.Model, lines: Iterable[str], *, max_len: int, batch_size: int) -> Iterator[str]:
-        """Translates lines of text, in order, a batch at a time; an empty line stays empty.
+    def translate(self, model: keras.Model, lines: Sequence[str], *, max_len: int) -> list[str]:
+        """Translates lines of text as one batch, in order; an empty line stays empty.
 
         Args:
             model: of a run of this task.
             lines: texts.
             max_len: most tokens of an output, the end token included.
-            batch_size: lines at a time; does not change the result.
         """
-        decode = Decoder(model, max_len=max_len)
-        for texts in _groups(lines, batch_size):
-            sources = [self.source_tokenizer.encode(text) for text in texts]
-            longest = max(map(len, sources)) + 1
-            padded = pairs.pad(
-                [[*source, tokenizer.END] for source in sources],
-                length=-(-longest // pairs.LENGTH_STEP) * pairs.LENGTH_STEP,
-            )
-            tokens = decode(padded).tokens.numpy()
-            for source, row in zip(sources, tokens, strict=True):
-                yield self.target_tokenizer.decode(row) if source else ""
+        sources = [[*self.source_tokenizer.encode(line), tokenizer.END] for line in lines]
+        longest = max(map(len, sources))
+        padded = pairs.pad(sources, length=-(-longest // pairs.LENGTH_STEP) * pairs.LENGTH_STEP)
+        tokens = self.decoder(model)(padded, max_len=max_len).tokens.numpy()
+        texts = (self.target_tokenizer.decode(row) for row in tokens)
+        return [text if len(source) > 1 else "" for source, text in zip(sources, texts, strict=True)]
+
+    def decoder(self, model: keras.Model) -> "Decoder":
+        """The decoder of a model, made once: each one traces a graph of its own."""
+        if self._decoder is None or self._decoder.model is not model:
+            self._decoder = Decoder(model)
+        return self._decoder
 
 
 class Decoder:
-    """Greedy decoding of a model that has `start` and `step`, traced once.
+    """Greedy decoding of a model that has `start` and `step`; one graph for all shapes.
 
     Args:
         model: the model.
-        max_len: most tokens of an output, the end token included.
     """
 
-    def __init__(self, model: keras.Model, *, max_len: int) -> None:
-        def decode(source: tf.Tensor) -> Decoded:
+    def __init__(self, model: keras.Model) -> None:
+        self.model = model
+
+        def decode(source: tf.Tensor, max_len: tf.Tensor) -> Decoded:
             rows = tf.shape(source)[0]
-            return greedy(
-                model.step,
-                model.start(source),
-                batch=rows,
-                start_id=tokenizer.START,
-                end_id=tokenizer.END,
-                max_len=max_len,
-            )
+            start, end = tokenizer.START, tokenizer.END
+            return greedy(model.step, model.start(source), batch=rows, start_id=start, end_id=end, max_len=max_len)
 
-        self._decode = tf.function(decode, input_signature=[tf.TensorSpec((None, None), tf.int32)])
+        shapes = [tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((), tf.int32)]
+        self._decode = tf.function(decode, input_signature=shapes)
 
-    def __call__(self, source: NDArray[np.int32]) -> Decoded:
-        """Decodes source ids (batch, time), padded with 0."""
-        return self._decode(source)
+    def __call__(self, source: NDArray[np.int32], *, max_len: int) -> Decoded:
+        """Decodes source ids (batch, time), padded with 0, into at most `max_len` tokens, the end token included."""
+        return self._decode(source, max_len)
 
 
 def _groups(lines: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -189,7 +185,7 @@ def _groups(lines: Iterable[str], size: int) -> Iterator[list[str]]:
 
 def translate_lines(
     lines: Iterable[str], *, model: str, max_len: int | None = None, batch_size: int = 32
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[str, str, list[str]]]:
     """Translates lines of text with a run.
 
     Args:
@@ -199,13 +195,17 @@ def translate_lines(
         batch_size: lines at a time; does not change the result.
 
     Returns:
-        Pairs of a line and its translation.
+        For each line the line, its translation, and its words that the model does not know.
     """
     run = runs.open_run(model)
     if run.task != "translation":
-        raise UsageError(f"{run.path} does not translate: it is a run of {run.task.replace('_', ' ')}")
+        raise UsageError(
+            f"{run.path} does not translate: it is a run of {run.task.replace('_', ' ')}",
+            "`dlkit runs list` shows others",
+        )
     net = runs.load_model(model)
     task = Translation(run.recipe["data"], info=run.info["data"], folder=run.path)
     longest = max_len or int(run.recipe["decode"]["max_len"])
     for group in _groups(lines, batch_size):
-        yield from zip(group, task.translate(net, group, max_len=longest, batch_size=batch_size), strict=True)
+        for line, output in zip(group, task.translate(net, group, max_len=longest), strict=True):
+            yield line, output, task.source_tokenizer.unknown(line)

@@ -12,6 +12,7 @@ safetensors holds plain arrays: nothing in a checkpoint can run code.
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,7 +39,7 @@ def step_of(name: str) -> int:
 def steps(folder: Path) -> list[int]:
     """The steps of all checkpoints in `folder`, oldest first; damaged ones included."""
     found = [path.name for path in folder.glob("step-*") if path.is_dir()]
-    return sorted(step_of(name) for name in found if name.removeprefix("step-").isdigit())
+    return sorted(step_of(name) for name in found if re.fullmatch(r"step-[0-9]+", name))
 
 
 def write(path: Path, groups: Mapping[str, Arrays], state: Mapping[str, Any]) -> None:
@@ -55,12 +56,15 @@ def write(path: Path, groups: Mapping[str, Arrays], state: Mapping[str, Any]) ->
     from safetensors.numpy import save
 
     with durable.folder(path) as temporary:
-        files = {f"{group}.safetensors": save(_contiguous(arrays)) for group, arrays in groups.items()}
-        files["state.json"] = json.dumps(state, indent=1).encode()
         manifest = {}
-        for file, content in files.items():
+
+        def write_file(file: str, content: bytes) -> None:
             (temporary / file).write_bytes(content)
             manifest[file] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+        for group, arrays in groups.items():  # one after another: serialized, each takes its memory once more
+            write_file(f"{group}.safetensors", save(_contiguous(arrays)))
+        write_file("state.json", json.dumps(state, indent=1).encode())
         (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 
@@ -114,8 +118,18 @@ def has(path: Path, group: str) -> bool:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Reads the state of a checkpoint that `damage` found whole."""
-    return json.loads((path / "state.json").read_bytes())
+    """Reads the state of a checkpoint that `damage` found whole.
+
+    Raises:
+        dlkit.errors.CheckpointError: it is not what `write` writes.
+    """
+    try:
+        state = json.loads((path / "state.json").read_bytes())
+    except (OSError, ValueError) as failure:
+        raise CheckpointError(f"cannot read {path / 'state.json'}: {failure}") from None
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path / 'state.json'} is no state of a run")
+    return state
 
 
 def check_names(expected: Mapping[str, tuple[int, ...]], found: Arrays, *, what: str, where: str) -> None:

@@ -10,7 +10,6 @@ import tensorflow as tf
 from dlkit import runs, runtime
 from dlkit.data.batching import pad_rows, prefetch
 from dlkit.runtime import Devices
-from dlkit.tasks import TASKS
 from dlkit.tasks.task import Task, open_task
 from dlkit.train.step import all_reduce, flat_sums, means, place
 
@@ -68,8 +67,7 @@ def evaluate_run(
         devices: what `runtime.devices` takes.
 
     Returns:
-        "checkpoint", "weights", "split", "examples", the task's metrics by name, and "rows" for a table: (metric,
-        value, count).
+        "checkpoint", "task", "weights", "split", "examples" and the task's metrics by name.
 
     Raises:
         dlkit.errors.DlkitError: no such run, checkpoint or split; or the checkpoint is damaged or does not fit.
@@ -85,18 +83,13 @@ def evaluate_run(
         limit=limit,
         info=run.info["data"],
         folder=run.path,
+        max_len=int(run.recipe["decode"]["max_len"]),
     )
     task.check_split(split)
     with where.strategy.scope():
         model, group = runs.load_checkpoint(run, path, weights=weights)
     values = Evaluation(task, model, where, batch_size=batch_size)(split)
-    count, per_example = task.size(split), TASKS[run.task].per_example
-    rows = [
-        (name, f"{100 * value:.2f} %", f"{round(value * count)} of {count}" if name in per_example else "")
-        if name != "loss"
-        else (name, f"{value:.4f}", "")
-        for name, value in values.items()
-    ]
     return {
-        "checkpoint": str(path), "weights": group, "split": split, "examples": count, **values, "rows": rows
+        "checkpoint": str(path), "task": run.task, "weights": group, "split": split, "examples": task.size(split),
+        **values,
     }  # fmt: skip

@@ -3,6 +3,7 @@
 import math
 import resource
 import signal
+import statistics
 import sys
 import time
 from collections import defaultdict
@@ -18,9 +19,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from dlkit.data.batching import Batch, prefetch
-from dlkit.errors import DivergedError, DlkitError, Interrupted, UsageError
+from dlkit.errors import DivergedError, DlkitError, Interrupted
 from dlkit.recipe import TrainSection, seconds
-from dlkit.runs import Run, cannot_write, find_checkpoint, load_weights
+from dlkit.runs import Run, best_whole, cannot_write, find_checkpoint, load_weights
 from dlkit.runtime import Devices
 from dlkit.tasks import TASKS, Direction
 from dlkit.tasks.task import Task
@@ -63,8 +64,8 @@ class Progress:
 class Display(Protocol):
     """What shows a run while it trains."""
 
-    def estimate(self, *, steps: int, step_seconds: float, epochs: float) -> None:
-        """How long the run will take, told once, after the first steps."""
+    def estimate(self, *, steps: int, step_seconds: float) -> None:
+        """How long the steps that are left will take, told once, after the first few."""
 
     def advance(self, step: int) -> None:
         """One more update is done."""
@@ -112,6 +113,13 @@ def length_of(settings: TrainSection, task: Task) -> Length:
     )
 
 
+def is_better(value: float, best: float | None, direction: Direction) -> bool:
+    """Whether `value` beats the best so far; what is not a number beats nothing."""
+    if not math.isfinite(value):
+        return False
+    return best is None or (value < best if direction == "lower" else value > best)
+
+
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], int | None]]:
     """Turns SIGINT and SIGTERM into a question, `which signal came?`, that the loop asks between steps.
@@ -122,8 +130,7 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
 
     def note(number: int, _: FrameType | None) -> None:
         if received:
-            signal.signal(number, signal.SIG_DFL)
-            raise KeyboardInterrupt
+            raise Interrupted("interrupted at once; what was saved before is whole", "", number)
         received.append(number)
 
     try:
@@ -191,7 +198,8 @@ class Loop:
         self.length = length_of(settings, task)
         self.monitor = settings.monitor or TASKS[task_name].monitor
         self.direction: Direction = TASKS[task_name].metrics[self.monitor]
-        self.evaluate = Evaluation(task, model, devices, batch_size=max(settings.batch_size, 256))
+        rows = -(-settings.batch_size // settings.accumulate)  # what fits in training fits here
+        self.evaluate = Evaluation(task, model, devices, batch_size=max(rows, 32))
         self.validation = "validation" if "validation" in task.splits else None
         self.plateau: Plateau | None = None
         lr, total, warmup = settings.lr, self.length.steps, settings.warmup
@@ -216,7 +224,7 @@ class Loop:
         self.saved_step: int | None = None
         self.clock: list[float] = []  # when the first steps were done
         self._reset_interval()
-        self.writer = self._tensorboard() if settings.tensorboard and run else None
+        self.writer: tf.summary.SummaryWriter | None = None
 
     # ------------------------------------------------------------------------------------------------------- the loop
 
@@ -257,13 +265,14 @@ class Loop:
                         reason = "early stopping"
                         break
                 elif self.settings.checkpoint_every and self.progress.step % self.settings.checkpoint_every == 0:
+                    self._check_finite()
                     self.save()
                 number = signalled()
-                if number is not None and not ended:
+                if self.devices.any(number is not None):
                     self._log()
                     self.save()
-                    raise self._interrupted(number)
-                if time.monotonic() - started >= budget and not ended:
+                    raise self._interrupted(number or signal.SIGTERM)
+                if not ended and self.devices.any(time.monotonic() - started >= budget):
                     self._log()
                     self.save()
                     reason = "time is up"
@@ -286,11 +295,14 @@ class Loop:
         """
         assert self.run is not None
         split = "test" if "test" in self.task.splits else None
-        best = self.validation is not None and self.run.pointer("best") is not None
-        path = find_checkpoint(self.run, "best" if best else "last")
+        best = self.validation is not None
+        path = best_whole(self.run) if best else find_checkpoint(self.run, "last")
         weights = "ema" if self.update.ema else "raw"
         load_weights(self.model, checkpoints.read(path, "ema" if self.update.ema else "weights"), where=str(path))
         self.progress.step = checkpoints.step_of(path.name)
+        if self.devices.workers > 1:  # the other processes have no checkpoint to load, and may be gone
+            alone = Devices(tf.distribute.get_strategy(), self.devices.description)
+            self.evaluate = Evaluation(self.task, self.model, alone, batch_size=self.evaluate.batch_size)
         metrics = self._evaluation(split, weights, show=False) if split else {}
         result = {
             "split": split, "metrics": metrics, "step": self.progress.step,
@@ -304,7 +316,11 @@ class Loop:
         rate = self.lr(self.progress.step)
         last_of_interval = (self.progress.step + 1) % self.length.log_every == 0
         before = self._weights() if last_of_interval else None
+        started = time.monotonic()
         measured = self._out_of_memory_explained(lambda: self.update(batch, step=self.progress.step, lr=rate))
+        if not self.devices.on_gpu:
+            float(measured["loss"])  # done by now on a CPU; a GPU may work on while the next batch is made
+        self.durations.append(time.monotonic() - started)
         self.pending.append(measured)
         self.interval_rate = rate
         if before is not None:
@@ -321,13 +337,13 @@ class Loop:
             if self.pending:
                 float(self.pending[-1]["loss"])  # wait for the device
             self.clock.append(time.monotonic())
-        if done == WARM_STEPS:
-            per_step = (self.clock[-1] - self.clock[0]) / WARM_STEPS
-            left = self.length.steps - self.progress.step
-            self.display.estimate(steps=left, step_seconds=per_step, epochs=self.length.epochs)
+        if done == min(WARM_STEPS, self.length.steps - 1) and done:
+            per_step = (self.clock[-1] - self.clock[0]) / done
+            self.display.estimate(steps=self.length.steps - self.progress.step, step_seconds=per_step)
 
     def _reset_interval(self) -> None:
         self.pending: list[dict[str, tf.Tensor]] = []
+        self.durations: list[float] = []
         self.interval_start = time.monotonic()
         self.update_ratio = float("nan")
         self.interval_rate = float("nan")
@@ -357,16 +373,18 @@ class Loop:
                 totals[name] += float(value)
             finite = finite and bool(measured["finite"])
         count = len(self.pending)
-        elapsed = time.monotonic() - self.interval_start
+        # The median leaves out the steps that trace a graph. On a GPU single steps have no time of their own.
+        mean = (time.monotonic() - self.interval_start) / count
+        per_step = mean if self.devices.on_gpu else statistics.median(self.durations)
         norm, clipped = totals.pop("gradient_norm") / count, totals.pop("clipped") / count
         totals.pop("finite")
         record = {
             "kind": "train", "attempt": self.progress.attempt, "step": self.progress.step,
             "epoch": self.progress.step / self.length.steps_per_epoch, **means(totals),
             "lr": self.interval_rate, "gradient_norm": norm, "clipped": clipped, "update_ratio": self.update_ratio,
-            f"{self.task.unit}_per_second": totals["weight"] / elapsed, "memory": peak_memory(),
+            f"{self.task.unit}_per_second": totals["weight"] / count / per_step, "memory": peak_memory(),
             "seconds": self.progress.seconds,
-            "seconds_left": (self.length.steps - self.progress.step) * elapsed / count,
+            "seconds_left": (self.length.steps - self.progress.step) * per_step,
         }  # fmt: skip
         self._write(record)
         self.display.interval(record)
@@ -374,9 +392,14 @@ class Loop:
         if not finite:
             raise DivergedError(
                 f"training diverged: the loss or a gradient is not finite near step {self.progress.step}",
-                f"try a smaller --lr (now {self.interval_rate:.2g}), --clip-norm 1, or a longer --warmup"
+                f"try a smaller --lr (now {record['lr']:.2g}), --clip-norm 1, or a longer --warmup"
                 + (f"; `--resume {self.run.path}` would repeat it" if self.run else ""),
             )
+
+    def _check_finite(self) -> None:
+        """Ends training now, rather than at the next line of the log, when a step was not finite."""
+        if not all(bool(measured["finite"]) for measured in self.pending):
+            self._log()
 
     def _evaluate_and_save(self) -> None:
         self._log()
@@ -387,11 +410,8 @@ class Loop:
                 with self.averaged():
                     monitored = self._evaluation(self.validation, "ema")
             value = monitored[self.monitor]
-            better = self.progress.best is None or (
-                value < self.progress.best if self.direction == "lower" else value > self.progress.best
-            )
-            improved = better
-            if better:
+            improved = is_better(value, self.progress.best, self.direction)
+            if improved:
                 self.progress.best, self.progress.best_step, self.progress.stale = value, self.progress.step, 0
             else:
                 self.progress.stale += 1
@@ -431,19 +451,13 @@ class Loop:
             self.run.log(record)
         except OSError as failure:
             raise cannot_write(self.run.path, failure) from None
-        if self.writer:
+        if self.settings.tensorboard:
+            self.writer = self.writer or tf.summary.create_file_writer(str(self.run.path / "tensorboard"))
             prefix = record["kind"] if record["kind"] == "train" else f"{record['split']}/{record['weights']}"
             with self.writer.as_default(step=record["step"]):
                 for name, value in record.items():
                     if isinstance(value, float):
                         tf.summary.scalar(f"{prefix}/{name}", value)
-
-    def _tensorboard(self) -> "tf.summary.SummaryWriter":
-        assert self.run is not None
-        try:
-            return tf.summary.create_file_writer(str(self.run.path / "tensorboard"))
-        except ImportError:
-            raise UsageError("TensorBoard is not installed", "`pip install 'dlkit-tf[tensorboard]'`") from None
 
     # ---------------------------------------------------------------------------------------------------- checkpoints
 
@@ -459,15 +473,11 @@ class Loop:
         name = checkpoints.name_of(self.progress.step)
         try:
             if self.saved_step != self.progress.step:
-                state = {
-                    **asdict(self.progress),
-                    "groups": {group: len(arrays) for group, arrays in self.update.arrays().items()},
-                }
-                checkpoints.write(folder / name, self.update.arrays(), state)
+                checkpoints.write(folder / name, self.update.arrays(), asdict(self.progress))
                 self.saved_step = self.progress.step
-            self.run.point("last", name)
             if best:
                 self.run.point("best", name)
+            self.run.point("last", name)
         except OSError as failure:
             raise cannot_write(self.run.path, failure) from None
         self._remove_old(self.run)

@@ -1,6 +1,7 @@
 """From a recipe, or from a run folder, to a loop that is ready to go: the only place where all parts meet."""
 
 import fnmatch
+import importlib.util
 import math
 import os
 import sys
@@ -73,6 +74,8 @@ def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = Non
     settings = recipe.train
     runtime.set_seed(settings.seed, deterministic=settings.deterministic)
     runtime.set_precision(settings.precision)
+    if settings.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise UsageError("TensorBoard is not installed", "`pip install 'dlkit-tf[tensorboard]'`")
     task = open_task(
         recipe.task,
         {"name": recipe.data.name, "dir": recipe.data.dir, "augment": recipe.data.augment, **recipe.data.options},
@@ -80,6 +83,7 @@ def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = Non
         limit=settings.limit,
         info=run.info["data"] if run else None,
         folder=run.path if run else None,
+        max_len=recipe.decode.max_len,
     )
     arguments = task.model_arguments()
     recipe = complete(recipe, arguments)
@@ -173,9 +177,10 @@ def new_loop(prepared: Prepared, display: Display, *, folder: Path | None, name:
         fresh = load_initial(model, recipe.train.init_from)
         console.note(f"weights from {recipe.train.init_from}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
     freeze(model, recipe.train.freeze)
-    run = None
+    # All that can be wrong is found before the run's name is claimed.
+    loop = _loop(prepared, None, training_step(prepared), display, Progress())
     if folder is not None and prepared.devices.is_chief:
-        run = runs.create(
+        loop.run = runs.create(
             folder,
             recipe,
             {
@@ -184,21 +189,18 @@ def new_loop(prepared: Prepared, display: Display, *, folder: Path | None, name:
                 "command": ["dlkit", *sys.argv[1:]],
                 "versions": versions(),
                 "devices": prepared.devices.description,
-                "threads": os.cpu_count(),
-                "resumes": resumption(recipe.train, prepared.devices, os.cpu_count()),
+                "threads": threads(),
+                "resumes": resumption(recipe.train, prepared.devices, threads()),
                 "data": task.info,
                 "fingerprint": task.fingerprint(),
                 "model_arguments": task.model_arguments(),
                 "parameters": model.count_params(),
             },
             name=name,
+            prepare=task.save,
         )
-        runs.lock(run)
-        try:
-            task.save(run.path)
-        except OSError as failure:
-            raise runs.cannot_write(run.path, failure) from None
-    return _loop(prepared, run, training_step(prepared), display, Progress())
+        runs.lock(loop.run)
+    return loop
 
 
 def resumed_loop(run: runs.Run, prepared: Prepared, display: Display) -> Loop:
@@ -208,24 +210,26 @@ def resumed_loop(run: runs.Run, prepared: Prepared, display: Display) -> Loop:
         dlkit.errors.DataError: the data is not what the run began with.
         dlkit.errors.CheckpointError: the optimizer's state does not fit.
     """
-    if prepared.task.fingerprint() != run.info["fingerprint"]:
+    if prepared.task.fingerprint() != run.info.get("fingerprint"):
         raise DataError(
             f"the training data of {run.path} has changed since it began",
             "start a new run, with `--init-from` to keep its weights",
         )
-    runs.lock(run)
-    durable.sweep(run.path)
-    durable.sweep(run.path / "checkpoints")
-    if prepared.recipe.train.init_from and not run.checkpoints():
+    chief = prepared.devices.is_chief
+    if chief:
+        runs.lock(run)
+        durable.sweep(run.path)
+        durable.sweep(run.path / "checkpoints")
+    path = runs.newest_whole(run)
+    if prepared.recipe.train.init_from and path is None:
         load_initial(prepared.model, prepared.recipe.train.init_from)
     freeze(prepared.model, prepared.recipe.train.freeze)
     step = training_step(prepared)
-    path = runs.newest_whole(run)
-    run = run.update_info(
-        attempt=int(run.info["attempt"]) + 1,
-        resumes=resumption(prepared.recipe.train, prepared.devices, run.info["threads"]),
-    )
-    progress = Progress(attempt=run.info["attempt"])
+    attempt = int(run.info.get("attempt", 1)) + 1
+    if chief:
+        as_before = resumption(prepared.recipe.train, prepared.devices, run.info.get("threads", 0))
+        run = run.update_info(attempt=attempt, resumes=as_before)
+    progress = Progress(attempt=attempt)
     if path is None:
         console.warn(f"{run.path} has no whole checkpoint: starting from its beginning")
     else:
@@ -240,7 +244,13 @@ def resumed_loop(run: runs.Run, prepared: Prepared, display: Display) -> Loop:
         state = checkpoints.read_state(path)
         known = {item.name for item in fields(Progress)} - {"attempt"}
         progress = replace(progress, **{key: value for key, value in state.items() if key in known})
-    return _loop(prepared, run, step, display, progress)
+        # A kill may have come between the checkpoint and the pointers to it.
+        best = checkpoints.name_of(progress.best_step) if progress.best_step is not None else None
+        if chief:
+            run.point("last", path.name)
+            if best in run.checkpoints():
+                run.point("best", best)
+    return _loop(prepared, run if chief else None, step, display, progress)
 
 
 def _loop(prepared: Prepared, run: runs.Run | None, step: TrainingStep, display: Display, progress: Progress) -> Loop:
@@ -254,15 +264,21 @@ def _loop(prepared: Prepared, run: runs.Run | None, step: TrainingStep, display:
     )  # fmt: skip
 
 
-def resumption(settings: TrainSection, devices: Devices, threads: int | None) -> str:
+def threads() -> int:
+    """The threads that one operation of TensorFlow is spread over."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or processors)
+
+
+def resumption(settings: TrainSection, devices: Devices, began_with: int) -> str:
     """How near a resumed run comes to one that was never interrupted.
 
     Args:
         settings: the recipe's [train] section.
         devices: where it goes on.
-        threads: the number of processors when the run began.
+        began_with: the number of threads when the run began.
     """
-    exact = settings.deterministic and devices.replicas == 1 and not devices.on_gpu and threads == os.cpu_count()
+    exact = settings.deterministic and devices.replicas == 1 and not devices.on_gpu and began_with == threads()
     return "bit for bit" if exact else "within 1e-5"
 
 

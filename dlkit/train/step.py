@@ -10,6 +10,7 @@ and micro-batches, an uneven last one included. Keras' own loop clips before the
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 import keras
 import numpy as np
@@ -112,6 +113,7 @@ class TrainingStep:
         self.seed = seed
         self.variables = named_variables(model)
         self.trainable = {v.path: v for v in model.trainable_variables}
+        self.statistics = {v.path: v for v in model.non_trainable_variables}
         if not self.trainable:
             raise ValueError("nothing to train: every variable is frozen")
         with devices.strategy.scope():
@@ -145,7 +147,7 @@ class TrainingStep:
         Returns:
             Scalars: the sums of `flat_sums`, `gradient_norm` before clipping, `clipped` (the share), `finite`.
         """
-        seed = np.random.SeedSequence([self.seed, step]).generate_state(2).view(np.int32)
+        seed = np.random.SeedSequence([self.seed, crc32(b"step"), step]).generate_state(2).view(np.int32)
         placed = place(batch, self.devices, accumulate=self.accumulate)
         measured = self._update(placed, tf.constant(step + 1, tf.int64), tf.constant(lr, tf.float64), tf.constant(seed))
         first = self.devices.strategy.experimental_local_results
@@ -155,6 +157,9 @@ class TrainingStep:
         return self.devices.strategy.run(self._replica, args=(batch, count, lr, seed))
 
     def _replica(self, batch: Tensors, count: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        statistics = [tf.identity(variable.value) for variable in self.statistics.values()]
+        with tf.control_dependencies(statistics):
+            batch = {key: tf.identity(tensor) for key, tensor in batch.items()}
         gradients, sums = self._local_sums(batch, seed)
         gradients, sums = all_reduce((gradients, sums), self.devices.replicas)
         gradients = [gradient / tf.cast(sums["weight"], gradient.dtype) for gradient in gradients]
@@ -169,7 +174,7 @@ class TrainingStep:
             clipped = tf.maximum(clipped, tf.cast(scaled, clipped.dtype))
         # Across replicas for MirroredStrategy, in place for the others.
         tf.__internal__.distribute.interim.maybe_merge_call(
-            self._apply, self.devices.strategy, gradients, count, lr, finite
+            self._apply, self.devices.strategy, gradients, statistics, count, lr, finite
         )
         return {**sums, "gradient_norm": norm, "clipped": clipped, "finite": finite}
 
@@ -208,11 +213,15 @@ class TrainingStep:
         self,
         strategy: tf.distribute.Strategy,
         gradients: list[tf.Tensor],
+        statistics: list[tf.Tensor],
         count: tf.Tensor,
         lr: tf.Tensor,
         finite: tf.Tensor,
     ) -> None:
-        """Updates every variable on every device, unless the gradients are not finite."""
+        """Updates every variable on every device; when the gradients are not finite, all stays as it was."""
+        # The forward pass has moved the statistics of batch norm before anyone could look at the loss.
+        for variable, before in zip(self.statistics.values(), statistics, strict=True):
+            strategy.extended.update(variable.value, self._undo_one, args=(before, finite), group=False)
         for (path, variable), gradient in zip(self.trainable.items(), gradients, strict=True):
             slots = {name: variables[path] for name, variables in self.slots.items()}
             strategy.extended.update(
@@ -250,12 +259,16 @@ class TrainingStep:
 
         tf.cond(finite, update, lambda: tf.constant(False))
 
+    @staticmethod
+    def _undo_one(variable: tf.Variable, before: tf.Tensor, finite: tf.Tensor) -> None:
+        variable.assign(tf.where(finite, tf.convert_to_tensor(variable), before))
+
     def _average_one(self, average: tf.Variable, variable: tf.Tensor, count: tf.Tensor, finite: tf.Tensor) -> None:
         # A short memory at first: after n updates no more than about n of them are averaged.
         steps = tf.cast(count, average.dtype)
         decay = tf.minimum(tf.cast(self.ema_decay, average.dtype), (1 + steps) / (10 + steps))
-        rate = tf.where(finite, 1 - decay, tf.zeros_like(decay))
-        average.assign_add(rate * (tf.cast(variable, average.dtype) - average))
+        moved = average + (1 - decay) * (tf.cast(variable, average.dtype) - average)
+        average.assign(tf.where(finite, moved, tf.convert_to_tensor(average)))
 
     # ------------------------------------------------------------------------------------------ what a checkpoint keeps
 

@@ -100,13 +100,13 @@ def resnet20(x: Tensor) -> Tensor:
 
 
 def vgg16_norm(x: Tensor) -> Tensor:
-    """Simonyan and Zisserman 2015, table 1 column D, batch norm in place of the convolutions' biases, narrow."""
+    """Simonyan and Zisserman 2015, table 1 column D, batch norm in place of the convolutions' biases."""
     for stage, widths in enumerate([[64] * 2, [128] * 2, [256] * 3, [512] * 3, [512] * 3], 1):
         for number, width in enumerate(widths, 1):
             x = F.relu(norm(conv(x, f"stage{stage}_conv{number}", width, 3, pad=1), f"stage{stage}_norm{number}"))
         x = F.max_pool2d(x, 2)
-    x = F.relu(linear(flat(x), "dense1", 512))
-    return linear(F.relu(linear(x, "dense2", 512)), "head", CLASSES)
+    x = F.relu(linear(flat(x), "dense1", 4096))
+    return linear(F.relu(linear(x, "dense2", 4096)), "head", CLASSES)
 
 
 def response_norm(x: Tensor) -> Tensor:
@@ -152,7 +152,7 @@ def main() -> None:
             logits = NETS[name](tensor(pixels).permute(0, 3, 1, 2)).numpy()
         # The pixels tell a changed generator of NumPy from a changed net.
         np.savez(FOLDER / f"{name}.npz", logits=logits, first_pixels=pixels.ravel()[:8])
-        print(f"{name:<14} logits of size {np.abs(logits / case.deviation).mean():.2f} for pixels of size 1")
+        print(f"{name:<14} logits of size {np.abs(logits).mean():.2f}")
 
 
 if __name__ == "__main__":

@@ -29,5 +29,6 @@ def test_logits_equal_those_of_an_independent_implementation(name):
             if layer.bias is not None:
                 layer.bias.assign(bias(layer.name, layer.bias.shape[0]))
 
-    logits = model(pixels, training=False).numpy() / case.deviation
-    np.testing.assert_allclose(logits, reference["logits"] / case.deviation, rtol=0, atol=1e-4)
+    logits = model(pixels, training=False).numpy()
+    assert np.abs(reference["logits"]).mean() > 0.3, "1e-4 says little of smaller logits"
+    np.testing.assert_allclose(logits, reference["logits"], rtol=0, atol=1e-4)

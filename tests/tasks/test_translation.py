@@ -61,7 +61,11 @@ def test_one_line_in_one_line_out_whatever_the_batch(run, capsys, monkeypatch):
 
 
 def test_json_has_both_sides(run, capsys):
-    assert json.loads(translated(capsys, run, "f g h", "--json", "-q")) == {"source": "f g h", "translation": "h g f"}
+    assert json.loads(translated(capsys, run, "f g h", "--json", "-q")) == {
+        "source": "f g h",
+        "translation": "h g f",
+        "unknown": [],
+    }
 
 
 def test_the_longest_output_is_bounded(run, capsys):
@@ -69,8 +73,11 @@ def test_the_longest_output_is_bounded(run, capsys):
     assert translated(capsys, run, "a b c", "--max-len", "2", "-q") == "c\n"
 
 
-def test_an_unknown_word_is_no_failure(run, capsys):
-    assert len(translated(capsys, run, "a UNKNOWN b", "-q").splitlines()) == 1
+def test_an_unknown_word_is_no_failure_and_is_named(run, capsys):
+    assert main(["translate", "--model", str(run.path), "a b", "a z UNKNOWN z", "-q"]) == 0
+    out, error = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    assert error == "warning: line 2: not in the vocabulary: z UNKNOWN\n"
 
 
 def test_input_that_is_no_text(run, capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -40,11 +41,12 @@ def test_what_a_newcomer_sees(tmp_path, capsys):
     out, error = capsys.readouterr()
     assert out == "", "stdout carries data only"
     lines = error.splitlines()
-    assert [line.split()[0] for line in lines[:6]] == ["recipe", "run", "data", "model", "device", "epoch"]
+    assert [line.split()[0] for line in lines[:6]] == ["recipe", "run", "data", "model", "device", "steps"]
     assert "64 train, 64 validation, 64 test, 8x8x1, 10 classes; standardized with mean" in lines[2]
     assert f"{64 * 8 + 8 + 8 * 10 + 10:,} parameters" in lines[3]
     assert "CPU" in lines[4]
-    assert "MB" in lines[4] or "kB" in lines[4]
+    assert lines[4].endswith("KiB")
+    assert lines[5].endswith("2 epochs x 2 = 4")
     assert sum(line.startswith("epoch") and "|g|" in line for line in lines) == 2, "one line an interval"
     assert lines[-2].startswith("test accuracy ")
     assert " of 64)" in lines[-2]
@@ -53,8 +55,8 @@ def test_what_a_newcomer_sees(tmp_path, capsys):
 
 def test_the_estimate_comes_after_the_first_steps(tmp_path, capsys):
     assert train(tmp_path, "--epochs", "5") == 0
-    line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("steps"))
-    assert "5 epochs x 2, about " in line
+    line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("time"))
+    assert re.fullmatch(r"time +about \d+ s for the 6 steps that are left, and the evaluations", line)
 
 
 def test_every_line_of_the_log_says_all_that_it_should(tmp_path):
@@ -126,6 +128,73 @@ def test_a_metric_that_is_better_when_lower(tmp_path, monkeypatch):
     assert runs.open_run(tmp_path / "x").pointer("best") == "step-4"
 
 
+def test_what_is_not_a_number_is_never_the_best(tmp_path, monkeypatch):
+    scripted_evaluation(monkeypatch, [float("nan"), 0.4, float("nan"), 0.6])
+    assert train(tmp_path, "--epochs", "4", "--set", "train.monitor=accuracy", "-q") == 0
+    run = runs.open_run(tmp_path / "x")
+    assert run.pointer("best") == "step-8"
+    assert checkpoints.read_state(run.path / "checkpoints" / "step-8")["best"] == 0.6
+
+
+def test_a_kill_between_a_checkpoint_and_its_pointers_is_mended(tmp_path, monkeypatch):
+    """The best checkpoint is written, the pointers are not: the resumed run knows it from the state."""
+    scripted_evaluation(monkeypatch, [0.5, 0.9, 0.8, 0.7])
+    arguments = ["--epochs", "4", "--set", "train.monitor=accuracy", "-q"]
+    assert train(tmp_path, *arguments) == 0
+    run = runs.open_run(tmp_path / "x")
+    assert run.checkpoints() == ["step-4", "step-6", "step-8"]
+    for name in ("step-6", "step-8"):
+        shutil.rmtree(run.path / "checkpoints" / name)
+    run.point("best", "step-2")
+    run.point("last", "step-2")
+    scripted_evaluation(monkeypatch, [0.8, 0.7])
+    assert main(["train", "--resume", str(run.path), "-q"]) == 0
+    assert run.pointer("best") == "step-4"
+
+
+def test_a_damaged_best_checkpoint_does_not_keep_a_run_from_its_end(tmp_path, monkeypatch, capsys):
+    scripted_evaluation(monkeypatch, [0.5, 0.9, 0.8, 0.0])
+    assert train(tmp_path, "--epochs", "3", "--set", "train.monitor=accuracy", "-q") == 0
+    run = runs.open_run(tmp_path / "x")
+    with (run.path / "checkpoints" / "step-4" / "weights.safetensors").open("r+b") as file:
+        file.truncate(100)
+    assert main(["train", "--resume", str(run.path)]) == 0
+    error = capsys.readouterr().err
+    assert "step-4 is damaged" in error
+    assert "test accuracy" in error
+
+
+def test_initial_weights_are_taken_again_when_no_checkpoint_is_whole(tmp_path, capsys):
+    assert train(tmp_path, "--epochs", "1", "-q") == 0
+    start = ["--init-from", str(tmp_path / "x"), "--freeze", "dense*", "--epochs", "1", "-q"]
+    assert train(tmp_path, *start, name="y") == 0
+    run = runs.open_run(tmp_path / "y")
+    for name in run.checkpoints():
+        (run.path / "checkpoints" / name / "manifest.json").unlink()
+    assert main(["train", "--resume", str(run.path), "-q"]) == 0
+    assert "starting from its beginning" in capsys.readouterr().err
+    paths = [runs.find_checkpoint(runs.open_run(tmp_path / name)) for name in "xy"]
+    first, second = (checkpoints.read(path, "weights")["dense1/kernel"] for path in paths)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_each_way_of_ending_prints_one_json_object(tmp_path, capsys):
+    for name, arguments in [("x", ["--dry-run"]), ("x", ["--max-time", "0.001s"]), ("y", ["--epochs", "1"])]:
+        assert train(tmp_path, "--epochs", "9", *arguments, "--json", "-q", name=name) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result["reason"] in {"dry run", "time is up", "done"}
+
+
+def test_evaluation_repeats_the_precision_of_the_run(tmp_path, capsys):
+    """In processes of their own: the policy of the training must come from the run, not from what ran before."""
+    assert train(tmp_path, "--epochs", "2", "--precision", "bfloat16", "--json", "-q") == 0
+    trained = json.loads(capsys.readouterr().out)["metrics"]["loss"]
+    keras.config.set_dtype_policy("float32")
+    assert main(["evaluate", str(tmp_path / "x"), "--limit", "64", "--json", "-q"]) == 0
+    assert json.loads(capsys.readouterr().out)["loss"] == pytest.approx(trained, rel=1e-6)
+    assert keras.config.dtype_policy().name == "float32", "and it is put back"
+
+
 def test_plateau_lowers_the_rate_and_remembers(tmp_path, monkeypatch):
     scripted_evaluation(monkeypatch, [0.5, 0.4, 0.4, 0.4])
     plateau = ["--schedule", "plateau", "--lr", "0.01", "--set", "train.plateau_patience=2", "--set", "train.gamma=0.5"]
@@ -182,7 +251,8 @@ def test_more_memory_than_there_is_is_told_before_the_start(tmp_path, capsys, mo
 def test_a_dry_run_writes_nothing(tmp_path, capsys):
     assert train(tmp_path / "runs", "--epochs", "3", "--dry-run") == 0
     error = capsys.readouterr().err
-    assert "3 epochs x 2, about" in error
+    assert "3 epochs x 2 = 6" in error
+    assert re.search(r"^time +about ", error, re.MULTILINE)
     assert "nothing was written" in error
     assert not (tmp_path / "runs").exists()
 
@@ -261,6 +331,7 @@ def test_only_the_head_may_differ(tmp_path):
         (["--set", "model.classes=3"], 2, ("model.classes follows from the data", "")),
         (["--optimizer", "adamm"], 2, ("train.optimizer must be", "adam")),
         (["--lr", "-1"], 2, ("train.lr must be", "-1")),
+        (["--accumulate", "64"], 2, ("train.accumulate 64 is more than train.batch_size", "one example")),
         (["--set", "train.monitor=accuracie"], 2, ("unknown metric: accuracie", "accuracy")),
         (["--data", "digit"], 2, ("unknown dataset: digit", "digits")),
         (["--set", "data.augment=crop_flop"], 2, ("unknown augmentation: crop_flop", "crop_flip")),
@@ -329,6 +400,11 @@ def test_bfloat16_keeps_float32_weights_and_learns(tmp_path):
 def test_tensorboard_is_written_when_asked(tmp_path):
     assert train(tmp_path, "--epochs", "1", "--tensorboard", "-q") == 0
     assert list((tmp_path / "x" / "tensorboard").glob("events*"))
+
+
+def test_no_warm_up_is_a_whole_number(tmp_path):
+    assert train(tmp_path, "--epochs", "1", "--warmup", "0", "-q") == 0
+    assert runs.open_run(tmp_path / "x").recipe["train"]["warmup"] == 0
 
 
 def test_the_length_of_a_run():

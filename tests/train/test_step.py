@@ -132,9 +132,13 @@ def test_a_step_is_the_gradient_of_the_mean_loss(task):
         np.testing.assert_allclose(weight, before - 0.3 * gradient * 0.7 / norm, rtol=1e-10)
 
 
-def test_a_step_that_is_not_finite_changes_nothing(task):
-    model = small_net(norm=False, dropout=False)
-    step = TrainingStep(task, model, AdamW(), devices(1), ema=0.9)
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_step_that_is_not_finite_changes_nothing(task, count):
+    """Not the weights, not the optimizer's state, not the statistics of batch norm, not the averages."""
+    where = devices(count)
+    with where.strategy.scope():
+        model = small_net(norm=True, dropout=False)
+    step = TrainingStep(task, model, AdamW(), where, ema=0.9)
     batch = task.batch("train", np.arange(20), epoch=0)
     step(batch, step=0, lr=0.01)
     before = step.arrays()

@@ -1,0 +1,107 @@
+"""Two processes on this machine, as two machines would be: the same weights, one run folder, one signal for all."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from dlkit import runs
+from dlkit.cli import main
+from dlkit.train import checkpoints
+
+SETTINGS = [
+    "--batch-size", "20", "--limit", "50", "--seed", "3", "--ema", "0.9", "--epochs", "4",
+    "--set", "model.hidden=[8]", "--set", "model.norm=batch", "--set", "model.dropout=0.3", "--set", "data.size=8",
+    "--set", "train.keep=20",
+]  # fmt: skip
+
+
+def start(arguments):
+    """Starts two workers of one cluster."""
+    ports = []
+    for _ in range(2):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+    workers = [f"127.0.0.1:{port}" for port in ports]
+    processes = []
+    for index in range(2):
+        cluster = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "dlkit", "train", *arguments],
+                env={**os.environ, "TF_CONFIG": json.dumps(cluster)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return processes
+
+
+def ended(processes):
+    results = []
+    for process in processes:
+        try:
+            _, error = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            _, error = process.communicate()
+        results.append((process.returncode, error))
+    return results
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    assert main(["train", "mlp", "--runs-dir", str(folder), "--name", "x", *SETTINGS, "-q"]) == 0
+    return runs.open_run(folder / "x")
+
+
+def assert_same(run, alone):
+    assert run.checkpoints()[-1] == alone.checkpoints()[-1] == "step-12"
+    for group in ("weights", "optimizer", "ema"):
+        ours, theirs = (checkpoints.read(each.path / "checkpoints" / "step-12", group) for each in (run, alone))
+        for name, array in theirs.items():
+            np.testing.assert_allclose(ours[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_two_processes_train_stop_and_resume_as_one(alone, tmp_path):
+    first = ended(start(["mlp", "--runs-dir", str(tmp_path), "--name", "x", *SETTINGS]))
+    assert [code for code, _ in first] == [0, 0], first
+    assert "test accuracy" in first[0][1]
+    assert first[1][1] == "", "only the chief speaks"
+    assert os.listdir(tmp_path) == ["x"], "only the chief writes"
+    run = runs.open_run(tmp_path / "x")
+    assert_same(run, alone)
+    accuracy = alone.info["result"]["metrics"]["accuracy"]
+    assert run.info["result"]["metrics"]["accuracy"] == pytest.approx(accuracy, abs=0.021)
+
+    # A copy without its last epoch goes on with both.
+    shutil.copytree(run.path, tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step-12")
+    again = ended(start(["--resume", str(tmp_path / "cut")]))
+    assert [code for code, _ in again] == [0, 0], again
+    assert_same(runs.open_run(tmp_path / "cut"), alone)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_and_saves_all(tmp_path):
+    settings = [word if word != "4" else "4000" for word in SETTINGS]
+    processes = start(["mlp", "--runs-dir", str(tmp_path), "--name", "x", *settings])
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "x" / "checkpoints" / "last").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    processes[1].send_signal(signal.SIGTERM)
+    results = ended(processes)
+    assert [code for code, _ in results] == [143, 143], results
+    assert "interrupted after step" in results[0][1]
+    run = runs.open_run(tmp_path / "x")
+    assert checkpoints.damage(run.path / "checkpoints" / str(run.pointer("last"))) is None

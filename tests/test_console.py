@@ -1,15 +1,19 @@
 """Whatever a file, a class or a label is called: only visible text reaches the terminal, and all of it does."""
 
 import contextlib
+import errno
 import io
 import json
 import math
 import re
 import subprocess
 import sys
+import threading
+import time
 import unicodedata
 
 import pytest
+import regex
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +25,7 @@ HOSTILE = [
     "\x1b[31mred\x1b[0m", "\x1b]8;;http://evil\x07click\x1b]8;;\x07", "\x1b]52;c;ZXZpbA==\x07", "\x9b2J", "\x90q\x9c",
     "\u202etxt.exe", "\u2066x\u2069", "zero\u200bwidth", "\ufeffbom", "\u2028", "\udcff", "\U000e0041", "\x7f",
     "[/x]", "[bold]x[/bold]", "src/[id].tsx", ":smile:", "[link=http://evil]x[/link]", "a\rb", "a\nb", "a\tb", "\0",
+    "Hangul\u3164\uffa0\u115f\u1160", "\u2764\ufe0f", "a\U000e0100", "\u034f", "\u17b4\u17b5", "\u180b\u180f",
 ]  # fmt: skip
 TEXTS = st.one_of(
     st.sampled_from(HOSTILE),
@@ -55,7 +60,9 @@ def streams(stream=Terminal, columns="100000", **environment):
 
 
 def is_visible(character):
-    """Python's own idea of printable, and the wide and narrow spaces."""
+    """Python's own idea of printable, and the wide and narrow spaces, less what Unicode says to draw as nothing."""
+    if regex.match(r"\p{Default_Ignorable_Code_Point}", character):
+        return False
     return character.isprintable() or unicodedata.category(character) == "Zs"
 
 
@@ -74,6 +81,16 @@ def printed(stream):
 def test_safe_text_is_visible_and_complete(text):
     assert all(is_visible(character) for character in console.safe(text))
     assert console.safe(text) == written_out(text)
+
+
+def test_nothing_that_unicode_draws_as_nothing_is_left():
+    """By the property of another library, over all of Unicode; letters, accents, emoji and spaces stay."""
+    every = "".join(map(chr, range(sys.maxunicode + 1)))
+    ignorable = regex.findall(r"\p{Default_Ignorable_Code_Point}", every)
+    assert len(ignorable) > 4000
+    assert not [character for character in ignorable if console.safe(character) == character]
+    for text in ("e\u0301", "\uac00", "\u1100\u1161\u11a8", "\u1780\u17b6", "\U0001f600", "\u2801\u2800", "\u3000"):
+        assert console.safe(text) == text
 
 
 @many
@@ -193,6 +210,69 @@ def test_long_lines_stay_one_line_in_a_pipe():
         console.table(["name"], [["z" * 12_000], ["word " * 3_000]])
     assert len(out.getvalue().splitlines()) == 4
     assert len(err.getvalue().splitlines()) == 1
+
+
+# ------------------------------------------------------------------------------------------------ nobody reads any more
+
+
+class Broken(Terminal):
+    """A terminal that takes some writes and fails from then on."""
+
+    def __init__(self, failure=errno.EPIPE, after=0):
+        super().__init__()
+        self.failure, self.left = failure, after
+
+    def write(self, text):
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(self.failure, "broken")  # Python makes it a BrokenPipeError for EPIPE
+        return super().write(text)
+
+    def flush(self):
+        if self.left < 0:
+            raise OSError(self.failure, "broken")
+
+
+@pytest.mark.parametrize("failure", [errno.EPIPE, errno.EIO, errno.ENOSPC])
+def test_a_broken_stderr_drops_notes_and_nothing_else(failure):
+    with streams(lambda: Broken(failure)) as (_, _), console.guarded_streams():
+        console.note("a note")
+        console.warn("a warning")
+        console.error(DlkitError("an error", "a hint"))
+        print("of a library", file=sys.stderr, flush=True)
+
+
+def test_a_broken_stderr_stops_no_bar(monkeypatch):
+    died = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    with streams(lambda: Broken(errno.EIO, after=3)) as (_, err), console.guarded_streams():
+        bar = console.progress("epoch", 10)
+        with bar:
+            for step in range(5):
+                bar.update(bar.task_ids[0], completed=step)
+                console.note(f"step {step}")
+                time.sleep(0.12)  # the thread of the bar redraws ten times a second
+            thread = bar.live._refresh_thread
+            assert thread.is_alive()
+    assert err.left < -2
+    assert died == []
+
+
+@pytest.mark.parametrize("stream", [Broken, type("Pipe", (Broken,), {"isatty": lambda self: False})])
+@pytest.mark.parametrize("call", [console.data, console.data_json, lambda text: console.table([text], [])])
+def test_a_broken_stdout_is_told_from_all_other_broken_pipes(stream, call):
+    with streams(stream), console.guarded_streams(), pytest.raises(console.ReaderGone):
+        call("x")
+
+
+def test_a_full_disk_behind_stdout_is_a_failure():
+    with (
+        streams(lambda: Broken(errno.ENOSPC)),
+        console.guarded_streams(),
+        pytest.raises(OSError, match="broken") as got,
+    ):
+        console.data_json({})
+    assert got.value.errno == errno.ENOSPC
 
 
 def test_reset_forgets_the_settings():

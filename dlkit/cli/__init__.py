@@ -1,6 +1,5 @@
 """The command line: one short module per verb. Help, listings and completion load no TensorFlow."""
 
-import contextlib
 import errno
 import os
 import sys
@@ -83,13 +82,14 @@ def main(arguments: Sequence[str]) -> int:
     Args:
         arguments: without the program's name.
     """
-    console.reset()
-    try:
-        code = _run(list(arguments))
-        sys.stdout.flush()
-    except BaseException as failure:
-        return _explain(failure, debug="--debug" in arguments)
-    return code
+    with console.guarded_streams():
+        console.reset()
+        try:
+            code = _run(list(arguments))
+            sys.stdout.flush()
+        except BaseException as failure:
+            return _explain(failure, debug="--debug" in arguments)
+        return code
 
 
 def _run(arguments: list[str]) -> int:
@@ -110,8 +110,7 @@ def _explain(failure: BaseException, *, debug: bool) -> int:
             return failure.exit_code
         case SystemExit():
             return failure.code if isinstance(failure.code, int) else int(failure.code is not None)
-        case BrokenPipeError():  # `| head` has seen enough
-            _drop_stdout()
+        case console.ReaderGone():
             return 0
         case KeyboardInterrupt() | typer.Abort():
             error, code = DlkitError("interrupted"), 130
@@ -147,9 +146,3 @@ def _of_system(failure: OSError) -> DlkitError:
             return DlkitError(f"cannot use{place}: {reason}", "choose a place that you may write to")
         case _:
             return DlkitError(f"{reason}:{place}" if place else reason)
-
-
-def _drop_stdout() -> None:
-    """Lets Python's last flush at exit go nowhere, since the reader is gone."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

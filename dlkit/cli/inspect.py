@@ -61,8 +61,10 @@ def inspect(
     if file is not None and file.suffix.lower() != ".png":
         raise UsageError(f"{file} has no name for a picture", "pictures are PNG files: let the name end in .png")
     subject = Subject(model, split=split, limit=limit, image=image, index=index, layers=layers or ())
+    path = _picture_path(subject, what, file) if png else None
     view = show(what, subject)
-    path = _draw(view, file or _default_path(subject, what)) if png else None
+    if path:
+        _draw(view, path)
     if console.settings.json:
         picture = {"picture": str(path)} if path else {}
         console.data_json({"model": model, "view": what, **view.facts, **picture, "layers": list(view.records)})
@@ -74,14 +76,17 @@ def inspect(
         console.note(f"picture {path}")
 
 
-def _default_path(subject: Subject, what: str) -> Path:
-    """Into the run, or where we are when the run is only to be read."""
+def _picture_path(subject: Subject, what: str, file: Path | None) -> Path:
+    """Into the run, or where we are when the run is only to be read. Only the run's own picture is made anew."""
     run = subject.run
-    return run.path / f"{what}.png" if os.access(run.path, os.W_OK) else Path(f"{run.name}_{what}.png")
+    own = run.path / f"{what}.png"
+    path = file or (own if os.access(run.path, os.W_OK) else Path(f"{run.name}_{what}.png"))
+    if os.path.lexists(path) and path.resolve() != own.resolve():
+        raise UsageError(f"{path} exists", "name another file after --png, or remove this one")
+    return path
 
 
-def _draw(view: View, path: Path) -> Path:
+def _draw(view: View, path: Path) -> None:
     from dlkit.probe import pictures
 
     pictures.save(view.draw(), path)
-    return path

@@ -81,6 +81,8 @@ def copy(
     except FileExistsError:
         raise UsageError(f"{target} exists", f"name another file: `dlkit recipes copy {name} FILE`") from None
     model = recipe.read(target).get("model", {}).get("name", "MODEL")
+    if console.settings.json:
+        console.data_json({"recipe": source.stem, "file": str(target)})
     console.note(f"copied to {target}")
     console.note(f"next: dlkit train {model} --recipe {target}")
 

@@ -69,6 +69,11 @@ def test_copy_to_a_name_or_a_folder_and_never_over_a_file(dlkit, tmp_path):
     assert Path("mine/b.toml").read_text() == "precious"
 
 
+def test_copy_says_in_json_where_the_file_is(dlkit):
+    result = dlkit("recipes", "copy", "lenet_digits", "mine.toml", "--json")
+    assert json.loads(result.out) == {"recipe": "lenet_digits", "file": "mine.toml"}
+
+
 def test_what_is_not_there(dlkit):
     unknown = dlkit("recipes", "show", "lenet_digit")
     assert unknown.code == 2

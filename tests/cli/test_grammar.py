@@ -168,6 +168,7 @@ def failing(dlkit, monkeypatch):
         (PermissionError(errno.EACCES, "Permission denied", "/runs"), 1, "cannot use /runs: permission denied"),
         (FileNotFoundError(errno.ENOENT, "No such file", "x"), 3, "cannot open x: no such file"),
         (OSError(errno.EIO, "Input/output error"), 1, "input/output error"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, "broken pipe"),  # of a worker, say, and not of stdout
         (ZeroDivisionError("division by zero"), 1, "ZeroDivisionError: division by zero (internal)"),
         (RecursionError("deep\ndown"), 1, "RecursionError: deep down (internal)"),
     ],
@@ -216,6 +217,31 @@ def test_the_console_script_survives_a_closed_or_narrow_stream(tmp_path):
     ascii_only = process("train", "modèle\udcff", env={**os.environ, "PYTHONIOENCODING": "ascii"}, text=True)
     assert ascii_only.returncode == 2
     assert r"unknown model: mod\xe8le" in ascii_only.stderr
+
+
+@pytest.fixture
+def unread():
+    """A file descriptor of a pipe that nobody reads."""
+    read, write = os.pipe()
+    os.close(read)
+    yield write
+    os.close(write)
+
+
+def test_training_goes_on_when_nobody_reads_stderr(unread, tmp_path, monkeypatch, capsys):
+    small = ["--set", "data.size=8", "--set", "data.augment=[]", "--set", "model.hidden=[2]"]
+    small += ["--limit", "32", "--steps", "2", "--name", "x"]
+    with os.fdopen(os.dup(unread), "w", buffering=1) as nobody, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", nobody)
+        assert cli.main(["train", "mlp", *small, "--runs-dir", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 2
+    assert (tmp_path / "x" / "checkpoints" / "step-2" / "state.json").exists()
+
+
+def test_the_exit_code_is_the_same_when_nobody_reads_stderr(unread):
+    mistaken = [sys.executable, "-m", "dlkit", "modles"]
+    done = subprocess.run(mistaken, check=False, stdout=subprocess.PIPE, stderr=unread)
+    assert (done.returncode, done.stdout) == (2, b"")
 
 
 def test_stdout_is_data_and_stderr_the_rest_and_no_colour_in_a_pipe():

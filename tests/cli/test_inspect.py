@@ -139,6 +139,27 @@ def test_a_picture_goes_where_it_is_told(as_json, inspect, lenet, tmp_path):
     assert "cannot write" in err
 
 
+def test_no_file_of_the_user_is_replaced(inspect, lenet, tmp_path, monkeypatch):
+    mine = tmp_path / "mine.png"
+    mine.write_bytes(b"precious")
+    code, out, err = inspect(lenet, "filters", "--png", mine)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {mine} exists\n")
+    assert mine.read_bytes() == b"precious"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # a run that is only to be read
+    assert inspect(lenet, "filters", "--png")[0] == 0
+    assert inspect(lenet, "filters", "--png")[2].startswith(f"error: {lenet.name}_filters.png exists\n")
+
+
+def test_the_picture_in_the_run_is_made_anew(inspect, lenet):
+    own = lenet / "filters.png"
+    for arguments in ([], [own]):
+        own.write_bytes(b"old")
+        assert inspect(lenet, "filters", "--png", *arguments)[0] == 0
+        assert own.read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_hostile_file_name_stays_text(inspect, lenet, tmp_path):
     path = tmp_path / "\x1b[31m[bold]$x$\u202e.png"
     Image.new("RGB", (8, 8)).save(path)

@@ -6,15 +6,16 @@ import re
 import shutil
 import sys
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from dlkit import recipe, runs
-from dlkit.cli import main
+from dlkit.cli import doctor, main
 from dlkit.train import checkpoints, start
 
 
@@ -77,6 +78,13 @@ def test_a_file_that_is_no_image(run, tmp_path, capsys, name, content):
     assert error.startswith("error: ")
 
 
+def test_an_image_that_cannot_be_read_does_not_keep_the_others_from_an_answer(run, image, capsys):
+    assert main(["predict", str(image), "missing.png", str(image), "--model", str(run.path)]) == 3
+    out, error = capsys.readouterr()
+    assert out == f"{image}\t3 37.5 %\n" * 2
+    assert error == "error: no such file: missing.png\n" or error.startswith("error: no such file: missing.png\nhint: ")
+
+
 @pytest.mark.parametrize(("model", "code"), [("lenet", 2), ("runs/none", 3)])
 def test_a_model_without_weights(image, capsys, model, code):
     assert main(["predict", str(image), "--model", model]) == code
@@ -85,13 +93,14 @@ def test_a_model_without_weights(image, capsys, model, code):
 
 # ---------------------------------------------------------------------------------------- hostile names, every way out
 
-HOSTILE = st.text(
-    # markup, path and brace characters; ESC, BEL, CSI, OSC, backspace; line ends; NUL, DEL; bidi overrides and
-    # isolates; zero-width space, byte order mark, line separator, a tag character; a letter that is not ASCII
-    st.sampled_from("ab[]/\\:{}\x1b\x07\x9b\x9d\x08\r\n\t\x00\x7f\u202e\u2066\u2069\u200b\ufeff\u2028\U000e0041\u0142"),
-    min_size=1,
-    max_size=12,
+# markup, path and brace characters; ESC, BEL, CSI, OSC, backspace; line ends; NUL, DEL; bidi overrides and isolates;
+# zero-width space, byte order mark, line separator, a tag character, a byte that is no UTF-8; letters and marks drawn
+# as nothing; a letter that is not ASCII
+CHARACTERS = (
+    "ab[]/\\:{}\x1b\x07\x9b\x9d\x08\r\n\t\x00\x7f\u202e\u2066\u2069\u200b\ufeff\u2028\U000e0041\udcff"
+    "\u3164\u115f\ufe0f\u034f\U000e0100\u0142"
 )
+HOSTILE = st.text(st.sampled_from(CHARACTERS), min_size=1, max_size=12)
 
 
 class Terminal(io.StringIO):
@@ -102,9 +111,37 @@ class Terminal(io.StringIO):
 
 
 def visible(text):
-    """Whether each character but line ends and Rich's colours shows as itself; HOSTILE has no m to pass as a colour."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", text).replace("\n", "")
-    return all(unicodedata.category(character)[0] != "C" and character not in "\u2028\u2029" for character in plain)
+    """Whether each character but line ends and Rich's colours and cursor movements shows as itself.
+
+    HOSTILE has no m, K, A or ? to pass as one of them.
+    """
+    plain = re.sub(r"\x1b\[[0-9;]*m|\r?(\x1b\[(2K|1A|\?25[lh]))+", "", text).replace("\n", "")
+    return all(
+        unicodedata.category(character)[0] != "C" and character not in "\u2028\u2029\u3164\u115f\ufe0f\u034f\U000e0100"
+        for character in plain
+    )
+
+
+def on_a_terminal(monkeypatch, *arguments):
+    """Runs a command line on a simulated terminal, checks all that it says there, and returns its exit code."""
+    out, error = Terminal(), Terminal()
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", out)
+        patched.setattr(sys, "stderr", error)
+        patched.setenv("TERM", "xterm-256color")
+        code = main(list(arguments))
+    assert visible(out.getvalue()), (arguments, out.getvalue())
+    assert visible(error.getvalue()), (arguments, error.getvalue())
+    assert "(internal)" not in error.getvalue(), error.getvalue()
+    return code, out.getvalue(), error.getvalue()
+
+
+def as_file_name(hostile):
+    return hostile.replace("/", "-").replace("\0", "-")
+
+
+def as_run_name(hostile):
+    return as_file_name(hostile).replace("@", "-").replace("\\", "-").lstrip(".") or "x"
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
@@ -114,8 +151,7 @@ def test_nothing_but_visible_text_reaches_the_terminal(run, image, tmp_path_fact
     folder = tmp_path_factory.mktemp("hostile")
     classes = [f"{hostile}{index}" for index in range(10)]
     data = {**run.info["data"], "classes": classes}
-    file_name = hostile.replace("/", "-").replace("\0", "-")
-    run_name = file_name.replace("@", "-").replace("\\", "-").lstrip(".") or "x"
+    file_name, run_name = as_file_name(hostile), as_run_name(hostile)
     copied = folder / run_name
     shutil.copytree(run.path, copied)
     runs.open_run(copied).update_info(data=data, command=["dlkit", hostile])
@@ -132,13 +168,73 @@ def test_nothing_but_visible_text_reaches_the_terminal(run, image, tmp_path_fact
         ["summarize", hostile],
         ["translate", hostile, "--model", str(copied)],
     ):
-        for json_flag in ([], ["--json"]):
-            out, error = Terminal(), Terminal()
-            with monkeypatch.context() as patched:
-                patched.setattr(sys, "stdout", out)
-                patched.setattr(sys, "stderr", error)
-                patched.setenv("TERM", "xterm-256color")
-                main([*arguments, *json_flag])
-            assert visible(out.getvalue()), (arguments, out.getvalue())
-            assert visible(error.getvalue()), (arguments, error.getvalue())
-            assert "(internal)" not in error.getvalue(), error.getvalue()
+        on_a_terminal(monkeypatch, *arguments)
+        on_a_terminal(monkeypatch, *arguments, "--json")
+
+
+@pytest.fixture(scope="module")
+def echo(tmp_path_factory):
+    """A translator without weights but the bias of its first word, which is all that it says."""
+    prepared = start.prepare(recipe.resolve("seq2seq"))
+    info = {"task": "translation", "data": prepared.task.info, "model_arguments": prepared.task.model_arguments()}
+    run = runs.create(tmp_path_factory.mktemp("runs"), prepared.recipe, info)
+    prepared.task.save(run.path)
+    arrays = {path: np.zeros(v.shape, np.float32) for path, v in runs.named_variables(prepared.model).items()}
+    arrays["head/bias"][4] = 1
+    checkpoints.write(run.path / "checkpoints" / "step-1", {"weights": arrays}, {"step": 1})
+    run.point("best", "step-1")
+    return run
+
+
+@settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
+@given(hostile=HOSTILE)
+@example(hostile=CHARACTERS)
+def test_what_succeeds_says_nothing_but_visible_text(echo, tmp_path_factory, monkeypatch, hostile):
+    """Training with a bar, translation, comparison, recipes, completion and doctor, each with exit code 0."""
+    folder = tmp_path_factory.mktemp("hostile") / as_file_name(hostile)
+    runs_dir, name = folder / "runs", re.sub(r"[^ab\[\]:{}]", "-", hostile)  # what a new run may be called
+    small = ["--set", "data.size=8", "--set", "data.augment=[]", "--set", "model.hidden=[2]", "--limit", "32"]
+    code, _, error = on_a_terminal(
+        monkeypatch, "train", "mlp", *small, "--steps", "1", "--runs-dir", str(runs_dir), "--name", name
+    )
+    assert code == 0, error
+    assert "\x1b[?25l" in error, "a live bar hides the cursor"
+    trained = (runs_dir / name).rename(runs_dir / as_run_name(hostile))  # but its folder can be renamed
+
+    translator = folder / "translator"
+    shutil.copytree(echo.path, translator)
+    word = "".join(hostile.split()).encode(errors="replace").decode() or "x"
+    for file in ("source_tokenizer.json", "target_tokenizer.json"):
+        content = json.loads((translator / file).read_text())
+        words = [f"{word}{index}" for index in range(len(content["words"]))]
+        (translator / file).write_text(json.dumps({**content, "words": words}))
+
+    unicode = hostile.replace("\udcff", "")  # all that TOML can hold
+    other = recipe.resolve("mlp", overrides=[("train.freeze", [unicode], "set")])
+    created = runs.create(runs_dir, other, runs.open_run(trained).info, name=f"{name}-2")
+    shown = folder / f"{as_file_name(hostile)}.toml"
+    comment = "".join(c for c in unicode if c >= " " and c != "\x7f")
+    shown.write_text(f'# {comment}\n[model]\nname = "mlp"\n', encoding="utf-8")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(runs_dir))
+    monkeypatch.setattr(doctor, "training", lambda: doctor.Finding("training", hostile))
+    for arguments in (
+        ["translate", hostile, "--model", str(translator), "--max-len", "3"],
+        ["runs", "diff", str(trained), str(created.path)],
+        ["recipes", "show", str(shown)],
+        ["recipes", "copy", str(shown), str(folder / f"copy of {as_file_name(hostile)}.toml")],
+        ["doctor", "--runs-dir", str(runs_dir)],
+    ):
+        for flags in ([], ["--json"]):
+            if arguments[1] == "copy":
+                Path(arguments[-1]).unlink(missing_ok=True)
+            code, out, error = on_a_terminal(monkeypatch, *arguments, *flags)
+            assert (code, bool(out)) == (0, True if arguments[1] != "copy" else bool(flags)), (arguments, error)
+
+    monkeypatch.chdir(folder)
+    with monkeypatch.context() as patched:
+        patched.setenv("COMP_WORDS", "dlkit evaluate ")
+        patched.setenv("COMP_CWORD", "2")
+        patched.setenv("_TYPER_COMPLETE_ARGS", "dlkit evaluate ")
+        for shell in ("bash", "zsh"):
+            patched.setenv("_DLKIT_COMPLETE", f"complete_{shell}")
+            on_a_terminal(patched)

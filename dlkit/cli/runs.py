@@ -158,6 +158,8 @@ def rm(
     for each in found:
         runs.remove(each)
         console.note(f"deleted {each.path}")
+    if console.settings.json:
+        console.data_json({"deleted": [str(each.path) for each in found]})
 
 
 app.add(list_)

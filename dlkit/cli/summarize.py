@@ -76,6 +76,11 @@ def summarize(
 
     Example: dlkit summarize alexnet --explain
     """
+    if compare and (explain or max_depth):
+        unread = "--explain" if explain else "--max-depth"
+        raise UsageError(f"{unread} is about layers, and --compare prints none", "leave one of the two out")
+    if console.settings.json and layout != "table":
+        raise UsageError(f"--json and --format {layout} exclude each other", "leave one of the two out")
     loaded = [_load(each, size, classes, _options(sets or []), precision) for each in model]
     for note in dict.fromkeys(note for whole, _ in loaded for note in whole.notes):
         console.note(note)

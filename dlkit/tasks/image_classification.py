@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dlkit import data as datasets
 from dlkit import runs
 from dlkit.data.augment import augment, example_keys
-from dlkit.data.batching import ROW_WEIGHTS, Batch, in_batches, shuffled
+from dlkit.data.batching import ROW_WEIGHTS, Batch, in_batches
 from dlkit.data.images import ImageData, read_image, standardize, statistics
 from dlkit.errors import UsageError
 from dlkit.tasks.task import Sums, Task
@@ -48,16 +48,6 @@ class ImageClassification(Task):
             "mean": mean.tolist(), "std": std.tolist(), "classes": self.data.classes, "shape": list(self.data.shape)
         }  # fmt: skip
 
-    @property
-    def splits(self) -> list[str]:
-        """The dataset's splits."""
-        return list(self.data.splits)
-
-    def size(self, split: str) -> int:
-        """Number of images, after `limit`."""
-        self.check_split(split)
-        return min(len(self.data.splits[split]), self.limit or len(self.data.splits[split]))
-
     def fingerprint(self) -> str:
         """sha256 of the training split's labels and of every image in it."""
         split = self.data.splits["train"]
@@ -79,12 +69,6 @@ class ImageClassification(Task):
             f"{self.options['name']}: {sizes}, {shape}, {len(self.info['classes'])} classes; "
             f"standardized with mean {mean}, sd {std}"
         )
-
-    def plan(self, split: str, *, batch_size: int, epoch: int | None) -> list[NDArray[np.int64]]:
-        """Shuffled for an epoch, in order without one."""
-        count = self.size(split)
-        order = np.arange(count) if epoch is None else shuffled(count, seed=self.seed, epoch=epoch)
-        return in_batches(order, batch_size)
 
     def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
         """`images` (n, h, w, c) float32 and `labels` (n,) int32."""

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from dlkit.data.batching import Batch
+from dlkit.data.batching import Batch, in_batches, shuffled
 from dlkit.errors import UsageError
 from dlkit.tasks import TASKS
 
@@ -71,12 +71,18 @@ class Task(ABC):
 
     @property
     @abstractmethod
+    def data(self) -> Any:
+        """The dataset: what has `splits`, a dict of things with a length. Loaded when first needed."""
+
+    @property
     def splits(self) -> list[str]:
         """The names of the splits."""
+        return list(self.data.splits)
 
-    @abstractmethod
     def size(self, split: str) -> int:
         """Number of examples in a split, after `limit`."""
+        self.check_split(split)
+        return min(len(self.data.splits[split]), self.limit or len(self.data.splits[split]))
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -94,9 +100,11 @@ class Task(ABC):
     def describe(self) -> str:
         """The data in one line for people."""
 
-    @abstractmethod
     def plan(self, split: str, *, batch_size: int, epoch: int | None) -> list[NDArray[np.int64]]:
-        """The batches of an epoch as arrays of example indices; in order without an epoch."""
+        """The batches of an epoch as arrays of example indices, shuffled; in order without an epoch."""
+        count = self.size(split)
+        order = np.arange(count) if epoch is None else shuffled(count, seed=self.seed, epoch=epoch)
+        return in_batches(order, batch_size)
 
     @abstractmethod
     def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:

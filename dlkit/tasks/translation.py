@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dlkit import data as datasets
 from dlkit import runs
 from dlkit.data import pairs, tokenizer
-from dlkit.data.batching import ROW_WEIGHTS, Batch, in_batches, shuffled
+from dlkit.data.batching import ROW_WEIGHTS, Batch
 from dlkit.decode.greedy import Decoded, greedy
 from dlkit.errors import UsageError
 from dlkit.tasks.task import Sums, Task
@@ -59,16 +59,6 @@ class Translation(Task):
         """Sizes of the vocabularies; the vocabularies are files of the run."""
         return {"source_vocabulary": self.source_tokenizer.size, "target_vocabulary": self.target_tokenizer.size}
 
-    @property
-    def splits(self) -> list[str]:
-        """The dataset's splits."""
-        return list(self.data.splits)
-
-    def size(self, split: str) -> int:
-        """Number of pairs, after `limit`."""
-        self.check_split(split)
-        return min(len(self.data.splits[split]), self.limit or len(self.data.splits[split]))
-
     def fingerprint(self) -> str:
         """sha256 of the training pairs' token ids."""
         split, digest = self.data.splits["train"], hashlib.sha256()
@@ -90,12 +80,6 @@ class Translation(Task):
         sizes = ", ".join(f"{self.size(split):,} {split}" for split in self.splits)
         source, target = self.info["source_vocabulary"], self.info["target_vocabulary"]
         return f"{self.options['name']}: {sizes} pairs; {source} source and {target} target tokens"
-
-    def plan(self, split: str, *, batch_size: int, epoch: int | None) -> list[NDArray[np.int64]]:
-        """Shuffled for an epoch, in order without one."""
-        count = self.size(split)
-        order = np.arange(count) if epoch is None else shuffled(count, seed=self.seed, epoch=epoch)
-        return in_batches(order, batch_size)
 
     def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
         """`source`, `target_in` and `target_out`, (n, time) int32, padded with 0."""

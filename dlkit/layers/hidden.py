@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import keras
-import tensorflow as tf
 
 from dlkit.errors import UsageError
 from dlkit.layers.activations import Activation, activation
+from dlkit.layers.convolution import Conv2D
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
 from dlkit.layers.norms import Norm, norm
@@ -81,8 +81,7 @@ class Hidden:
         same = stride == 1 and padding == size // 2
         if padding and not same:
             x = keras.layers.ZeroPadding2D(padding, name=_name(place, "pad", number))(x)
-        layer = keras.layers.Conv2D if groups == 1 else GroupedConv2D
-        x = layer(
+        x = Conv2D(
             filters,
             size,
             stride,
@@ -131,18 +130,6 @@ class Hidden:
             bias_initializer=keras.initializers.Constant(self.bias_init),
             name=name,
         )
-
-
-class GroupedConv2D(keras.layers.Conv2D):
-    """A convolution in groups: each part of the channels is convolved by itself, as on a GPU of its own.
-
-    Keras' layer compiles grouped convolutions with XLA on a CPU, where the plain ones below are faster.
-    """
-
-    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """Convolves (batch, height, width, channels) with a kernel of (height, width, channels / groups, filters)."""
-        parts = zip(tf.split(inputs, self.groups, -1), tf.split(kernel, self.groups, -1), strict=True)
-        return tf.concat([tf.nn.conv2d(x, k, self.strides, self.padding.upper()) for x, k in parts], -1)
 
 
 def _name(place: str, kind: str, number: int | str) -> str:

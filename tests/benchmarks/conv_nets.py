@@ -1,0 +1,253 @@
+"""How fast ResNet-18 (3x3 stem) and ResNet-20 train here: dlkit, plain `keras.Model.fit` and PyTorch, side by side.
+
+    python tests/benchmarks/conv_nets.py --torch-python PATH [--net resnet18] [--rounds 7] [--steps 3]
+
+Each contender is a process of its own that holds its net and waits; in each round all of them train a few steps, one
+after another, so that what else the machine does meets all alike. Images are 32x32x3, batches of 128, SGD with momentum
+and weight decay. Printed are the medians over the rounds and, as ratios, the median over the rounds of the quotients.
+
+PyTorch is no dependency of dlkit: name an interpreter that has it, or its rows are left out.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+BATCH = 128
+IMAGES = 2560  # of the in-memory data set that `crop_flip` draws from
+DEPTH = {"resnet18": 18, "resnet20": 20}
+
+CONTENDERS = {
+    "dlkit float32": ("dlkit", "float32", ""),
+    "dlkit bfloat16": ("dlkit", "bfloat16", ""),
+    "dlkit bfloat16 crop_flip": ("dlkit", "bfloat16", "crop_flip"),
+    "keras fit float32": ("keras", "float32", ""),
+    "keras fit mixed_bfloat16": ("keras", "mixed_bfloat16", ""),
+    "torch float32": ("torch", "float32", ""),
+    "torch float32 channels_last": ("torch", "float32", "channels_last"),
+    "torch bf16 channels_last": ("torch", "bfloat16", "channels_last"),
+}
+# What is set against what, and the ratio that is to be reached.
+RATIOS = [
+    ("dlkit float32", "torch float32", 1.3),
+    ("dlkit float32", "torch float32 channels_last", None),
+    ("dlkit bfloat16", "torch bf16 channels_last", 1.1),
+    ("dlkit bfloat16", "keras fit mixed_bfloat16", 2.0),
+    ("dlkit float32", "keras fit float32", None),
+    ("dlkit bfloat16 crop_flip", "dlkit bfloat16", 0.95),
+]
+
+
+# ------------------------------------------------------------------------------------------------------- contenders
+
+
+def of_dlkit(net: str, precision: str, augment: str) -> Callable[[int], None]:
+    """dlkit's own training step; with an augmentation, fed by its own pipeline, else by one batch again and again."""
+    from dlkit import data, runtime
+    from dlkit.data.images import ImageData, ImageSplit
+
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
+    split = ImageSplit(pixels, random.integers(0, 10, IMAGES).astype(np.int32))
+    data.load = lambda name, **options: ImageData(name, list("0123456789"), {"train": split})  # type: ignore[assignment]
+
+    runtime.import_tensorflow()
+    from dlkit import recipe
+    from dlkit.train import start
+    from dlkit.train.loop import Progress, batches
+
+    flags = {
+        "train.precision": precision, "train.batch_size": BATCH, "train.optimizer": "sgd", "train.weight_decay": 5e-4,
+        "data.augment": [augment] if augment else [],
+    }  # fmt: skip
+    prepared = start.prepare(recipe.resolve(net, "digits", flags=flags))
+    step = start.training_step(prepared)
+    drawn = batches(prepared.task, prepared.recipe.train, Progress())
+    repeated = prepared.task.batch("train", np.arange(BATCH), epoch=None)
+
+    def train(steps: int) -> None:
+        for number in range(steps):
+            batch = next(drawn)[2] if augment else repeated
+            float(step(batch, step=number, lr=0.01)["loss"])
+
+    return train
+
+
+def of_keras(net: str, precision: str, _: str) -> Callable[[int], None]:
+    """The same net from Keras' own layers, trained by `fit` from arrays in memory."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    import keras
+    from keras import layers
+
+    keras.config.set_dtype_policy(precision)
+
+    def conv(x: keras.KerasTensor, filters: int, size: int, stride: int, *, relu: bool = True) -> keras.KerasTensor:
+        x = layers.Conv2D(filters, size, stride, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
+        x = layers.BatchNormalization()(x)
+        return layers.ReLU()(x) if relu else x
+
+    def block(x: keras.KerasTensor, filters: int, stride: int) -> keras.KerasTensor:
+        y = conv(conv(x, filters, 3, stride), filters, 3, 1, relu=False)
+        if x.shape != y.shape and net == "resnet18":
+            x = conv(x, filters, 1, stride, relu=False)
+        elif x.shape != y.shape:
+            x = layers.AveragePooling2D(1, stride)(x)  # a pool of 1 keeps every second position
+            x = layers.Concatenate()([x, layers.Lambda(keras.ops.zeros_like)(x)])
+        return layers.ReLU()(layers.Add()([x, y]))
+
+    widths, repeats = ((64, 128, 256, 512), 2) if net == "resnet18" else ((16, 32, 64), 3)
+    x = inputs = keras.Input((32, 32, 3))
+    x = conv(x, widths[0], 3, 1)
+    for stage, filters in enumerate(widths):
+        for number in range(repeats):
+            x = block(x, filters, 2 if stage and not number else 1)
+    outputs = layers.Dense(10, dtype="float32")(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, outputs)
+    model.compile(
+        keras.optimizers.SGD(0.01, momentum=0.9, weight_decay=5e-4),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    random = np.random.default_rng(0)
+    images = random.normal(size=(64 * BATCH, 32, 32, 3)).astype(np.float32)
+    labels = random.integers(0, 10, len(images))
+
+    def train(steps: int) -> None:
+        model.fit(images[: steps * BATCH], labels[: steps * BATCH], batch_size=BATCH, verbose=0)
+
+    return train
+
+
+def of_torch(net: str, precision: str, layout: str) -> Callable[[int], None]:
+    """The same net in PyTorch."""
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    class Block(nn.Module):
+        def __init__(self, inputs: int, filters: int, stride: int) -> None:
+            super().__init__()
+            self.conv1 = nn.Conv2d(inputs, filters, 3, stride, 1, bias=False)
+            self.conv2 = nn.Conv2d(filters, filters, 3, 1, 1, bias=False)
+            self.norm1, self.norm2 = nn.BatchNorm2d(filters), nn.BatchNorm2d(filters)
+            self.changes, self.stride, self.added = inputs != filters, stride, filters - inputs
+            if self.changes and net == "resnet18":
+                self.shortcut = nn.Sequential(
+                    nn.Conv2d(inputs, filters, 1, stride, bias=False), nn.BatchNorm2d(filters)
+                )
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.norm2(self.conv2(functional.relu(self.norm1(self.conv1(x)))))
+            if self.changes and net == "resnet18":
+                x = self.shortcut(x)
+            elif self.changes:
+                x = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.added))
+            return functional.relu(x + y)
+
+    widths, repeats = ((64, 128, 256, 512), 2) if net == "resnet18" else ((16, 32, 64), 3)
+    parts: list[nn.Module] = [nn.Conv2d(3, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
+    before = widths[0]
+    for stage, filters in enumerate(widths):
+        for number in range(repeats):
+            parts.append(Block(before, filters, 2 if stage and not number else 1))
+            before = filters
+    model = nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 10))
+    images, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(0, 10, (BATCH,))
+    if layout:
+        model, images = model.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
+
+    def train(steps: int) -> None:
+        for _ in range(steps):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+                loss = functional.cross_entropy(model(images), labels)
+            loss.backward()
+            optimizer.step()
+
+    return train
+
+
+# -------------------------------------------------------------------------------------------------- rounds and figures
+
+
+def serve(net: str, name: str) -> None:
+    """A contender: for each number on stdin it trains so many steps and prints the seconds they took."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints
+    library, precision, variant = CONTENDERS[name]
+    train = {"dlkit": of_dlkit, "keras": of_keras, "torch": of_torch}[library](net, precision, variant)
+    train(2)
+    train(2)
+    print("ready", file=answers, flush=True)
+    for line in sys.stdin:
+        began = time.perf_counter()
+        train(int(line))
+        print(time.perf_counter() - began, file=answers, flush=True)
+
+
+def race(net: str, names: list[str], torch_python: str | None, rounds: int, steps: int) -> dict[str, list[float]]:
+    """Images per second of each contender in each round."""
+    processes = {}
+    for name in names:
+        python = torch_python if CONTENDERS[name][0] == "torch" else sys.executable
+        # A library whose threads wait by spinning would slow down the others.
+        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+        command = [str(python), str(Path(__file__).resolve()), "--net", net, "--serve", name]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env=environment,
+        )  # fmt: skip
+        if process.stdout is None or process.stdout.readline().strip() != "ready":
+            sys.exit(f"{name} did not start: {' '.join(command)}")
+        processes[name] = process
+    speeds: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        for name in names if number % 2 == 0 else reversed(names):
+            process = processes[name]
+            assert process.stdin is not None and process.stdout is not None
+            print(steps, file=process.stdin, flush=True)
+            speeds[name].append(BATCH * steps / float(process.stdout.readline()))
+    for process in processes.values():
+        process.terminate()
+    return speeds
+
+
+def main() -> None:
+    """Races the contenders of each net and prints medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--net", choices=DEPTH, action="append")
+    parser.add_argument("--torch-python", help="an interpreter that has PyTorch")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=3, help="steps of each contender in each round")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.serve:
+        serve(given.net[0], given.serve)
+        return
+    names = [name for name, (library, *_) in CONTENDERS.items() if library != "torch" or given.torch_python]
+    for net in given.net or DEPTH:
+        speeds = race(net, names, given.torch_python, given.rounds, given.steps)
+        if given.json:
+            print(json.dumps({"net": net, "images_per_second": speeds}))
+            continue
+        print(f"{net}, batch {BATCH}, {os.cpu_count()} cores: images/s, median of {given.rounds} rounds (min to max)")
+        for name, values in speeds.items():
+            print(f"  {name:30}{statistics.median(values):8.0f}   ({min(values):.0f} to {max(values):.0f})")
+        for ours, theirs, goal in RATIOS:
+            if ours in speeds and theirs in speeds:
+                ratio = statistics.median(a / b for a, b in zip(speeds[ours], speeds[theirs], strict=True))
+                print(f"  {ours} / {theirs}: {ratio:.2f}x" + (f"   (to reach: {goal}x)" if goal else ""))
+
+
+if __name__ == "__main__":
+    main()

@@ -60,12 +60,14 @@ class ModelSection(_Section):
 
 
 class DataSection(_Section):
-    """[data]: a name of `dlkit data list`; every other key is an option of the dataset."""
+    """[data]: a name of `dlkit data list`; every other key is an option of the dataset or one of `image_options`."""
 
     name: str = Field(description="a name of `dlkit data list`")
     dir: Path | None = Field(None, description="the folder that prepared data lies in")
-    augment: list[str] = Field([], description="random changes of the training images, in this order")
-    options: dict[str, Any] = Field(default_factory=dict, description="arguments of the dataset")
+    augment: list[str] = Field([], description="random changes of the training images")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="arguments of the dataset, of the augmentations, and class_weights"
+    )
 
 
 class TrainSection(_Section):
@@ -227,9 +229,18 @@ def default_name(model: str, data: str) -> str:
         >>> default_name("seq2seq", "synthetic:reverse"), default_name("resnet18", "imagenet_v2/topimages:3.0.0")
         ('seq2seq_reverse', 'resnet18_imagenet_v2')
     """
+    return f"{model}_{short_name(data)}"
+
+
+def short_name(data: str) -> str:
+    """A dataset's name as a part of file names: `shapes` of `synthetic:shapes`, `photos` of `~/my/photos`.
+
+    A set that is called after a year does without: `imagenet` of `imagenet2012`.
+    """
     short = data.removeprefix("synthetic:").partition(":")[0]
     short = short.rstrip("/").rpartition("/")[2] if short.startswith((".", "/", "~")) else short.partition("/")[0]
-    return f"{model}_{re.sub(r'[^A-Za-z0-9_.-]+', '-', short).strip('.-') or 'data'}"
+    short = re.sub(r"(?<=[a-z])(19|20)\d\d$", "", short)  # the year of imagenet2012
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", short).strip(".-") or "data"
 
 
 def find(text: str) -> Path:
@@ -296,6 +307,7 @@ def all_keys() -> list[str]:
     """The keys that every recipe knows, as "section.key", with the options that every builder takes where it can."""
     declared = [f"{section}.{key}" for section, fields in SECTIONS.items() for key in fields.model_fields]
     common = [f"model.{option}" for option in ("init", "norm", "activation", "dropout")]
+    common += [f"data.{option}" for option in image_options()]
     return [key for key in declared if not key.endswith(".options")] + common
 
 
@@ -405,7 +417,32 @@ def _from_flags(flags: Mapping[str, Any]) -> list[_Given]:
     return [_Given(key, value, "flag") for key, value in flags.items() if value is not None]
 
 
-def _build(layers: Sequence[_Given], path: Path | None) -> Recipe:
+def resolve_data(
+    name: str, *, overrides: Iterable[tuple[str, str, str]] = (), flags: Mapping[str, Any] | None = None
+) -> DataSection:
+    """The section [data] alone, of labelled images that nothing is trained on. Arguments as for `resolve`.
+
+    Raises:
+        dlkit.errors.DlkitError: an unknown name or key, or a wrong value; a key of another section among them.
+    """
+    layers = [_Given(key, text, source, is_text=True) for key, text, source in overrides]
+    for item in layers:
+        if not item.key.startswith("data.") or item.key == "data.class_weights":
+            raise UsageError(f"{item.key} changes nothing here", "what images look like is in keys of [data]")
+    collected = _collect([*layers, *_from_flags({"data.name": name} | dict(flags or {}))], None)
+    return _data_section(collected, "image_classification", None)
+
+
+@dataclass(frozen=True)
+class _Collected:
+    """What was given, by section: fields that are checked, options that are not yet, and where all came from."""
+
+    sections: dict[str, dict[str, Any]]
+    options: dict[str, dict[str, Any]]
+    sources: dict[str, str]
+
+
+def _collect(layers: Sequence[_Given], path: Path | None) -> _Collected:
     layers = sorted(layers, key=lambda item: SOURCES.index(item.source))  # stable: of two equal ones the later wins
     sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     options: dict[str, dict[str, Any]] = {"model": {}, "data": {}}
@@ -423,20 +460,25 @@ def _build(layers: Sequence[_Given], path: Path | None) -> Recipe:
         except DlkitError as failure:
             raise _in_file(failure, item.source, path) from None
         sources[item.key] = item.source
+    return _Collected(sections, options, sources)
+
+
+def _build(layers: Sequence[_Given], path: Path | None) -> Recipe:
+    collected = _collect(layers, path)
+    sections, options, sources = collected.sections, collected.options, collected.sources
     for section in options:
         if "name" not in sections[section]:
             raise _in_file(UsageError(f"{section}.name is missing"), "recipe", path)
     _settle_length(sections["train"], sources)
-    model_name, data_name = sections["model"]["name"], sections["data"]["name"]
-    options["data"] = _data_options(data_name, options["data"], sources, path)
+    model_name = sections["model"]["name"]
     task = models.task_of(model_name)
+    data = _data_section(collected, task, path)
     _check_train(sections["train"], task)
-    _check_data(sections["data"], task)
-    name = path.stem if path and path.name != "recipe.toml" else default_name(model_name, data_name)
+    name = path.stem if path and path.name != "recipe.toml" else default_name(model_name, data.name)
     recipe = Recipe(
         name,
         ModelSection(**sections["model"], options=options["model"]),
-        DataSection(**sections["data"], options=options["data"]),
+        data,
         TrainSection(**sections["train"]),
         DecodeSection(**sections["decode"]),
         path=path,
@@ -466,7 +508,7 @@ def _check_field(declared: FieldInfo, item: _Given) -> Any:
     annotation = Annotated[declared.annotation, *declared.metadata] if declared.metadata else declared.annotation
     value = _parsed(item)
     if declared.annotation == list[str] and isinstance(value, str):
-        value = [value]
+        value = [word.strip() for word in value.split(",")]
     try:
         return check_value(annotation, value, item.key)
     except UsageError:
@@ -475,19 +517,60 @@ def _check_field(declared: FieldInfo, item: _Given) -> Any:
         raise
 
 
-def _data_options(name: str, given: dict[str, Any], sources: dict[str, str], path: Path | None) -> dict[str, Any]:
-    """Checks the options of a dataset and fills in its defaults, so that the recipe says what was used."""
-    function = datasets.builder(name)
-    known = [*_parameters(function), *(key for key in DataSection.model_fields if key not in {"name", "options"})]
-    for key in given:
+def image_options() -> dict[str, Any]:
+    """The keys of [data] that are no options of a dataset but of training on images: key -> its type.
+
+    Those of an augmentation begin with its name: `mixup_alpha` is the argument `alpha` of `mixup`.
+    """
+    options = {key: parameter.annotation for own in _augmentation_options().values() for key, parameter in own.items()}
+    return {"class_weights": Literal["balanced"] | list[Positive] | None} | options
+
+
+def _augmentation_options() -> dict[str, dict[str, inspect.Parameter]]:
+    """Augmentation -> key of [data] -> the argument that it stands for."""
+    from dlkit.data.augment import AUGMENTATIONS, option_names
+
+    return {
+        name: {key: _parameters(function)[argument] for key, argument in option_names(name).items()}
+        for name, function in AUGMENTATIONS.items()
+    }
+
+
+def _data_section(collected: _Collected, task: str, path: Path | None) -> DataSection:
+    """Checks the options of [data] and fills in the defaults of all that are read: the recipe says what was used."""
+    fields, given, sources = collected.sections["data"], collected.options["data"], collected.sources
+    _check_data(fields, task)
+    function = datasets.builder(fields["name"], fields.get("dir"))
+    of_images = image_options() if task == "image_classification" else {}
+    declared = [key for key in DataSection.model_fields if key not in {"name", "options"}]
+    of_dataset = [key for key in _parameters(function) if key not in declared]
+    for key, value in given.items():
         source = sources[f"data.{key}"]
         try:
-            if key not in known:
-                raise _unknown_key("data", key, known)
-            given[key] = check_call(function, {key: given[key]}, where="data")[key]
+            if key in of_images:
+                given[key] = check_value(of_images[key], value, f"data.{key}")
+                if source in {"flag", "set"}:
+                    _check_augmentation_reads(key, fields.get("augment", []))
+            elif key in of_dataset:
+                given[key] = check_call(function, {key: value}, where="data")[key]
+            else:
+                raise _unknown_key("data", key, [*of_dataset, *declared, *of_images])
         except DlkitError as failure:
             raise _in_file(failure, source, path) from None
-    return defaults_of(function) | given
+    chosen = [_augmentation_options()[name] for name in fields.get("augment", [])]
+    defaults = {key: value for key, value in defaults_of(function).items() if key in of_dataset}
+    defaults |= {key: parameter.default for own in chosen for key, parameter in own.items()}
+    return DataSection(**fields, options=defaults | given)
+
+
+def _check_augmentation_reads(key: str, names: Iterable[str]) -> None:
+    """Stops when `key` is an option of an augmentation that is not among `names`."""
+    for name, own in _augmentation_options().items():
+        if key in own and name not in names:
+            raise UsageError(
+                f"data.{key} is for the augmentation {name}, which data.augment does not name",
+                f"leave it out, or add `{name}` to data.augment",
+            )
 
 
 def _settle_length(train: dict[str, Any], sources: dict[str, str]) -> None:
@@ -522,12 +605,10 @@ def _check_data(data: Mapping[str, Any], task: str) -> None:
     if names and task != "image_classification":
         raise UsageError(f"data.augment is for images, not for {TASKS[task].title}", "leave it out")
     if names:
-        from dlkit.data.augment import AUGMENTATIONS
+        from dlkit.data.augment import check_names
 
-        for name in names:
-            if name not in AUGMENTATIONS:
-                raise unknown("augmentation", name, AUGMENTATIONS)
-    if data.get("dir") is not None and "dir" not in _parameters(datasets.builder(data["name"])):
+        check_names(names)
+    if data.get("dir") is not None and "dir" not in _parameters(datasets.builder(data["name"], data["dir"])):
         raise UsageError(f"{data['name']} comes with dlkit: it lies in no folder", "leave out --data-dir")
 
 

@@ -438,6 +438,98 @@ def test_unknown_names_are_explained():
         recipe.resolve()
 
 
+# ------------------------------------------------------------------------------------------ data: what images become
+
+
+def resolved(*sets, model="lenet", **flags):
+    """The recipe with these `key=value` of --set."""
+    return recipe.resolve(model, overrides=[(*recipe.parse_override(text), "set") for text in sets], flags=flags)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [("crop_flip", ["crop_flip"]), ("crop, mixup", ["crop", "mixup"]), ('["crop", "mixup"]', ["crop", "mixup"])],
+)
+def test_augmentations_are_a_list_or_names_with_commas(text, names):
+    assert resolved(f"data.augment={text}").data.augment == names
+
+
+def test_the_options_of_the_chosen_augmentations_stand_in_the_recipe():
+    """DeVries and Taylor: half the side; Zhang et al. on ImageNet: 0.2; Yun et al.: 1."""
+    ours = {"cutout_size": 0.5, "mixup_alpha": 0.2, "cutmix_alpha": 1.0}
+    assert not ours.keys() & resolved().data.options.keys()
+    assert ours.items() <= resolved("data.augment=trivial,crop,cutout,cutmix,mixup").data.options.items()
+    made = resolved("data.augment=mixup", "data.mixup_alpha=1")
+    assert (made.data.options["mixup_alpha"], made.sources["data.mixup_alpha"]) == (1.0, "set")
+    assert "cutout_size" not in made.data.options
+
+
+def test_options_of_augmentations_survive_the_file(tmp_path):
+    made = resolved("data.augment=cutout", "data.cutout_size=0.25", "data.class_weights=[1, 2.5]")
+    (tmp_path / "recipe.toml").write_text(made.to_toml())
+    assert recipe.load(tmp_path / "recipe.toml").data == made.data
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("balanced", "balanced"), ("none", None), ("[1, 2.5]", [1.0, 2.5])],
+)
+def test_class_weights_are_a_word_or_numbers(text, value):
+    assert resolved(f"data.class_weights={text}").data.options["class_weights"] == value
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["data.augment=crop_flop"], "unknown augmentation: crop_flop"),
+        (["data.mixup_alpha=1"], "data.mixup_alpha is for the augmentation mixup, which data.augment does not name"),
+        (
+            ["data.augment=cutmix", "data.cutout_size=0.5"],
+            "data.cutout_size is for the augmentation cutout, which data.augment does not name",
+        ),
+        (["data.augment=mixup", "data.mixup_alpha=0"], "data.mixup_alpha must be a number above 0, not 0"),
+        (["data.augment=cutout", "data.cutout_size=2"], "data.cutout_size must be a number above 0 and up to 1, not 2"),
+        (["data.mixup_beta=1"], "unknown key: data.mixup_beta"),
+        (
+            ["data.class_weights=even"],
+            'data.class_weights must be balanced or a list of numbers above 0 or none, not "even"',
+        ),
+        (
+            ["data.class_weights=[1, 0]"],
+            "data.class_weights must be balanced or a list of numbers above 0 or none, not [1, 0]",
+        ),
+    ],
+)
+def test_a_wrong_option_of_the_images_stops_with_its_name(sets, message):
+    with pytest.raises(UsageError) as caught:
+        resolved(*sets)
+    assert caught.value.message == message
+
+
+def test_a_file_may_hold_options_of_augmentations_that_are_switched_off(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('[model]\nname = "lenet"\n[data]\naugment = ["mixup"]\nmixup_alpha = 1.0\n')
+    made = recipe.resolve(recipe_path=path, overrides=[("data.augment", "[]", "set")])
+    assert made.data.augment == []
+
+
+@pytest.mark.parametrize("text", ["data.class_weights=balanced", "data.mixup_alpha=1"])
+def test_other_tasks_know_no_options_of_images(text):
+    with pytest.raises(UsageError, match="unknown key: data"):
+        resolved(text, model="seq2seq")
+    with pytest.raises(UsageError, match="is for images"):
+        resolved("data.augment=mixup", model="seq2seq")
+
+
+def test_the_section_of_the_data_alone():
+    section = recipe.resolve_data("digits", overrides=[("data.size", "8", "set")], flags={"data.augment": ["cutout"]})
+    assert (section.name, section.augment) == ("digits", ["cutout"])
+    assert section.options == {"size": 8, "cutout_size": 0.5}
+    for key in ("train.lr", "data.class_weights"):
+        with pytest.raises(UsageError, match=f"{key} changes nothing here"):
+            recipe.resolve_data("digits", overrides=[(key, "1", "set")])
+
+
 # ------------------------------------------------------------------------------------------------------------- files
 
 

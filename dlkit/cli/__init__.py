@@ -98,7 +98,7 @@ def _run(arguments: list[str]) -> int:
         command.main(arguments, prog_name="dlkit", standalone_mode=False)
         return 0
     # Not command.main(): it would print Typer's own messages.
-    with command.make_context("dlkit", arguments) as context:
+    with command.make_context("dlkit", arguments, obj=tuple(arguments)) as context:
         result = command.invoke(context)
     return result if isinstance(result, int) else 0
 

@@ -1,8 +1,16 @@
 """`dlkit data`: what there is to learn from."""
 
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from dlkit import console
+from dlkit.cli import options as opt
 from dlkit.cli.grammar import App
 from dlkit.cli.models import about
+from dlkit.errors import DataError, UsageError
 
 app = App("List the datasets that models are trained on.")
 
@@ -21,4 +29,132 @@ def list_() -> None:
         console.table(["dataset", "about"], rows)
 
 
+def check(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            show_default=False,
+            autocompletion=opt.complete_data,
+            help="A folder of images, or a name of `dlkit data list`.",
+        ),
+    ],
+    data_dir: opt.DataDir = None,
+) -> None:
+    """Find unreadable images, odd ones, and those in several splits or classes; exit with 3 when data are bad.
+
+    Example: dlkit data check photos
+    """
+    from dlkit.data.check import check as look_through
+
+    report = look_through(data, data_dir=data_dir)
+    if console.settings.json:
+        console.data_json(report.to_dict())
+    else:
+        rows = [(label, *(f"{counts[split]:,}" for split in report.splits)) for label, counts in report.counts.items()]
+        console.table(["class", *report.splits], rows, right=report.splits)
+        if report.findings:
+            console.data("")
+            console.table(["finding", "where", "what"], report.findings)
+    if report.is_bad:
+        raise DataError(report.verdict, report.hint)
+    console.note(report.verdict)
+
+
+def prepare(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            show_default=False,
+            autocompletion=opt.complete_data,
+            help="A name of TensorFlow Datasets, such as cifar10 or imagenette/160px-v2.",
+        ),
+    ],
+    data_dir: opt.DataDir = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before the download.")] = False,
+) -> None:
+    """Download a dataset of TensorFlow Datasets and prepare it; sizes and place are told first.
+
+    Example: dlkit data prepare cifar10
+    """
+    from dlkit import data
+    from dlkit.data import tfds_names, tfds_prepare
+
+    data.builder(name, data_dir)  # answers a misspelt name at once
+    if not tfds_names.is_known(name, data_dir):
+        raise UsageError(f"{name} is not of TensorFlow Datasets: there is nothing to prepare")
+    prepared = tfds_prepare.prepare(name, tfds_names.data_dir(data_dir), agreed=yes)
+    if console.settings.json:
+        console.data_json({"name": name, "folder": str(prepared.folder), "splits": prepared.sizes})
+    sizes = ", ".join(f"{size:,} {split}" for split, size in prepared.sizes.items())
+    console.note(f"{name} is prepared in {tfds_names.shown(prepared.folder)}: {sizes}")
+
+
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            show_default=False,
+            autocompletion=opt.complete_data,
+            help="A name of `dlkit data list`, or a folder of images.",
+        ),
+    ],
+    split: Annotated[str, typer.Option("--split", metavar="SPLIT", help="Where the examples come from.")] = "train",
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            "--augment", metavar="NAMES", help="Beside each image what training sees of it, with crop_flip,mixup say."
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option("--count", min=1, max=400, metavar="N", help="How many examples.")] = 32,
+    seed: opt.Seed = 0,
+    epoch: Annotated[int, typer.Option("--epoch", min=0, metavar="N", help="Draw as in this epoch, from 0.")] = 0,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="data.KEY=VALUE", help="Change the data, such as data.size=64. Repeat for more."),
+    ] = None,
+    data_dir: opt.DataDir = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE.png", help="Where to draw; by default DATA_SPLIT.png."),
+    ] = None,
+) -> None:
+    """Draw examples with their classes, as they are and as training sees them, and count the classes.
+
+    Example: dlkit data show synthetic:shapes --augment crop_flip,mixup
+    """
+    from dlkit import recipe
+
+    path = file or Path(f"{recipe.short_name(name)}_{split}.png")
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"{path} has no name for a picture", "pictures are PNG files: let the name end in .png")
+    if os.path.lexists(path):
+        raise UsageError(f"{path} exists", "name another file with -o, or remove this one")
+    section = recipe.resolve_data(
+        name,
+        overrides=[(*recipe.parse_override(text), "set") for text in sets or []],
+        flags={
+            "data.dir": data_dir,
+            "data.augment": [word.strip() for word in augment.split(",")] if augment else None,
+        },
+    )
+    from dlkit.probe import examples
+
+    gallery = examples.Gallery.of(section, split, count=count, seed=seed or 0, epoch=epoch)
+    gallery.save(path)
+    if console.settings.json:
+        console.data_json({**gallery.to_dict(), "picture": str(path)})
+        return
+    console.note(f"data    {gallery.about}")
+    splits = list(gallery.data.splits)
+    rows = [(label, *(f"{counts[each]:,}" for each in splits)) for label, counts in gallery.counts.items()]
+    console.table(["class", *splits], rows, right=splits)
+    console.note(f"picture {path}")
+
+
 app.add(list_)
+app.add(check)
+app.add(prepare)
+app.add(show)

@@ -160,10 +160,11 @@ def data() -> Finding:
 
 
 def prepared() -> Finding:
-    """Where datasets from TensorFlow Datasets lie, and which are there."""
-    folder = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
-    found = sorted(path.name for path in folder.glob("*") if path.is_dir() and path.name != "downloads")
-    return Finding("prepared", f"{folder}: {', '.join(found) or 'nothing yet'}")
+    """Which sets of TensorFlow Datasets are prepared, and where."""
+    from dlkit.data import tfds_names
+
+    folder = tfds_names.data_dir(None)
+    return Finding("prepared", f"{folder}: {', '.join(tfds_names.prepared(folder)) or 'nothing yet'}")
 
 
 def training() -> Finding:
@@ -176,7 +177,7 @@ def training() -> Finding:
     from dlkit.data.digits import digits
 
     split = digits().splits["train"]
-    pixels = split.images.astype(np.float32) / 255
+    pixels = split.fetch(np.arange(len(split))).astype(np.float32) / 255
     images, labels = tf.constant((pixels - pixels.mean()) / pixels.std()), tf.constant(split.labels)
     keras.utils.set_random_seed(0)
     model = models.build("lenet", input_shape=(32, 32, 1), classes=10)

@@ -23,10 +23,12 @@ def complete_model(incomplete: str) -> list[str]:
 
 
 def complete_data(incomplete: str) -> list[str]:
-    """Dataset names that begin so."""
+    """Dataset names that begin so: ours, the image sets of TensorFlow Datasets, and what lies prepared."""
     from dlkit import data
+    from dlkit.data import tfds_names
 
-    return _beginning(incomplete, data.names())
+    prepared = tfds_names.prepared(tfds_names.data_dir())
+    return _beginning(incomplete, list(dict.fromkeys([*data.names(), *tfds_names.image_names(), *prepared])))
 
 
 def complete_recipe(incomplete: str) -> list[str]:
@@ -64,7 +66,7 @@ def _beginning(incomplete: str, words: list[str]) -> list[str]:
     return [word for word in words if word.startswith(incomplete) and console.safe(word) == word]
 
 
-def _with_weights(text: str | None) -> str | None:
+def with_weights(text: str | None) -> str | None:
     """Lets runs and checkpoints pass; the bare name of a model has no weights."""
     from dlkit import models
 
@@ -93,7 +95,7 @@ Run = Annotated[
 Checkpoint = Annotated[
     str,
     typer.Argument(
-        metavar="RUN", show_default=False, autocompletion=complete_run, callback=_with_weights,
+        metavar="RUN", show_default=False, autocompletion=complete_run, callback=with_weights,
         help="A run (runs/x: its best weights) or a checkpoint (runs/x@last, runs/x@step-1200).",
     ),
 ]  # fmt: skip
@@ -105,6 +107,10 @@ Data = Annotated[
     typer.Option("--data", metavar="NAME", autocompletion=complete_data, help="A name of `dlkit data list`."),
 ]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help="Where prepared data lies.")]
+OnBad = Annotated[
+    str | None,
+    typer.Option("--on-bad", metavar="WHAT", help="At an image file that cannot be read: error (stop) or skip."),
+]
 Recipe = Annotated[
     str | None,
     typer.Option(
@@ -121,7 +127,7 @@ Set = Annotated[
 RunModel = Annotated[
     str | None,
     typer.Option(
-        "--model", metavar="RUN", autocompletion=complete_run, callback=_with_weights,
+        "--model", metavar="RUN", autocompletion=complete_run, callback=with_weights,
         help="A run or a checkpoint; by default the newest run of the task.",
     ),
 ]  # fmt: skip

@@ -1,20 +1,25 @@
 """The names of all datasets, and `load`. This module is light: a dataset's file is imported when it is loaded."""
 
 import importlib
-import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
+from dlkit.data import tfds_names
 from dlkit.errors import UsageError, unknown
 
 # name -> "module:function".
 DATASETS: dict[str, str] = {
     "digits": "dlkit.data.digits:digits",
+    "synthetic:shapes": "dlkit.data.shapes:shapes",
     "synthetic:reverse": "dlkit.data.synthetic:reverse",
 }
 
-_VERSION = re.compile(r"\*|\d+\.(\d+|\*)\.(\d+|\*)")
+
+def is_path(name: str) -> bool:
+    """Whether a data name is the path of a folder: it says so (`./x`, `/x`, `~/x`), or there is such a folder."""
+    return name.startswith((".", "/", "~")) or (name not in targets() and Path(name).is_dir())
 
 
 @cache
@@ -34,23 +39,37 @@ def names() -> list[str]:
     return list(DATASETS) + sorted(set(targets()) - set(DATASETS))
 
 
-def builder(name: str) -> Callable[..., Any]:
-    """Imports and returns the function that builds the dataset `name`.
+def builder(name: str, dir: Path | None = None) -> Callable[..., Any]:  # noqa: A002 - the recipe's key is data.dir
+    """Returns the function that builds the dataset `name`, which imports no TensorFlow yet.
+
+    A name is, in this order, one of our table, the path of a folder, or a name of TensorFlow Datasets.
+
+    Args:
+        name: such as `digits`, `~/pictures`, `cifar10:3.0.2`.
+        dir: the folder of prepared data; a set of the user's own is known when it lies there.
 
     Raises:
         dlkit.errors.UsageError: there is no such dataset, or the name has a namespace: after a colon only a version may
             stand, and `synthetic:` is ours. Elsewhere a namespace can name code that is fetched from the network.
     """
-    namespace, colon, rest = name.partition(":")
-    if colon and namespace != "synthetic" and not _VERSION.fullmatch(rest):
+    if name in targets():
+        module, _, function = targets()[name].partition(":")
+        return getattr(importlib.import_module(module), function)
+    if is_path(name):
+        from dlkit.data.folders import folder
+
+        return partial(folder, name)
+    if tfds_names.is_known(name, dir):
+        from dlkit.data.tfds import tfds_set
+
+        return partial(tfds_set, name)
+    namespace, colon, _ = name.partition(":")
+    if colon and namespace != "synthetic" and not tfds_names.parse(name):
         raise UsageError(
             f"a dataset name has no namespace: {name}",
             "after a colon only a version may stand, such as `:3.0.2`; `dlkit data list` lists all names",
         )
-    if name not in targets():
-        raise unknown("dataset", name, names(), "`dlkit data list` lists all")
-    module, _, function = targets()[name].partition(":")
-    return getattr(importlib.import_module(module), function)
+    raise unknown("dataset", name, names() + tfds_names.names(), "`dlkit data list` lists all")
 
 
 def load(name: str, **options: Any) -> Any:
@@ -66,5 +85,5 @@ def load(name: str, **options: Any) -> Any:
     """
     from dlkit.recipe import check_call
 
-    function = builder(name)
+    function = builder(name, options.get("dir"))
     return function(**check_call(function, options, where="data"))

@@ -48,8 +48,29 @@ def pad_rows(batch: Batch, multiple: int, *, always_weighted: bool = False) -> B
     padded = {
         key: np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)]) for key, array in batch.items()
     }
-    padded[ROW_WEIGHTS] = np.concatenate([np.ones(rows, np.float32), np.zeros(missing, np.float32)])
+    if ROW_WEIGHTS not in batch:  # else its padding is zero, as theirs
+        padded[ROW_WEIGHTS] = np.concatenate([np.ones(rows, np.float32), np.zeros(missing, np.float32)])
     return padded
+
+
+def pad_micro_batches(batch: Batch, accumulate: int, replicas: int) -> Batch:
+    """Divides a batch into micro-batches of equal size, each padded until it divides over the devices.
+
+    Args:
+        batch: arrays with a row an example.
+        accumulate: number of micro-batches.
+        replicas: number of devices over all processes.
+
+    Returns:
+        As of `pad_rows`, the micro-batches one after another.
+    """
+    even = pad_rows(batch, accumulate)
+    rows = len(next(iter(even.values()))) // accumulate
+    if rows % replicas == 0:
+        return even
+    micro = [{key: array[at * rows : (at + 1) * rows] for key, array in even.items()} for at in range(accumulate)]
+    parts = [pad_rows(part, replicas) for part in micro]
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def rows_of_replica(batch: Batch, replica: int, *, replicas: int, accumulate: int) -> Batch:
@@ -59,7 +80,7 @@ def rows_of_replica(batch: Batch, replica: int, *, replicas: int, accumulate: in
     micro-batch contains, and with it the statistics of batch norm, does not depend on the number of devices.
 
     Args:
-        batch: arrays whose number of rows is a multiple of replicas * accumulate.
+        batch: what `pad_micro_batches` gives.
         replica: index of the device over all processes.
         replicas: number of devices over all processes.
         accumulate: number of micro-batches.

@@ -1,22 +1,40 @@
 """Images in memory: splits, their statistics, standardization, and reading an image file as a model wants it."""
 
+import errno
+import hashlib
+import math
+import os
+import re
+import stat
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dlkit.errors import DataError, UsageError
+from dlkit.runtime import memory
 
 if TYPE_CHECKING:
     from PIL import Image
+
+Result = TypeVar("Result")
 
 # What Pillow may decode. Its other formats are not photographs, and some start programs (EPS) or are rarely tested.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 # A file can claim any size in a few bytes; this many pixels are 270 MB as RGB, and more than a camera takes.
 MAX_PIXELS = 90_000_000
+# Images of more pixels than this are decoded one at a time: what each takes would add up over the threads.
+LARGE = 8_000_000
+# So many images stand for a split that is decoded when wanted; their mean is off by a hundredth of their deviation.
+SAMPLE = 10_000
 
 
 @dataclass(frozen=True)
@@ -26,17 +44,91 @@ class ImageSplit:
     Args:
         images: (n, height, width, channels) uint8.
         labels: (n,) int32, the index of each image's class.
+        source: text that names these images in this order, such that other images have another; empty: the pixels do.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int32]
+    source: str = ""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
+
+    def fetch(self, indices: ArrayLike) -> NDArray[np.uint8]:
+        """The images at `indices`, (n, height, width, channels) uint8, in that order."""
+        return self.images[np.asarray(indices, dtype=np.int64)]
+
+    def take(self, rows: NDArray[np.int64]) -> "ImageSplit":
+        """The split of these rows only."""
+        return ImageSplit(self.images[rows], self.labels[rows], _part(self.source, rows))
+
+
+@dataclass(frozen=True)
+class LazySplit:
+    """One split of an image dataset that does not fit into memory: images are decoded when they are wanted.
+
+    Args:
+        read: takes the position of an image in its source and returns it, (height, width, channels) uint8. It is called
+            from several threads.
+        rows: (n,) int64, which images of the source make up the split.
+        labels: (n,) int32, the index of each image's class.
+        shape: height, width and channels of every image.
+        source: text that names these images in this order, such that other images have another: a name and a version, a
+            checksum; empty when there is none.
+    """
+
+    read: Callable[[int], NDArray[np.uint8]]
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int32]
+    shape: tuple[int, int, int]
+    source: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def fetch(self, indices: ArrayLike) -> NDArray[np.uint8]:
         """The images at `indices`, (n, height, width, channels) uint8, in that order."""
-        return self.images[np.asarray(indices, dtype=np.int64)]
+        wanted = self.rows[np.asarray(indices, dtype=np.int64)].tolist()
+        images = np.empty((len(wanted), *self.shape), np.uint8)
+        for at, image in enumerate(decoders().map(self.read, wanted)):
+            images[at] = image
+        return images
+
+    def take(self, rows: NDArray[np.int64]) -> "LazySplit":
+        """The split of these rows only."""
+        source = _part(self.source, rows)
+        return replace(self, rows=self.rows[rows], labels=self.labels[rows], source=source)
+
+
+Split = ImageSplit | LazySplit
+
+
+def _part(source: str, rows: NDArray[np.int64]) -> str:
+    """The source of some rows of a split."""
+    return source and hashlib.sha256(f"{source}\n".encode() + rows.tobytes()).hexdigest()
+
+
+@cache
+def decoders() -> ThreadPoolExecutor:
+    """The threads that decode images; Pillow lets them run side by side."""
+    return ThreadPoolExecutor(thread_name_prefix="dlkit-decode")
+
+
+def in_memory(split: LazySplit) -> ImageSplit:
+    """Decodes a split once and for all."""
+    return ImageSplit(split.fetch(np.arange(len(split))), split.labels, split.source)
+
+
+def fits_in_memory(images: int, shape: tuple[int, int, int]) -> bool:
+    """Whether so many images may be kept decoded: in a quarter of the memory, which leaves the rest to training."""
+    there = memory()
+    return there is None or images * math.prod(shape) <= there // 4
 
 
 @dataclass(frozen=True)
@@ -51,19 +143,65 @@ class ImageData:
 
     name: str
     classes: list[str]
-    splits: dict[str, ImageSplit]
+    splits: Mapping[str, Split]
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels of every image."""
-        height, width, channels = self.splits["train"].fetch([0]).shape[1:]
-        return height, width, channels
+        return self.splits["train"].shape
 
 
-def statistics(split: ImageSplit) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def hold_out(splits: Mapping[str, Split], validation: float) -> dict[str, Split]:
+    """Takes a validation split out of the training split, drawn once for all, unless there is one.
+
+    The draw depends on the number of images only, so all runs on a dataset are validated on the same images.
+
+    Args:
+        splits: `train` among them.
+        validation: a number of images, or below 1 a share of the training images; 0 takes none.
+
+    Raises:
+        dlkit.errors.UsageError: nothing would be left to train on.
+    """
+    train = splits["train"]
+    count = round(validation * len(train)) if validation < 1 else int(validation)
+    if "validation" in splits or count == 0:
+        return dict(splits)
+    if count >= len(train):
+        raise UsageError(f"data.validation {count} leaves nothing of {len(train)} training images")
+    order = np.random.default_rng(0).permutation(len(train))
+    held, kept = np.sort(order[:count]), np.sort(order[count:])
+    return {"train": train.take(kept), "validation": train.take(held)} | {
+        name: split for name, split in splits.items() if name != "train"
+    }
+
+
+def fingerprint(split: Split) -> str:
+    """sha256 of the labels and of what stands for the images.
+
+    That is the split's `source` where it has one, so that the same data have the same fingerprint whether or not they
+    fit into memory; else every pixel in memory, or every pixel of 100 images that are decoded when wanted.
+    """
+    digest = hashlib.sha256(split.labels.tobytes())
+    if split.source:
+        digest.update(split.source.encode())
+        return digest.hexdigest()
+    rows = np.arange(len(split)) if isinstance(split, ImageSplit) else _sample(len(split), 100)
+    for start in range(0, len(rows), 1024):
+        digest.update(split.fetch(rows[start : start + 1024]).tobytes())
+    return digest.hexdigest()
+
+
+def _sample(count: int, most: int) -> NDArray[np.int64]:
+    """At most so many of `count` rows, always the same ones, in their order."""
+    return np.sort(np.random.default_rng(0).choice(count, min(count, most), replace=False))
+
+
+def statistics(split: Split) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation of each channel over all pixels of a split, in units of 1 = white.
 
-    Computed from how often each of the 256 values occurs, so the result is exact and needs one pass and no memory.
+    Computed from how often each of the 256 values occurs, so the result is exact and needs one pass and no memory. Of a
+    split that is decoded when wanted, 10,000 images stand for all, always the same ones.
 
     Returns:
         Two (channels,) float64 arrays.
@@ -73,9 +211,10 @@ def statistics(split: ImageSplit) -> tuple[NDArray[np.float64], NDArray[np.float
     """
     if not len(split):
         raise DataError("a split without images has no mean and standard deviation")
-    counts = np.zeros((split.fetch([0]).shape[-1], 256), dtype=np.int64)  # (channels, values)
-    for start in range(0, len(split), 1024):
-        images = split.fetch(np.arange(start, min(start + 1024, len(split))))
+    counts = np.zeros((split.shape[-1], 256), dtype=np.int64)  # (channels, values)
+    rows = np.arange(len(split)) if isinstance(split, ImageSplit) else _sample(len(split), SAMPLE)
+    for start in range(0, len(rows), 1024):
+        images = split.fetch(rows[start : start + 1024])
         for channel in range(len(counts)):
             counts[channel] += np.bincount(images[..., channel].ravel(), minlength=256)
     values = np.arange(256) / 255
@@ -106,11 +245,142 @@ def standardize(images: NDArray[np.uint8], mean: ArrayLike, std: ArrayLike) -> N
     return scaled
 
 
+# --------------------------------------------------------------------------------------------------------------- files
+
+# How an image is turned whose camera was held so (Exif 2.3, tag 0x0112); 1 is upright. Names of Pillow's operations.
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
+    8: "ROTATE_90",
+}  # fmt: skip
+
+_SILENCE = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+
+
+class UnreadableImage(DataError):
+    """An image file that cannot be decoded.
+
+    Args:
+        path: the file.
+        reason: why, as the end of a sentence that begins with the file's name.
+        hint: the next step.
+        message: the whole sentence, where it is another one.
+    """
+
+    def __init__(self, path: str | Path, reason: str, hint: str = "", *, message: str = "") -> None:
+        super().__init__(message or f"{path} {reason}", hint)
+        self.reason = reason
+
+
+class Header(NamedTuple):
+    """What is known of an image file before its pixels are decoded.
+
+    Args:
+        height: of the upright image.
+        width: of the upright image.
+        is_gray: whether one channel holds all of it.
+        mark: the size of the file and a checksum of its first and last 4 KiB: another image has another.
+    """
+
+    height: int
+    width: int
+    is_gray: bool
+    mark: str
+
+
+@contextmanager
+def open_image(path: str | Path) -> "Iterator[Image.Image]":
+    """Opens an image file, its pixels not decoded yet; what the file makes fail in the block is explained.
+
+    Raises:
+        UnreadableImage: there is no such file, or it is not an image, damaged, truncated or too large.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    # Pillow warns of odd metadata; what matters to the pixels raises. `catch_warnings` would not do: it changes the
+    # filters of the whole process, and of two threads in it at once the one leaves what it found in the other.
+    if _SILENCE not in warnings.filters:
+        warnings.filterwarnings("ignore", module=_SILENCE[3].pattern)
+    path = Path(path)
+    try:
+        _check_is_file(path)
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            yield image
+    except UnreadableImage:
+        raise
+    except Image.DecompressionBombError:
+        raise UnreadableImage(path, f"claims more than {MAX_PIXELS:,} pixels", "scale it down first") from None
+    except UnidentifiedImageError:
+        raise UnreadableImage(path, "is not an image that can be read", f"known: {', '.join(FORMATS)}") from None
+    except PermissionError:
+        raise UnreadableImage(path, "cannot be read: permission denied", "`chmod +r` lets you") from None
+    except MemoryError:
+        raise UnreadableImage(path, "does not fit into memory when decoded", "scale it down first") from None
+    except Exception as failure:  # decoders fail as OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
+        reason = f"is damaged or cut short: {failure}".replace("\n", " ")
+        raise UnreadableImage(path, reason, "fetch or save it again") from failure
+
+
+def _check_is_file(path: Path) -> None:
+    """Stops before what is no regular file is opened: to open a pipe waits for ever."""
+    try:
+        status = path.stat()
+    except PermissionError:
+        raise
+    except OSError as failure:
+        if failure.errno == errno.ELOOP:
+            raise UnreadableImage(path, "is a symbolic link that leads in a circle", "remove it") from None
+        if path.is_symlink():
+            raise UnreadableImage(path, "is a symbolic link that leads nowhere", "remove it") from None
+        hint = "the path counts from the current folder"
+        raise UnreadableImage(path, "does not exist", hint, message=f"no such file: {path}") from None
+    if not stat.S_ISREG(status.st_mode):
+        is_folder = stat.S_ISDIR(status.st_mode)
+        raise UnreadableImage(path, "is not a file", "name image files one by one" if is_folder else "")
+    if status.st_size == 0:
+        raise UnreadableImage(path, "is not an image: the file is empty", "fetch or save it again")
+
+
+def read_header(path: str | Path) -> Header:
+    """Reads what `Header` holds, which takes as long for a large image as for a small one.
+
+    Raises:
+        UnreadableImage: as `open_image`.
+    """
+    with open_image(path) as image:
+        # In a PNG it may stand behind the pixels, and Pillow would decode them to find it.
+        turned = (image.format != "PNG" or "exif" in image.info) and _orientation(image) >= 5
+        width, height = reversed(image.size) if turned else image.size
+        return Header(height, width, _is_gray(image), _mark(path))
+
+
+def _is_gray(image: "Image.Image") -> bool:
+    if image.mode == "P" and image.palette:
+        order, colours = image.palette.getdata()
+        step = len(order)
+        return bytes(colours[::step]) == bytes(colours[1::step]) == bytes(colours[2::step])
+    return image.mode in {"1", "L", "LA"} or image.mode.startswith("I")
+
+
+def _mark(path: str | Path) -> str:
+    with Path(path).open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        checksum = 0
+        for place in sorted({0, max(0, size - 4096)}):
+            file.seek(place)
+            checksum = crc32(file.read(4096), checksum)
+    return f"{size}:{checksum:08x}"
+
+
 def read_image(path: str | Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """Reads an image file as a model takes it: upright, in its channels and size.
 
-    The orientation tag of cameras is applied, 16-bit samples are scaled to 8, transparent parts become white, the first
-    frame of an animation is taken, and the image is stretched to the size (bilinear, with antialiasing).
+    The orientation tag of cameras is applied, 16-bit samples are scaled to 8, transparent parts become white, and the
+    first frame of an animation is taken. Then the image is scaled until it just covers the size (bilinear, with
+    antialiasing), and what stands out on two sides is cut off: training, evaluation and prediction see the same. An
+    image that has the size stays as it is.
 
     Args:
         path: a PNG, JPEG, BMP, GIF or WebP file.
@@ -123,44 +393,65 @@ def read_image(path: str | Path, shape: tuple[int, int, int]) -> NDArray[np.uint
         dlkit.errors.DataError: there is no such file, or it is not an image, damaged, truncated or too large.
         dlkit.errors.UsageError: the model takes neither gray nor RGB images.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     height, width, channels = shape
     if channels not in {1, 3}:
         raise UsageError(f"the model takes images of {channels} channels: an image file has 1 (gray) or 3 (RGB)")
-    path = Path(path)
-    if not path.exists():
-        raise DataError(f"no such file: {path}", "the path counts from the current folder")
-    if not path.is_file():
-        raise DataError(f"{path} is not a file", "name image files one by one" if path.is_dir() else "")
+    with open_image(path) as image:
+        side = 2 * max(height, width)
+        image.draft(None, (side, side))  # a JPEG can be decoded at 1/2, 1/4 or 1/8: still twice what is wanted
+
+        def fit() -> NDArray[np.uint8]:
+            upright = _upright_8_bit(image, "L" if channels == 1 else "RGB")
+            return np.asarray(ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR), np.uint8)
+
+        return _with_room(image, fit).reshape(shape)
+
+
+def pixel_digest(image: "Image.Image") -> bytes:
+    """16 bytes that stand for the upright 8-bit RGB pixels of an opened image, whatever file holds them."""
+
+    def digest() -> bytes:
+        upright = _upright_8_bit(image, "RGB")
+        digest = hashlib.blake2b(repr(upright.size).encode(), digest_size=16)
+        digest.update(np.asarray(upright).data)
+        return digest.digest()
+
+    return _with_room(image, digest)
+
+
+def _with_room(image: "Image.Image", work: Callable[[], Result]) -> Result:
+    """Does what decodes an image here, or for a large one where large ones wait for each other."""
+    large = image.width * image.height > LARGE
+    return _large_decoder().submit(work).result() if large else work()
+
+
+@cache
+def _large_decoder() -> ThreadPoolExecutor:
+    """One thread, since what the allocator keeps for each thread would add up, too."""
+    return ThreadPoolExecutor(1, thread_name_prefix="dlkit-decode-large")
+
+
+def _orientation(image: "Image.Image") -> int:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd metadata; what matters to the pixels raises
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise Image.DecompressionBombError
-                upright = _upright_8_bit(image, "L" if channels == 1 else "RGB")
-                resized = upright.resize((width, height), Image.Resampling.BILINEAR)
-    except Image.DecompressionBombError:
-        raise DataError(f"{path} claims more than {MAX_PIXELS:,} pixels", "scale it down first") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{path} is not an image that can be read", f"known: {', '.join(FORMATS)}") from None
-    except PermissionError:
-        raise DataError(f"{path} cannot be read: permission denied", "`chmod +r` lets you") from None
-    except Exception as failure:  # decoders fail as OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
-        raise DataError(f"{path} is damaged or cut short: {failure}", "fetch or save it again") from failure
-    return np.asarray(resized, dtype=np.uint8).reshape(shape)
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # broken metadata, as broken as can be: no viewer refuses the image for them
+        return 1
 
 
 def _upright_8_bit(image: "Image.Image", mode: str) -> "Image.Image":
     """A Pillow image of any mode, turned upright, in the 8-bit mode `L` or `RGB`, on white where it is transparent."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     image.load()
-    image = ImageOps.exif_transpose(image)
+    if operation := _UPRIGHT.get(_orientation(image)):
+        image = image.transpose(Image.Transpose[operation])
     if image.mode.startswith("I"):  # 16 bits a sample, which `convert` would clip instead of scale
-        samples = np.clip(np.asarray(image, dtype=np.float64) / 257, 0, 255)
-        image = Image.fromarray(np.rint(samples).astype(np.uint8))
+        samples = np.asarray(image).clip(0, 65535).astype(np.uint32)
+        samples += 128
+        samples //= 257
+        image = Image.fromarray(samples.astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -1,9 +1,8 @@
 """Image classification: standardized images in, the class of each out; cross-entropy and accuracy."""
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,13 +11,42 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from dlkit import data as datasets
-from dlkit import runs
 from dlkit.data.augment import augment, example_keys
-from dlkit.data.batching import ROW_WEIGHTS, Batch, in_batches
-from dlkit.data.images import ImageData, read_image, standardize, statistics
-from dlkit.errors import UsageError
+from dlkit.data.batching import ROW_WEIGHTS, Batch
+from dlkit.data.images import ImageData, fingerprint, standardize, statistics
+from dlkit.errors import DataError, UsageError
+from dlkit.recipe import image_options
 from dlkit.tasks.task import Sums, Task
 from dlkit.train.losses import softmax_cross_entropy
+
+
+def class_weights(chosen: str | Sequence[float], labels: NDArray[np.int32], classes: Sequence[str]) -> list[float]:
+    """What an example of each class weighs in the training loss, scaled so that the training images weigh 1 on average.
+
+    Args:
+        chosen: a weight for each class; or `balanced`, which makes all classes weigh the same in sum: n / (classes *
+            count) for each of the `count` images of a class.
+        labels: (n,) int32, of the training images.
+        classes: the class names.
+
+    Raises:
+        dlkit.errors.UsageError: the number of weights is not that of the classes.
+        dlkit.errors.DataError: a class has no images that could be balanced.
+    """
+    counts = np.bincount(labels, minlength=len(classes))
+    if chosen == "balanced":
+        if not counts.all():
+            empty = [name for name, count in zip(classes, counts, strict=True) if not count]
+            raise DataError(
+                f"class_weights balanced: no training images of {', '.join(empty[:3])}"
+                + (f" and {len(empty) - 3} more classes" if len(empty) > 3 else ""),
+                "leave out the class, or give data.class_weights as a list of numbers",
+            )
+        return (len(labels) / (len(classes) * counts)).tolist()
+    weights = np.array(chosen, dtype=np.float64)
+    if len(weights) != len(classes):
+        raise UsageError(f"data.class_weights has {len(weights)} numbers, and there are {len(classes)} classes")
+    return (weights * len(labels) / (weights @ counts)).tolist()
 
 
 class ImageClassification(Task):
@@ -34,27 +62,49 @@ class ImageClassification(Task):
             raise UsageError(
                 f"{self.options['name']} has no labelled images", "`dlkit data list` says what each one is"
             )
-        if self.stored and list(self.stored["classes"]) != loaded.classes:
-            raise UsageError(f"{self.options['name']} has other classes than the run was trained on")
-        return loaded
+        return self._as_trained(loaded) if self.stored else loaded
+
+    def _as_trained(self, data: ImageData) -> ImageData:
+        """The dataset with labels that count its classes as the run does: names must agree, their order need not."""
+        assert self.stored is not None
+        classes, shape, name = list(self.stored["classes"]), tuple(self.stored["shape"]), self.options["name"]
+        if odd := sorted(set(classes) ^ set(data.classes)):
+            owner = name if odd[0] in data.classes else "the run"
+            raise UsageError(
+                f"{name} has other classes than the run was trained on: only {owner} has {odd[0]}",
+                "evaluate on data whose classes have the same names",
+            )
+        if data.shape != shape:
+            found, wanted = ("x".join(map(str, sides)) for sides in (data.shape, shape))
+            raise UsageError(f"the images of {name} are {found}, and the run takes {wanted}")
+        if classes == data.classes:
+            return data
+        order = np.array([classes.index(label) for label in data.classes], np.int32)
+        splits = {key: replace(split, labels=order[split.labels]) for key, split in data.splits.items()}
+        return ImageData(data.name, classes, splits)
 
     @cached_property
     def info(self) -> dict[str, Any]:
-        """Standardization, classes and shape."""
+        """Standardization, classes, their weights when they have some, and shape."""
         if self.stored is not None:
             return dict(self.stored)
-        mean, std = statistics(self.data.splits["train"])
-        return {
+        train = self.data.splits["train"]
+        mean, std = statistics(train)
+        info = {
             "mean": mean.tolist(), "std": std.tolist(), "classes": self.data.classes, "shape": list(self.data.shape)
         }  # fmt: skip
+        if chosen := self.options.get("class_weights"):
+            info["class_weights"] = class_weights(chosen, train.labels, self.data.classes)
+        return info
+
+    def dataset_options(self) -> dict[str, Any]:
+        """What the dataset's own function takes of the section [data]."""
+        ours = image_options()
+        return {key: value for key, value in super().dataset_options().items() if key not in ours}
 
     def fingerprint(self) -> str:
-        """sha256 of the training split's labels and of every image in it."""
-        split = self.data.splits["train"]
-        digest = hashlib.sha256(split.labels.tobytes())
-        for indices in in_batches(np.arange(len(split)), 1024):
-            digest.update(split.fetch(indices).tobytes())
-        return digest.hexdigest()
+        """sha256 of the training split's labels and of its images, or of the files that they come from."""
+        return fingerprint(self.data.splits["train"])
 
     def model_arguments(self) -> dict[str, Any]:
         """Shape and number of classes."""
@@ -71,65 +121,41 @@ class ImageClassification(Task):
         )
 
     def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
-        """`images` (n, h, w, c) float32 and `labels` (n,) int32."""
-        source = self.data.splits[split]
-        images = standardize(source.fetch(indices), self.info["mean"], self.info["std"])
+        """`images` (n, h, w, c) float32 and `labels` (n,) int32; of mixed images also `other_labels` and `shares`."""
+        source, info = self.data.splits[split], self.info
+        pixels, labels = source.fetch(indices), source.labels[indices]
+        if epoch is None:
+            return {"images": standardize(pixels, info["mean"], info["std"]), "labels": labels}
+        keys = example_keys(self.seed, epoch, indices)
         names = self.options.get("augment") or []
-        if epoch is not None and names:
-            images = augment(names, images, example_keys(self.seed, epoch, indices))
-        return {"images": images, "labels": source.labels[indices]}
+        return augment(names, pixels, labels, keys, mean=info["mean"], std=info["std"], options=self.options)
 
     def loss_sums(
         self, model: keras.Model, batch: Mapping[str, tf.Tensor], *, training: bool, smoothing: float
     ) -> Sums:
-        """Cross-entropy and hits, summed over images."""
-        labels = batch["labels"]
-        logits = model(batch["images"], training=training)  # (rows, classes)
-        losses = softmax_cross_entropy(logits, labels, label_smoothing=smoothing)  # (rows,)
-        hits = tf.cast(tf.equal(tf.argmax(logits, axis=-1, output_type=labels.dtype), labels), losses.dtype)
-        weights = tf.cast(batch[ROW_WEIGHTS], losses.dtype) if ROW_WEIGHTS in batch else tf.ones_like(losses)
-        weight = tf.reduce_sum(weights)
-        return Sums(tf.reduce_sum(losses * weights), weight, {"accuracy": (tf.reduce_sum(hits * weights), weight)})
+        """Cross-entropy and hits, summed over images.
 
-
-class Classifier:
-    """Classifies image files with a run.
-
-    Args:
-        model: a run or a checkpoint.
-
-    Raises:
-        dlkit.errors.UsageError: it is a run of another task.
-
-    Example:
-        >>> Classifier("runs/lenet_digits-1")("three.png")
-        [{'class': '3', 'probability': 0.998}]
-    """
-
-    def __init__(self, model: str) -> None:
-        run = runs.open_run(model)
-        if run.task != "image_classification":
-            what = run.task.replace("_", " ")
-            raise UsageError(f"{run.path} is no image classifier but a run of {what}", "`dlkit runs list` shows others")
-        self.info = run.info["data"]
-        self.model = runs.load_model(model)
-
-    def __call__(self, path: str | Path, *, top: int = 1) -> list[dict[str, Any]]:
-        """The most probable classes of an image file, the most probable first.
-
-        Args:
-            path: an image of any size, converted as `dlkit.data.images.read_image` says.
-            top: how many classes to name.
-
-        Returns:
-            A list of {"class", "probability"}.
-
-        Raises:
-            dlkit.errors.DataError: the file cannot be read as an image.
+        An image that is mixed of two counts as a part of each. Class weights are for the loss in training only.
         """
-        height, width, channels = self.info["shape"]
-        image = standardize(read_image(path, (height, width, channels)), self.info["mean"], self.info["std"])
-        logits = self.model(image[np.newaxis], training=False)  # (1, classes)
-        probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))[0].numpy()
-        best = np.argsort(-probabilities, kind="stable")[:top]
-        return [{"class": self.info["classes"][index], "probability": float(probabilities[index])} for index in best]
+        logits = model(batch["images"], training=training)  # (rows, classes)
+        best = tf.argmax(logits, axis=-1, output_type=batch["labels"].dtype)
+        of_classes = self.info.get("class_weights") if training else None
+
+        def of(labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            """Losses, weights and hits (rows,), as if the images were of these labels."""
+            losses = softmax_cross_entropy(logits, labels, label_smoothing=smoothing)
+            weights = tf.gather(tf.constant(of_classes, losses.dtype), labels) if of_classes else tf.ones_like(losses)
+            return losses * weights, weights, tf.cast(tf.equal(best, labels), losses.dtype)
+
+        losses, weights, hits = of(batch["labels"])
+        if "shares" in batch:
+            share = tf.cast(batch["shares"], losses.dtype)
+            mixed = zip((losses, weights, hits), of(batch["other_labels"]), strict=True)
+            losses, weights, hits = (share * own + (1 - share) * other for own, other in mixed)
+        rows = tf.cast(batch[ROW_WEIGHTS], losses.dtype) if ROW_WEIGHTS in batch else tf.ones_like(losses)
+        return Sums(
+            tf.reduce_sum(losses * rows),
+            tf.reduce_sum(weights * rows),
+            {"accuracy": (tf.reduce_sum(hits * rows), tf.reduce_sum(rows))},
+            logits,
+        )

@@ -288,9 +288,10 @@ def test_names_are_completed(complete, tmp_path, monkeypatch):
     (tmp_path / "recipes" / "lenet_digits.toml").touch()
     monkeypatch.setattr("dlkit.recipe.folder", lambda: tmp_path / "recipes")
     assert complete("tr") == ["train", "translate"]
-    assert complete("data", "") == ["list"]
+    assert complete("data", "p") == ["prepare"]
     assert complete("train", "vgg1") == ["vgg11", "vgg13", "vgg16", "vgg19"]
     assert complete("train", "lenet", "--data", "dig") == ["digits"]
+    assert complete("train", "lenet", "--data", "cifar100") == ["cifar100", "cifar100_n"]
     assert complete("train", "--recipe", "le") == ["lenet_digits"]
     assert complete("recipes", "show", "") == ["lenet_digits"]
     assert complete("train", "lenet", "--set", "train.ep") == ["train.epochs=", "train.epsilon="]

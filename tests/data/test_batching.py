@@ -62,3 +62,13 @@ def test_prefetch_runs_ahead_by_its_depth_and_stops_when_it_is_left():
     assert count <= 5
     assert all(not thread.name.startswith("dlkit-prefetch") for thread in threading.enumerate())
     assert len(begun) == count
+
+
+def test_micro_batches_hold_the_same_rows_on_any_number_of_devices():
+    """7 rows in 2 parts are 4 and 3; for 3 devices each is padded to 6."""
+    batch = {"x": np.arange(1, 8)}
+    padded = batching.pad_micro_batches(batch, 2, 3)
+    assert padded["x"].tolist() == [1, 2, 3, 4, 0, 0, 5, 6, 7, 0, 0, 0]
+    assert padded["row_weights"].tolist() == [1, 1, 1, 1, 0, 0, 1, 1, 1, 0, 0, 0]
+    assert batching.pad_micro_batches(batch, 2, 1)["x"].tolist() == [1, 2, 3, 4, 5, 6, 7, 0]
+    assert batching.pad_micro_batches(batch, 7, 1) is batch

@@ -5,6 +5,8 @@ import sys
 import pytest
 
 from dlkit import data
+from dlkit.data.folders import folder
+from dlkit.data.tfds import tfds_set
 from dlkit.errors import UsageError
 
 
@@ -35,16 +37,41 @@ def test_a_misspelt_option_is_a_usage_error():
         data.load("digits", sise=8)
 
 
-@pytest.mark.parametrize("name", ["huggingface:mnist", "ns:name", "ns:name:3.0.2", ":digits", "a/b:c", "digits:latest"])
+@pytest.mark.parametrize(
+    "name",
+    ["huggingface:mnist", "ns:name", "ns:name:3.0.2", ":digits", "a/b:c", "digits:latest", "kaggle:mnist/a:1.0.0"],
+)
 def test_a_namespace_is_refused(name):
     with pytest.raises(UsageError, match="no namespace"):
         data.builder(name)
 
 
-@pytest.mark.parametrize("name", ["synthetic:revers", "mnist:3.0.2", "mnist:*", "mnist:3.*.*"])
+@pytest.mark.parametrize("name", ["synthetic:revers", "mnsit:3.0.2", "digits:3.0.2", "nothing:*", "nothing/at-all"])
 def test_versions_and_our_own_namespace_are_looked_up(name):
     with pytest.raises(UsageError, match="unknown dataset"):
         data.builder(name)
+
+
+@pytest.mark.parametrize("name", ["mnist", "mnist:3.0.2", "mnist:*", "cifar10:3.*.*", "imagenette/160px-v2:1.0.0"])
+def test_names_of_tensorflow_datasets_are_taken_with_configuration_and_version(name):
+    builder = data.builder(name)
+    assert (builder.func, builder.args) == (tfds_set, (name,))
+
+
+def test_a_misspelt_name_of_tensorflow_datasets_is_answered_with_the_nearest():
+    with pytest.raises(UsageError, match="unknown dataset: cifr100") as caught:
+        data.builder("cifr100")
+    assert "`cifar100`" in caught.value.hint
+
+
+def test_our_names_come_first_then_folders_then_those_of_tensorflow_datasets(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", "mnist"):
+        (tmp_path / name).mkdir()
+    assert data.builder("digits").__module__ == "dlkit.data.digits"
+    assert data.builder("mnist").func is folder
+    (tmp_path / "mnist").rmdir()
+    assert data.builder("mnist").func is tfds_set
 
 
 def test_a_package_adds_datasets_but_does_not_replace_ours(monkeypatch):
@@ -65,6 +92,7 @@ def test_a_package_adds_datasets_but_does_not_replace_ours(monkeypatch):
 def test_names_and_digits_load_no_tensorflow():
     code = (
         "import sys; from dlkit import data; from dlkit.data import augment, digits; data.names(); digits.digits();"
+        "data.builder('cifar10');"
         "print([m for m in ('tensorflow', 'keras', 'tensorflow_datasets', 'PIL') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

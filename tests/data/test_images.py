@@ -1,15 +1,33 @@
 import contextlib
+import hashlib
 import io
-import struct
-import zlib
+import os
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
+from spoilt import KINDS, ODD, chunk, encoded, noise, png, spoil
 
-from dlkit.data.images import ImageData, ImageSplit, read_image, standardize, statistics
+from dlkit.data import images as images_module
+from dlkit.data.images import (
+    ImageData,
+    ImageSplit,
+    LazySplit,
+    fingerprint,
+    hold_out,
+    in_memory,
+    open_image,
+    pixel_digest,
+    read_header,
+    read_image,
+    standardize,
+    statistics,
+)
 from dlkit.errors import DataError, UsageError
 
 
@@ -62,6 +80,78 @@ def test_standardize_centres_a_constant_channel():
     np.testing.assert_allclose(standardize(images, [0.2], [0.0]), 0, atol=1e-7)
 
 
+# Images that are decoded when they are wanted
+
+
+def lazy_split(count, **options):
+    """Image i of the source is a 1x1 image of the shade i."""
+    calls = []
+
+    def read(row):
+        calls.append(row)
+        return np.full((1, 1, 1), row % 256, np.uint8)
+
+    labels = np.arange(count, dtype=np.int32) % 7
+    return LazySplit(read, np.arange(count), labels, (1, 1, 1), **options), calls
+
+
+def test_a_lazy_split_decodes_what_is_wanted_and_no_more():
+    split, calls = lazy_split(100)
+    assert split.fetch([7, 3, 7]).ravel().tolist() == [7, 3, 7]
+    assert sorted(calls) == [3, 7, 7]
+    some = split.take(np.array([50, 20]))
+    assert (len(some), some.labels.tolist()) == (2, [50 % 7, 20 % 7])
+    assert some.fetch([1, 0]).ravel().tolist() == [20, 50]
+    assert in_memory(some).fetch([1, 0]).ravel().tolist() == [20, 50]
+
+
+def test_an_image_that_cannot_be_decoded_stops_the_batch():
+    def read(row):
+        raise DataError(f"no image {row}")
+
+    with pytest.raises(DataError, match="no image 3"):
+        LazySplit(read, np.arange(5), np.zeros(5, np.int32), (1, 1, 1)).fetch([3])
+
+
+def test_the_statistics_of_many_lazy_images_come_from_ten_thousand_of_them():
+    split, calls = lazy_split(25_600)
+    mean, std = statistics(split)
+    assert len(set(calls)) == len(calls) == 10_000
+    shades = np.arange(256) / 255  # each occurs a hundred times
+    assert mean[0] == pytest.approx(shades.mean(), abs=4 * shades.std() / 100)
+    assert std[0] == pytest.approx(shades.std(), rel=0.03)
+    assert statistics(split)[0] == mean
+    few, calls = lazy_split(300)
+    statistics(few)
+    assert sorted(calls) == list(range(300))
+
+
+def test_the_fingerprint_is_of_labels_and_pixels():
+    images = np.random.default_rng(0).integers(0, 256, (1500, 2, 2, 3), dtype=np.uint8)
+    labels = np.arange(1500, dtype=np.int32)
+    assert fingerprint(ImageSplit(images, labels)) == hashlib.sha256(labels.tobytes() + images.tobytes()).hexdigest()
+    assert fingerprint(ImageSplit(images, labels[::-1].copy())) != fingerprint(ImageSplit(images, labels))
+
+
+def test_the_fingerprint_of_images_from_a_source_reads_no_image_and_is_that_of_the_same_in_memory():
+    split, calls = lazy_split(300, source="shades 1.0.0")
+    kept = ImageSplit(split.fetch(np.arange(300)), split.labels, split.source)
+    calls.clear()
+    assert fingerprint(split) == fingerprint(kept) == fingerprint(in_memory(split))
+    calls.clear()
+    assert fingerprint(split) != fingerprint(lazy_split(300, source="shades 1.0.1")[0])
+    lazy_parts, parts = hold_out({"train": split}, 0.1), hold_out({"train": kept}, 0.1)
+    assert fingerprint(lazy_parts["train"]) == fingerprint(parts["train"]) != fingerprint(parts["validation"])
+    assert calls == []
+
+
+def test_the_fingerprint_of_lazy_images_without_a_source_looks_at_a_hundred():
+    split, calls = lazy_split(5000)
+    shifted = LazySplit(lambda row: split.read(row + 1), split.rows, split.labels, split.shape)
+    assert fingerprint(split) != fingerprint(shifted)
+    assert len(calls) == 200
+
+
 # Reading files
 
 
@@ -102,6 +192,12 @@ def test_16_bits_are_scaled_and_not_clipped(tmp_path):
     samples = np.array([[0, 257, 257 * 200, 65535]], np.uint16)
     path = saved(tmp_path, Image.fromarray(samples), "a.png")
     assert read_image(path, (1, 4, 1)).ravel().tolist() == [0, 1, 200, 255]
+
+
+def test_every_16_bit_shade_is_rounded_to_the_nearest(tmp_path):
+    samples = np.arange(65536).reshape(256, 256)
+    path = saved(tmp_path, Image.fromarray(samples.astype(np.uint16)), "a.png")
+    np.testing.assert_array_equal(read_image(path, (256, 256, 1))[..., 0], np.rint(samples / 65535 * 255))
 
 
 def test_one_bit_palette_and_cmyk(tmp_path):
@@ -151,6 +247,60 @@ def test_the_first_frame_of_an_animation(tmp_path):
     assert set(read_image(path, (4, 4, 1)).ravel()) == {40}
 
 
+def scaled_by_hand(values, out, start, scale):
+    """Bilinear resampling along the first axis with antialiasing: a triangle of `scale` to each side of the centre."""
+    places = np.arange(len(values)) + 0.5
+    centres = start + (np.arange(out) + 0.5) * scale
+    weights = np.maximum(0, 1 - np.abs(places - centres[:, None]) / max(scale, 1))
+    return np.tensordot(weights / weights.sum(axis=1, keepdims=True), values, axes=1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(30, 50), (50, 30), (24, 24), (7, 40), (12, 13)])
+def test_the_shorter_side_is_scaled_and_the_middle_cut_out(tmp_path, height, width):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8)
+    path = saved(tmp_path, Image.fromarray(pixels), "a.png")
+    scale = min(height, width) / 12
+    rows = scaled_by_hand(pixels.astype(float), 12, (height - 12 * scale) / 2, scale)
+    both = scaled_by_hand(rows.T, 12, (width - 12 * scale) / 2, scale).T
+    np.testing.assert_allclose(read_image(path, (12, 12, 1))[..., 0], both, atol=1.5)
+
+
+def test_the_middle_of_an_image_of_the_right_height_is_left_alone(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 30, 3), dtype=np.uint8)
+    path = saved(tmp_path, Image.fromarray(pixels), "a.png")
+    np.testing.assert_array_equal(read_image(path, (10, 30, 3)), pixels)
+    np.testing.assert_array_equal(read_image(path, (10, 10, 3)), pixels[:, 10:20])
+    np.testing.assert_array_equal(read_image(path, (10, 20, 3)), pixels[:, 5:25])
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_photograph_is_decoded_smaller_but_looks_the_same(tmp_path, orientation):
+    """A ramp from left to right, 1200 x 800 as the camera stores it: upright, 6 makes it one from top to bottom."""
+    ramp = np.tile(np.linspace(0, 255, 1200).astype(np.uint8), (800, 1))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path, Image.fromarray(ramp), "a.jpg", quality=95, exif=exif)
+    seen = read_image(path, (40, 40, 1))[..., 0]
+    expected = np.tile((200 + (np.arange(40) + 0.5) * 20) / 1200 * 255, (40, 1))
+    np.testing.assert_allclose(seen, expected.T if orientation == 6 else expected, atol=3)
+
+
+def test_a_photograph_that_is_decoded_smaller_keeps_its_detail(tmp_path):
+    """Blocks of 40 pixels become blocks of 5; decoded at 1/8, one pixel a pixel, their edges would be blurred."""
+    blocks = np.random.default_rng(0).choice([0, 255], (12, 12)).astype(np.uint8)
+    photograph = Image.fromarray(np.kron(blocks, np.ones((40, 40), np.uint8)))
+    seen = read_image(saved(tmp_path, photograph, "a.jpg", quality=95), (72, 72, 1))[..., 0]
+    full = scaled_by_hand(scaled_by_hand(np.asarray(photograph, float), 72, 0, 480 / 72).T, 72, 0, 480 / 72).T
+    assert np.abs(seen - full).mean() < 4
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(height=st.integers(1, 60), width=st.integers(1, 60), rows=st.integers(1, 40), columns=st.integers(1, 40))
+def test_any_size_becomes_any_other(tmp_path, height, width, rows, columns):
+    path = saved(tmp_path, Image.new("L", (width, height), 99), "a.png")
+    assert (read_image(path, (rows, columns, 1)) == 99).all()
+
+
 def test_shrinking_averages_instead_of_skipping(tmp_path):
     stripes = np.tile(np.array([0, 255], np.uint8), (64, 32))
     path = saved(tmp_path, Image.fromarray(stripes), "a.png")
@@ -184,16 +334,167 @@ def test_a_truncated_file(tmp_path, name):
     fails(path)
 
 
-def chunk(kind, content):
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
 def test_a_huge_claimed_size_is_refused_before_it_is_decoded(tmp_path):
     for side in (9_500, 30_000, 60_000):
-        header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-        data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
-        (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+        (tmp_path / "bomb.png").write_bytes(png(side, side, rows=bytes(100)))
         assert "pixels" in fails(tmp_path / "bomb.png")
+
+
+def test_each_kind_of_spoilt_file_is_a_data_error(tmp_path):
+    for name in spoil(tmp_path, len(KINDS)):
+        fails(tmp_path / name)
+
+
+def test_what_a_link_is_missing(tmp_path):
+    (tmp_path / "a.png").symlink_to("a.png")
+    (tmp_path / "b.png").symlink_to("nothing.png")
+    assert "leads in a circle" in fails(tmp_path / "a.png")
+    assert "leads nowhere" in fails(tmp_path / "b.png")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    assert "not a file" in fails(tmp_path / "a.png")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read(tmp_path):
+    path = saved(tmp_path, Image.new("L", (8, 8)), "a.png")
+    path.chmod(0)
+    assert "permission denied" in fails(path)
+
+
+def test_no_permission_and_no_memory_are_no_damage(tmp_path, monkeypatch):
+    path = saved(tmp_path, Image.new("L", (8, 8)), "a.png")
+    for failure, words in ((PermissionError(13, "Permission denied"), "permission denied"), (MemoryError(), "memory")):
+        with monkeypatch.context() as patched:
+            patched.setattr(Image, "open", lambda *_, failure=failure, **__: (_ for _ in ()).throw(failure))
+            assert words in fails(path)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_files_are_converted(tmp_path, name):
+    (tmp_path / name).write_bytes(ODD[name][1](1))
+    assert read_image(tmp_path / name, (8, 8, 3)).shape == (8, 8, 3)
+
+
+def test_16_bit_colours(tmp_path):
+    (tmp_path / "a.png").write_bytes(ODD["rgb16.png"][1](0))  # every sample is 0x0505 = 257 * 5
+    assert set(read_image(tmp_path / "a.png", (8, 8, 3)).ravel()) == {5}
+
+
+def test_broken_metadata_do_not_spoil_an_image(tmp_path):
+    content = encoded(noise(1), "JPEG")
+    broken = encoded(noise(1), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    (tmp_path / "a.jpg").write_bytes(content)
+    (tmp_path / "b.jpg").write_bytes(broken)
+    np.testing.assert_array_equal(read_image(tmp_path / "b.jpg", (8, 8, 3)), read_image(tmp_path / "a.jpg", (8, 8, 3)))
+    assert read_header(tmp_path / "b.jpg")[:3] == (8, 8, False)
+
+
+def test_warnings_of_pillow_stay_silent_in_many_threads_and_the_filters_of_others_alone(tmp_path):
+    """An animated PNG that says it has no frames makes Pillow warn."""
+    content = encoded(noise(1), "PNG")
+    path = tmp_path / "a.png"
+    path.write_bytes(content[:33] + chunk(b"acTL", bytes(8)) + content[33:])  # behind the header
+    with pytest.warns(UserWarning, match="APNG"):
+        Image.open(path).close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        before = list(warnings.filters)
+        with ThreadPoolExecutor(8) as pool:
+            assert len(list(pool.map(lambda _: read_image(path, (8, 8, 3)), range(200)))) == 200
+        assert warnings.filters[-len(before) :] == before
+        with pytest.raises(UserWarning, match="ours"):
+            warnings.warn("ours", UserWarning, stacklevel=1)
+
+
+# Headers and digests
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "gray"),
+    [
+        ("a.png", Image.new("L", (9, 5)), True),
+        ("a.png", Image.new("LA", (9, 5)), True),
+        ("a.png", Image.new("1", (9, 5)), True),
+        ("a.png", Image.fromarray(np.zeros((5, 9), np.uint16)), True),
+        ("a.gif", Image.new("L", (9, 5), 7), True),
+        ("a.jpg", Image.new("L", (9, 5)), True),
+        ("a.png", Image.new("L", (9, 5)).convert("P"), True),
+        ("a.png", columns((255, 0, 0), (0, 0, 255)).crop((0, 0, 9, 5)).quantize(2), False),
+        ("a.png", Image.new("RGB", (9, 5)), False),
+        ("a.jpg", Image.new("CMYK", (9, 5)), False),
+    ],
+)
+def test_the_header_tells_the_size_and_whether_there_is_colour(tmp_path, name, image, gray):
+    header = read_header(saved(tmp_path, image, name))
+    assert (header.height, header.width, header.is_gray) == (5, 9, gray)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
+def test_the_header_gives_the_upright_size(tmp_path, name):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    assert read_header(saved(tmp_path, Image.new("RGB", (9, 5)), name, exif=exif))[:2] == (9, 5)
+
+
+def test_the_header_decodes_no_pixels(tmp_path, monkeypatch):
+    """The rows of this PNG are missing, and its orientation, if it had one, could stand behind them."""
+    (tmp_path / "a.png").write_bytes(png(9000, 9000))
+    decoded = []
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: decoded.append(image.size))
+    assert read_header(tmp_path / "a.png")[:2] == (9000, 9000)
+    assert decoded == []
+
+
+def test_the_mark_differs_for_other_content_of_the_same_size(tmp_path):
+    content = bytearray(encoded(noise(0, 200), "BMP"))
+    marks = set()
+    for place in (None, 100, len(content) - 1):
+        changed = bytearray(content)
+        if place is not None:
+            changed[place] ^= 255
+        (tmp_path / "a.bmp").write_bytes(changed)
+        marks.add(read_header(tmp_path / "a.bmp").mark)
+    assert len(marks) == 3
+    assert {mark.partition(":")[0] for mark in marks} == {str(len(content))}
+
+
+def digest_of(path):
+    with open_image(path) as image:
+        return pixel_digest(image)
+
+
+def test_the_digest_is_of_the_pixels_and_not_of_the_file(tmp_path):
+    image = noise(0)
+    first = digest_of(saved(tmp_path, image, "a.png"))
+    for name in ("b.bmp", "c.png"):
+        assert digest_of(saved(tmp_path, image, name, **({"compress_level": 1} if "png" in name else {}))) == first
+    assert digest_of(saved(tmp_path, image.convert("RGBA"), "d.png")) == first
+    assert digest_of(saved(tmp_path, image.transpose(Image.Transpose.ROTATE_90), "e.png")) != first
+    wide, high = Image.new("L", (4, 2)), Image.new("L", (2, 4))
+    assert digest_of(saved(tmp_path, wide, "f.png")) != digest_of(saved(tmp_path, high, "g.png"))
+
+
+def test_one_large_image_is_decoded_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(images_module, "LARGE", 50)
+    working, most = [], []
+    inner = images_module._upright_8_bit
+
+    def counted(image, mode):
+        working.append(threading.get_ident())
+        most.append(len(working))
+        try:
+            return inner(image, mode)
+        finally:
+            working.remove(threading.get_ident())
+
+    monkeypatch.setattr(images_module, "_upright_8_bit", counted)
+    path = saved(tmp_path, noise(0, 64), "a.png")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: read_image(path, (64, 64, 3)), range(100)))
+    assert max(most) == 1
 
 
 def test_other_numbers_of_channels(tmp_path):

@@ -1,0 +1,263 @@
+"""Looks through a dataset for what would spoil a training: `dlkit data check`."""
+
+import hashlib
+import posixpath
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from dlkit import data as datasets
+from dlkit.data.folders import SPLITS, Unread, attempt, divide, in_threads, list_images
+from dlkit.data.images import ImageData, open_image, pixel_digest
+from dlkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SMALLEST = 8  # pixels a side: less is hardly an image
+BALANCED = 10  # so many times the images of the smallest class may the largest have
+
+UNREADABLE, IN_SPLITS = "unreadable", "in several splits"
+
+
+class Finding(NamedTuple):
+    """Something odd.
+
+    Args:
+        kind: in a word or two, such as "unreadable".
+        where: the file, the folder, the class, or "train 17" for an image that comes from no file.
+        what: in words.
+    """
+
+    kind: str
+    where: str
+    what: str
+
+
+class Seen(NamedTuple):
+    """An image that can be read.
+
+    Args:
+        where: the file, or "train 17".
+        label: its class.
+        split: its split.
+        digest: of its pixels.
+    """
+
+    where: str
+    label: str
+    split: str
+    digest: bytes
+
+
+@dataclass
+class Report:
+    """What `check` found.
+
+    Args:
+        name: of the dataset.
+        images: how many there are, the unreadable ones included.
+        counts: class -> split -> number of images that can be read.
+        findings: in the order of their kinds.
+    """
+
+    name: str
+    images: int = 0
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def splits(self) -> list[str]:
+        """The names of the splits, in the usual order."""
+        there = {split for counts in self.counts.values() for split in counts}
+        return sorted(there, key=lambda split: (list(SPLITS.values()).index(split) if split in SPLITS else 9, split))
+
+    def number(self, kind: str) -> int:
+        """How many findings there are of a kind."""
+        return sum(finding.kind == kind for finding in self.findings)
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether an image cannot be read, or is in several splits."""
+        return bool(self.number(UNREADABLE) or self.number(IN_SPLITS))
+
+    @property
+    def verdict(self) -> str:
+        """The sum of it in one line."""
+        unreadable, shared = self.number(UNREADABLE), self.number(IN_SPLITS)
+        parts = [f"{unreadable:,} of {self.images:,} images cannot be read" if unreadable else ""]
+        parts += [f"{shared:,} {'image is' if shared == 1 else 'images are'} in several splits" if shared else ""]
+        if not self.is_bad:
+            parts = [f"all {self.images:,} images can be read, and none is in several splits"]
+        return f"{self.name}: " + ", ".join(part for part in parts if part)
+
+    @property
+    def hint(self) -> str:
+        """What to do about bad data."""
+        skip = "mend or remove the files, or train with `--on-bad skip`" if self.number(UNREADABLE) else ""
+        once = "keep each image in one split: a test on images that were trained on tells nothing"
+        return "; ".join(filter(None, [skip, once if self.number(IN_SPLITS) else ""]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "data": self.name, "images": self.images, "fine": not self.is_bad, "classes": self.counts,
+            "findings": [finding._asdict() for finding in self.findings],
+        }  # fmt: skip
+
+
+def check(name: str, *, data_dir: Path | None = None) -> Report:
+    """Looks through a dataset: every file is decoded, and images are compared pixel by pixel.
+
+    Found are files that cannot be read, images of unusual kinds or below 8 pixels, empty and unbalanced classes, the
+    same image in several splits or classes (a copy that is saved anew without loss counts), different images of the
+    same name, and files that are no images. A folder without splits is divided as training does by default.
+
+    Args:
+        name: a folder, or a dataset of images.
+        data_dir: the folder of prepared data.
+
+    Raises:
+        dlkit.errors.DataError: there is no such folder or set, or it cannot be used at all.
+        dlkit.errors.UsageError: an unknown dataset, or one that has no labelled images.
+    """
+    if datasets.is_path(name):
+        if data_dir is not None:
+            raise UsageError(f"--data-dir is where prepared sets lie, and {name} is a folder itself", "leave it out")
+        return _check_folder(name)
+    loaded = datasets.load(name, **({} if data_dir is None else {"dir": data_dir}))
+    if not isinstance(loaded, ImageData):
+        raise UsageError(f"{name} has no labelled images", "`dlkit data list` says what each one is")
+    return _check_arrays(loaded)
+
+
+def _check_folder(name: str) -> Report:
+    listing = list_images(name)
+    splits = divide(listing.files, validation=0.1, test=0.1)
+    report = Report(name, len(listing.files), {label: Counter() for label in listing.classes})
+    odd: list[Finding] = []
+    seen: list[Seen] = []
+    files = [(file, split) for split, held in splits.items() for file in sorted(held, key=lambda file: file.path)]
+    paths = [listing.root / file.path for file, _ in files]
+    for (file, split), looked in zip(files, in_threads(partial(attempt, _look), paths, f"{name}: images"), strict=True):
+        if isinstance(looked, Unread):
+            place = f" (line {file.line})" if file.line else ""
+            report.findings.append(Finding(UNREADABLE, file.path, looked.reason + place))
+            continue
+        digest, oddities = looked
+        odd += [Finding(kind, file.path, what) for kind, what in oddities]
+        seen.append(Seen(file.path, file.label, split, digest))
+        report.counts[file.label][split] += 1
+    report.findings += _repeated(seen)
+    report.findings += sorted(odd)
+    report.findings += _same_names(seen)
+    report.findings += [Finding("empty class", path, "is a folder without images") for path in listing.empty]
+    report.findings += _unbalanced(report.counts)
+    report.findings += [Finding("left out", path, "is in no class") for path in listing.strays]
+    report.findings += [Finding("left out", path, "is a link to a folder") for path in listing.links]
+    report.findings += [
+        Finding("no image", path, "is not named as PNG, JPEG, BMP, GIF or WebP") for path in listing.others
+    ]
+    return report
+
+
+def _check_arrays(data: ImageData) -> Report:
+    """The checks that need no files."""
+    report = Report(data.name, sum(map(len, data.splits.values())), {label: Counter() for label in data.classes})
+    seen = []
+    for split, held in data.splits.items():
+        for start in range(0, len(held), 1024):
+            rows = np.arange(start, min(start + 1024, len(held)))
+            for row, image in zip(rows, held.fetch(rows), strict=True):
+                label = data.classes[held.labels[row]]
+                digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()  # all have one shape
+                seen.append(Seen(f"{split} {row}", label, split, digest))
+                report.counts[label][split] += 1
+    report.findings += _repeated(seen)
+    report.findings += [Finding(kind, data.name, what) for kind, what in _small(*data.shape[:2])]
+    for label, counted in report.counts.items():
+        if not counted:
+            report.findings.append(Finding("empty class", label, "has no images"))
+    report.findings += _unbalanced(report.counts)
+    return report
+
+
+def _look(path: Path) -> tuple[bytes, list[tuple[str, str]]]:
+    """The digest of an image file, and what is odd about it as (kind, in words)."""
+    with open_image(path) as image:
+        odd = _kinds(image) + _small(image.height, image.width)
+        digest = pixel_digest(image)
+        return digest, odd + ([("animated", "its first frame is taken")] if _is_animated(image) else [])
+
+
+def _kinds(image: "Image.Image") -> list[tuple[str, str]]:
+    layout = str(getattr(image, "tile", ""))  # how samples stand in the file, such as RGB;16B
+    odd = {
+        ("CMYK", "is converted to RGB"): image.mode == "CMYK",
+        ("16-bit", "is scaled to 8 bits"): image.mode.startswith("I") or ";16" in layout,
+        ("palette", "is converted to RGB"): image.mode == "P" and image.format != "GIF",  # every GIF has one
+        ("transparent", "is laid on white"): image.has_transparency_data,
+    }
+    return [kind for kind, holds in odd.items() if holds]
+
+
+def _is_animated(image: "Image.Image") -> bool:
+    try:
+        return image.format in {"GIF", "PNG", "WEBP"} and bool(getattr(image, "is_animated", False))
+    except Exception:  # what comes after the first frame is damaged, and nobody wants it
+        return False
+
+
+def _small(height: int, width: int) -> list[tuple[str, str]]:
+    return [("small", f"{height}x{width} pixels")] if min(height, width) < SMALLEST else []
+
+
+def _repeated(seen: Iterable[Seen]) -> list[Finding]:
+    """Images whose pixels are in several splits, then those whose pixels have several labels."""
+    groups: defaultdict[bytes, list[Seen]] = defaultdict(list)
+    for image in seen:
+        groups[image.digest].append(image)
+    found = []
+    for kind, of, what in ((IN_SPLITS, "split", "in"), ("several labels", "label", "labelled")):
+        for group in groups.values():
+            places: dict[str, Seen] = {}
+            for image in group:
+                places.setdefault(getattr(image, of), image)
+            first, *others = places.values()
+            if others:
+                also = ", ".join(f"{what} {getattr(image, of)}: {image.where}" for image in others)
+                found.append(Finding(kind, first.where, f"is also {also}"))
+    return found
+
+
+def _same_names(seen: Iterable[Seen]) -> list[Finding]:
+    """One finding for all names that stand for different images of a class: numbered anew, or scaled copies."""
+    groups: defaultdict[tuple[str, str], list[Seen]] = defaultdict(list)
+    for image in seen:
+        groups[image.label, posixpath.basename(image.where).casefold()].append(image)
+    alike = [group for group in groups.values() if len({image.digest for image in group}) > 1]
+    if not alike:
+        return []
+    first, second = alike[0][:2]
+    more = f"; {len(alike) - 1:,} more names are used so" if len(alike) > 1 else ""
+    return [Finding("same name", first.where, f"is another image than {second.where}{more}")]
+
+
+def _unbalanced(counts: Mapping[str, Mapping[str, int]]) -> list[Finding]:
+    of_training = {label: counted.get("train", 0) for label, counted in counts.items()}
+    found = [
+        Finding("not learned", label, "has no training images")
+        for label, count in of_training.items()
+        if not count and any(counts[label].values())
+    ]
+    there = {label: count for label, count in of_training.items() if count}
+    if there and max(there.values()) > BALANCED * min(there.values()):
+        large, small = max(there, key=there.__getitem__), min(there, key=there.__getitem__)
+        what = f"has {there[small]:,} training images, and {large} {there[large]:,}"
+        found.append(Finding("unbalanced", small, f"{what}; `--set data.class_weights=balanced` makes up for it"))
+    return found

@@ -1,0 +1,199 @@
+"""Datasets of TensorFlow Datasets, by name: image classification, `tfds_set`.
+
+Names are in `tfds_names`, the files of a prepared set in `tfds_files`, preparing in `tfds_prepare`. A set of another
+kind gets a function of its own beside `tfds_set`, on the same three.
+"""
+
+import collections
+import hashlib
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from dlkit.data import tfds_names
+from dlkit.data.images import (
+    FORMATS,
+    ImageData,
+    ImageSplit,
+    LazySplit,
+    _upright_8_bit,
+    decoders,
+    fits_in_memory,
+    hold_out,
+)
+from dlkit.data.tfds_files import EncodedImages, Prepared, encoded_images
+from dlkit.errors import DataError, UsageError
+
+# What sets call their splits -> what they are called here.
+SPLITS = {"training": "train", "val": "validation", "valid": "validation", "dev": "validation", "eval": "test"}
+DEFAULT_SIZE = 224
+
+
+def tfds_set(
+    name: str,
+    *,
+    dir: Path | None = None,  # noqa: A002 - the recipe's key is data.dir
+    size: Annotated[int, Field(ge=1)] | None = None,
+    validation: Annotated[float, Field(ge=0)] = 0.1,
+) -> ImageData:
+    """The image classification set `name` of TensorFlow Datasets, prepared before with `dlkit data prepare`.
+
+    The split called `test` here is the one that results are published on. Sets without a test split publish them on
+    their validation split (Imagenette, Food-101; ImageNet, whose test split has no labels): that one becomes `test`,
+    and validation images are held out of the training images, as they are for sets with no validation split.
+
+    Images keep their channels. When they differ in size, they are scaled until they just cover `size` x `size`, and the
+    middle is cut out; so they are when a size is given.
+
+    Args:
+        name: `cifar10`, `imagenette/160px-v2`, `cifar10:3.0.2`.
+        dir: the folder of prepared data; by default TFDS_DATA_DIR, else `~/tensorflow_datasets`.
+        size: side of the images in pixels; by default their own, and 224 when they differ in size.
+        validation: how many training images to hold out, below 1 as a share of them; 0 for none.
+
+    Raises:
+        dlkit.errors.DataError: the set is not prepared, or only half; on a terminal the user is asked first.
+        dlkit.errors.UsageError: it has no images with a class each, or none to train on.
+
+    Example:
+        >>> len(tfds_set("cifar10").splits["test"])
+        10000
+    """
+    from dlkit.data.tfds_prepare import obtain
+
+    prepared = obtain(name, tfds_names.data_dir(dir), wanted=image_and_label)
+    image, label = image_and_label(name, prepared.features, prepared.supervised)
+    encoded = {split: encoded_images(prepared, split, image, label) for split in prepared.splits}
+    classes = _classes(prepared, label, encoded.values())
+    roles = _roles([split for split, images in encoded.items() if images.labels.max() >= 0])
+    if "train" not in roles:
+        raise UsageError(f"{name} has nothing to train on: its splits are {', '.join(prepared.splits)}")
+    shape = _shape(prepared.features[image], [encoded[split] for split in roles.values()], size)
+    lazy = {role: _lazy(prepared, split, encoded[split], shape) for role, split in roles.items()}
+    splits = hold_out(lazy, validation)
+    used = {role: split for role, split in splits.items() if role in {"train", "validation", "test"}}
+    if fits_in_memory(sum(map(len, used.values())), shape):
+        splits |= {role: _decoded(split) for role, split in used.items() if isinstance(split, LazySplit)}
+    return ImageData(name, classes, splits)
+
+
+def image_and_label(name: str, features: dict[str, Any], supervised: tuple[str, str] | None) -> tuple[str, str]:
+    """The names of the features that hold the image and its class.
+
+    Args:
+        name: of the set.
+        features: as in `tfds_files.Prepared`.
+        supervised: the features that the set says to learn with.
+
+    Raises:
+        dlkit.errors.UsageError: there are none, or several and the set does not say which; it says what the set has.
+    """
+    candidates = {key: features[key]["kind"] for key in supervised or features if key in features}
+    images = [key for key, kind in candidates.items() if kind == "image"]
+    labels = [key for key, kind in candidates.items() if kind == "classLabel"]
+    if len(images) == len(labels) == 1 and features[images[0]].get("dtype", "uint8") in {"uint8", "uint16"}:
+        return images[0], labels[0]
+    words = {"classLabel": "class", "featuresDict": "several features"}
+    has = ", ".join(f"{key} ({words.get(value['kind'], value['kind'])})" for key, value in features.items())
+    raise UsageError(
+        f"{name} has no images with a class each: it has {has}",
+        "sets that do: cifar10, fashion_mnist, imagenette/160px-v2",
+    )
+
+
+def _classes(prepared: Prepared, label: str, encoded: Iterable[EncodedImages]) -> list[str]:
+    """The names of the classes; their numbers when they have no names."""
+    largest = max(int(images.labels.max()) for images in encoded)
+    file = prepared.folder / f"{label}.labels.txt"
+    if file.exists():
+        classes = [line.strip() for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+    else:
+        classes = [str(number) for number in range(int(prepared.features[label].get("numClasses") or largest + 1))]
+    if largest >= len(classes):
+        raise prepared.damaged(f"class {largest} occurs, and it has {len(classes)}")
+    return classes
+
+
+def _roles(splits: list[str]) -> dict[str, str]:
+    """What each split is called here -> what the set calls it."""
+    roles = {split if SPLITS.get(split) in splits else SPLITS.get(split, split): split for split in splits}
+    if "test" not in roles and "validation" in roles:
+        roles["test"] = roles.pop("validation")
+    return roles
+
+
+def _shape(feature: dict[str, Any], encoded: list[EncodedImages], size: int | None) -> tuple[int, int, int]:
+    """Height, width and channels that all images are brought to."""
+    dimensions = [int(side) for side in feature.get("shape", {}).get("dimensions", [])] or [-1, -1, -1]
+    height, width, channels = dimensions
+    channels = 1 if channels == 1 else 3
+    if size is not None:
+        return size, size, channels
+    if height > 0 and width > 0:
+        return height, width, channels
+    return *(_common_size(encoded) or (DEFAULT_SIZE, DEFAULT_SIZE)), channels
+
+
+def _common_size(encoded: list[EncodedImages]) -> tuple[int, int] | None:
+    """Height and width of all images, or None when they differ, which mostly the second tells."""
+    sizes = (_upright_size(images.read(row)) for images in encoded for row in range(len(images.labels)))
+    first = next(sizes)
+    return first if all(size == first for size in sizes) else None
+
+
+def _lazy(prepared: Prepared, split: str, images: EncodedImages, shape: tuple[int, int, int]) -> LazySplit:
+    def read(row: int) -> NDArray[np.uint8]:
+        try:
+            return decode(images.read(row), shape)
+        except DataError:
+            raise
+        except Exception as failure:  # as decoders do: OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
+            reason = f"image {row} of {split} cannot be decoded"
+            raise prepared.damaged(reason) from failure
+
+    digest = hashlib.sha256(images.checksums.tobytes()).hexdigest()
+    source = f"{prepared.folder.relative_to(prepared.root)} {split} {shape} {digest}"
+    everything = LazySplit(read, np.arange(len(images.labels)), images.labels, shape, source)
+    labelled = np.flatnonzero(images.labels >= 0)
+    return everything if len(labelled) == len(everything) else everything.take(labelled)
+
+
+def _decoded(split: LazySplit) -> ImageSplit:
+    """The split in memory. A thread takes many images at a time, since to hand over a small one takes as long."""
+    images = np.empty((len(split), *split.shape), np.uint8)
+
+    def fill(start: int) -> None:
+        for at in range(start, min(start + 256, len(images))):
+            images[at] = split.read(int(split.rows[at]))
+
+    collections.deque(decoders().map(fill, range(0, len(images), 256)), maxlen=0)
+    return ImageSplit(images, split.labels, split.source)
+
+
+def decode(encoded: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Decodes an image as `dlkit.data.images.read_image` does a file."""
+    from PIL import Image, ImageOps
+
+    height, width, channels = shape
+    mode = "L" if channels == 1 else "RGB"
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        if (image.size, image.mode) == ((width, height), mode) and "exif" not in image.info:
+            return np.asarray(image).reshape(shape)  # as nearly all are in the usual sets, and it takes half the time
+        side = 2 * max(height, width)
+        image.draft(None, (side, side))
+        upright = _upright_8_bit(image, mode)
+        return np.asarray(ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)).reshape(shape)
+
+
+def _upright_size(encoded: bytes) -> tuple[int, int]:
+    """Height and width of an encoded image, after the camera was turned upright."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        turned = "exif" in image.info and image.getexif().get(0x0112, 1) >= 5
+        return image.size if turned else (image.height, image.width)

@@ -1,0 +1,440 @@
+"""Sets that TensorFlow Datasets has prepared, read without it: what a folder holds, and its records in any order.
+
+A prepared set is a folder of records with `dataset_info.json` (splits and files) and `features.json` (what a record
+is made of). TensorFlow Datasets itself reads them from front to back, names Python modules to import in them, and needs
+TensorFlow. Here the place of every record is noted in one pass, so that each can be read when it is wanted, its label
+known beforehand and its image still encoded.
+"""
+
+import collections
+import json
+import mmap
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlkit.data import tfds_names
+from dlkit.data.tfds_names import prepare_command, shown
+from dlkit.errors import DataError, UsageError
+
+INFO, FEATURES = "dataset_info.json", "features.json"
+FORMATS = ("tfrecord", "array_record")
+
+
+class NotPrepared(DataError):
+    """A set that is not in its folder, or only half."""
+
+
+class Shard(NamedTuple):
+    """One file of records.
+
+    Args:
+        path: the file.
+        records: how many it should have.
+    """
+
+    path: Path
+    records: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the folder of a prepared set says of it.
+
+    Args:
+        name: as the user wrote it.
+        root: the folder of all prepared data.
+        folder: where its files are.
+        file_format: `tfrecord` or `array_record`.
+        splits: split name -> its files; a split without records is left out.
+        features: name -> kind and details, of what a record is made of.
+        supervised: the names of the features that are input and target, where the set says so.
+    """
+
+    name: str
+    root: Path
+    folder: Path
+    file_format: str
+    splits: dict[str, list[Shard]]
+    features: dict[str, Any]
+    supervised: tuple[str, str] | None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of records of each split."""
+        return {split: sum(shard.records for shard in shards) for split, shards in self.splits.items()}
+
+    def damaged(self, reason: str) -> NotPrepared:
+        """The error for files that do not hold what they should."""
+        return half_prepared(self.name, self.root, self.folder, reason)
+
+
+# -------------------------------------------------------------------------------------------------------- what is there
+
+
+def find(text: str, root: Path) -> Prepared:
+    """The prepared set of a name, in the newest version there that fits.
+
+    Args:
+        text: `cifar10`, `imagenette/160px-v2`, `cifar10:3.0.2`.
+        root: the folder of prepared data.
+
+    Raises:
+        NotPrepared: it is not there, or half of it.
+        dlkit.errors.UsageError: there can be no set of that name.
+    """
+    name = tfds_names.parse(text)
+    if name is None:
+        raise UsageError(
+            f"{text} is no name of TensorFlow Datasets", "such as cifar10, imagenette/160px-v2, mnist:3.0.1"
+        )
+    base = root / name.set
+    config = name.config or _default_config(base)
+    place = base / config
+    versions = sorted(_versions(place), key=lambda folder: tuple(map(int, folder.name.split("."))))
+    fitting = [folder for folder in versions if _fits(folder.name, name.version)]
+    if fitting:
+        return read(text, root, fitting[-1])
+    if any(place.glob("incomplete.*")):
+        raise half_prepared(text, root, place, "it was interrupted")
+    others = [f"{name.set}/{config}" if config else name.set for config in sorted(_configs(base))]
+    there = [f"{text.partition(':')[0]}:{folder.name}" for folder in versions] or others
+    also = f"; prepared there: {', '.join(there)}" if there else ""
+    raise NotPrepared(f"{text} is not prepared in {shown(root)}", f"`{prepare_command(text, root)}` does it{also}")
+
+
+def half_prepared(text: str, root: Path, folder: Path, reason: str) -> NotPrepared:
+    """The error for a set of which a part is there."""
+    return NotPrepared(
+        f"{text} is only half prepared in {shown(folder)}: {reason}", f"`{prepare_command(text, root)}` does it again"
+    )
+
+
+def _configs(base: Path) -> list[str]:
+    return [path.name for path in base.glob("[!.]*") if _versions(path)]
+
+
+def _default_config(base: Path) -> str:
+    """The configuration that stands for none, as the set was prepared; empty when it has no configurations."""
+    try:
+        return str(json.loads((base / ".config" / "metadata.json").read_text(encoding="utf-8"))["default_config_name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _versions(place: Path) -> list[Path]:
+    return [path for path in place.glob("*") if tfds_names.VERSION.fullmatch(path.name) and path.is_dir()]
+
+
+def _fits(version: str, wanted: str) -> bool:
+    if wanted in {"", "*"}:
+        return True
+    return all(want in {"*", have} for have, want in zip(version.split("."), wanted.split("."), strict=True))
+
+
+def read(text: str, root: Path, folder: Path) -> Prepared:
+    """What a folder of prepared data says of itself; its files are all there, though not looked into.
+
+    Args:
+        text: the name of the set.
+        root: the folder of all prepared data.
+        folder: such as `~/tensorflow_datasets/cifar10/3.0.2`.
+
+    Raises:
+        NotPrepared: files are missing.
+        dlkit.errors.DataError: a format that cannot be read.
+    """
+    info, features = (_json(text, root, folder, file) for file in (INFO, FEATURES))
+    try:
+        file_format = info.get("fileFormat", "tfrecord")
+        splits = {split["name"]: _shards(folder, info["name"], file_format, split) for split in info.get("splits", [])}
+        described = {key: feature(value) for key, value in features["featuresDict"]["features"].items()}
+        supervised = _supervised(info.get("supervisedKeys"))
+    except (KeyError, TypeError, ValueError, AttributeError) as failure:
+        raise half_prepared(text, root, folder, f"{INFO} or {FEATURES} does not say what is there") from failure
+    if file_format not in FORMATS:
+        raise DataError(
+            f"{text} is prepared as {file_format} in {shown(folder)}: {' and '.join(FORMATS)} can be read",
+            f"move the folder away, then `{prepare_command(text, root)}`",
+        )
+    missing = [shard.path for shards in splits.values() for shard in shards if not _has_content(shard.path)]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise half_prepared(text, root, folder, f"{missing[0].name}{more} missing")
+    splits = {name: shards for name, shards in splits.items() if shards}
+    return Prepared(text, root, folder, file_format, splits, described, supervised)
+
+
+def _json(text: str, root: Path, folder: Path, file: str) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / file).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise half_prepared(text, root, folder, f"{file} is missing") from None
+    except ValueError:
+        raise half_prepared(text, root, folder, f"{file} is cut short or damaged") from None
+    if not isinstance(content, dict):
+        raise half_prepared(text, root, folder, f"{file} is damaged")
+    return content
+
+
+def _shards(folder: Path, dataset: str, file_format: str, split: dict[str, Any]) -> list[Shard]:
+    template = split.get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    counts = [int(count) for count in split.get("shardLengths", [])]
+    shards = []
+    for number, count in enumerate(counts):
+        name = template
+        for key, value in {
+            "DATASET": dataset,
+            "SPLIT": split["name"],
+            "FILEFORMAT": file_format,
+            "SHARD_X_OF_Y": f"{number:05d}-of-{len(counts):05d}",
+            "SHARD_INDEX": f"{number:05d}",
+            "NUM_SHARDS": f"{len(counts):05d}",
+        }.items():
+            name = name.replace(f"{{{key}}}", value)
+        if Path(name).name != name:
+            raise ValueError(name)  # a file beside the others, and nothing elsewhere
+        if count:
+            shards.append(Shard(folder / name, count))
+    return shards
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def feature(value: dict[str, Any]) -> dict[str, Any]:
+    """{"kind": "image", ...} of the {"pythonClassName": ..., "image": {...}} of a file; the class is not looked up."""
+    kind = next(key for key in value if key not in {"pythonClassName", "description"})
+    return {"kind": kind, **(value[kind] if isinstance(value[kind], dict) else {})}
+
+
+def _supervised(keys: dict[str, Any] | None) -> tuple[str, str] | None:
+    match keys:
+        case {"tuple": {"items": [{"featureKey": str(source)}, {"featureKey": str(target)}]}}:
+            return source, target
+        case {"input": str(source), "output": str(target)}:
+            return source, target
+        case _:
+            return None
+
+
+# -------------------------------------------------------------------------------------------------------------- records
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """The images of one split as they stand in its files, and their labels.
+
+    Args:
+        read: takes a row and returns the encoded image; it may be called from several threads.
+        labels: (n,) int32; -1 where the set has none.
+        checksums: (n,) uint32, of the record that each image is in.
+    """
+
+    read: Callable[[int], bytes]
+    labels: NDArray[np.int32]
+    checksums: NDArray[np.uint32]
+
+
+def encoded_images(prepared: Prepared, split: str, image: str, label: str) -> EncodedImages:
+    """Notes where the images of a split are, in one pass over its files that decodes none.
+
+    Args:
+        prepared: the set.
+        split: the name of the split.
+        image: the feature that holds the image.
+        label: the feature that holds the label.
+
+    Raises:
+        NotPrepared: a file is cut short or damaged.
+    """
+    shards, keys = prepared.splits[split], (image.encode(), label.encode())
+    if prepared.file_format == "array_record":
+        return _in_array_records(prepared, shards, keys)
+    return _in_tfrecords(prepared, shards, keys)
+
+
+def verify(prepared: Prepared) -> None:
+    """Goes through all files once and counts their records.
+
+    Raises:
+        NotPrepared: a file is cut short, or has more or fewer records than it should.
+    """
+    for shards in prepared.splits.values():
+        for shard in shards:
+            if prepared.file_format == "array_record":
+                _array_record(prepared, shard)
+            else:
+                collections.deque(_tfrecord(prepared, shard, _mapped(shard.path)), maxlen=0)
+
+
+def _in_tfrecords(prepared: Prepared, shards: list[Shard], keys: tuple[bytes, bytes]) -> EncodedImages:
+    count = sum(shard.records for shard in shards)
+    files = np.repeat(np.arange(len(shards)), [shard.records for shard in shards])
+    starts, stops = np.empty(count, np.int64), np.empty(count, np.int64)
+    labels, checksums = np.empty(count, np.int32), np.empty(count, np.uint32)
+    mapped = lru_cache(maxsize=256)(_mapped)  # each holds a file open, and a process may have about a thousand
+    row = 0
+    for shard in shards:
+        content = mapped(shard.path)
+        for start, stop in _tfrecord(prepared, shard, content):
+            (starts[row], stops[row]), labels[row] = _image_and_label(prepared, shard, content, start, stop, keys)
+            checksums[row] = int.from_bytes(content[stop : stop + 4], "little")
+            row += 1
+
+    def read(row: int) -> bytes:
+        return mapped(shards[files[row]].path)[starts[row] : stops[row]]
+
+    return EncodedImages(read, labels, checksums)
+
+
+def _in_array_records(prepared: Prepared, shards: list[Shard], keys: tuple[bytes, bytes]) -> EncodedImages:
+    """As for TFRecords, but records are compressed here: unpacked once for the labels, and again when wanted."""
+    readers = [_array_record(prepared, shard) for shard in shards]
+    firsts = np.cumsum([0] + [shard.records for shard in shards])
+    labels, checksums = np.empty(firsts[-1], np.int32), np.empty(firsts[-1], np.uint32)
+
+    def record(row: int) -> tuple[Shard, bytes]:
+        number = int(np.searchsorted(firsts, row, side="right")) - 1
+        return shards[number], readers[number](row - int(firsts[number]))
+
+    for row in range(len(labels)):
+        shard, content = record(row)
+        _, labels[row] = _image_and_label(prepared, shard, content, 0, len(content), keys)
+        checksums[row] = zlib.crc32(content)
+
+    def read(row: int) -> bytes:
+        shard, content = record(row)
+        (start, stop), _ = _image_and_label(prepared, shard, content, 0, len(content), keys)
+        return content[start:stop]
+
+    return EncodedImages(read, labels, checksums)
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _tfrecord(prepared: Prepared, shard: Shard, content: mmap.mmap) -> Iterator[tuple[int, int]]:
+    """Start and stop of each record of a TFRecord file: length (8 bytes), checksum (4), record, checksum (4)."""
+    at = count = 0
+    length = struct.Struct("<Q")
+    while at + 12 <= len(content) and count < shard.records:
+        (size,) = length.unpack_from(content, at)
+        start, at = at + 12, at + 16 + size
+        if at > len(content):
+            break
+        count += 1
+        yield start, start + size
+    if at != len(content) or count != shard.records:
+        raise _damaged(prepared, shard)
+
+
+def _array_record(prepared: Prepared, shard: Shard) -> Callable[[int], bytes]:
+    """Reads records of an ArrayRecord file by their number."""
+    try:
+        from array_record.python.array_record_module import ArrayRecordReader  # type: ignore[import-untyped]
+    except ImportError:
+        raise DataError(
+            f"{prepared.name} is prepared as array_record, and nothing here reads that", "`pip install array_record`"
+        ) from None
+    try:
+        reader = ArrayRecordReader(str(shard.path))
+        count = reader.num_records()
+    except Exception as failure:
+        raise _damaged(prepared, shard) from failure
+    if count != shard.records:
+        raise _damaged(prepared, shard)
+
+    def record(number: int) -> bytes:
+        try:
+            return bytes(reader.read([number])[0])
+        except Exception as failure:
+            raise _damaged(prepared, shard) from failure
+
+    return record
+
+
+def _damaged(prepared: Prepared, shard: Shard) -> NotPrepared:
+    return prepared.damaged(f"{shard.path.name} is cut short or damaged")
+
+
+# ----------------------------------------------------------------------------------------------------- tf.train.Example
+
+# A record is a protocol buffer: fields one after the other, each a tag (number * 8 + type) and its content.
+#   Example.features = 1; Features.feature = 1, a map, so key = 1 and value = 2 in each entry;
+#   Feature.bytes_list = 1, .int64_list = 3; value = 1 in each list.
+Buffer = bytes | mmap.mmap
+
+
+def _image_and_label(
+    prepared: Prepared, shard: Shard, content: Buffer, start: int, stop: int, keys: tuple[bytes, bytes]
+) -> tuple[tuple[int, int], int]:
+    """Where the encoded image stands, and the label."""
+    try:
+        features = dict(_features(content, start, stop))
+        (image,) = _values(content, *features[keys[0]])
+        (label,) = _values(content, *features[keys[1]])
+        number, _ = _varint(content, label[0])
+    except (IndexError, KeyError, ValueError) as failure:
+        raise _damaged(prepared, shard) from failure
+    return image, number - (1 << 64) if number >> 63 else number
+
+
+def _features(content: Buffer, start: int, stop: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
+    """The features of an Example by name: where the list of values of each stands."""
+    for _, first, last in _fields(content, start, stop):
+        for _, entry, end in _fields(content, first, last):
+            (_, key, key_end), (_, value, value_end) = _fields(content, entry, end)
+            yield content[key:key_end], (value, value_end)
+
+
+def _values(content: Buffer, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Where each value of a feature stands. Integers share one field, which begins with the first of them."""
+    for _, first, last in _fields(content, start, stop):
+        for _, value, end in _fields(content, first, last):
+            yield value, end
+
+
+def _fields(content: Buffer, at: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """Number, start and stop of the fields of a message."""
+    while at < stop:
+        tag, at = _varint(content, at)
+        if tag & 7 == 2:  # a length and as many bytes
+            size, at = _varint(content, at)
+            end = at + size
+        elif tag & 7 == 0:
+            _, end = _varint(content, at)
+        else:
+            raise ValueError(tag)
+        if end > stop:
+            raise ValueError(end)
+        yield tag >> 3, at, end
+        at = end
+
+
+def _varint(content: Buffer, at: int) -> tuple[int, int]:
+    """An integer in groups of 7 bits, the lowest first, and the place after it."""
+    byte = content[at]
+    if byte < 128:
+        return byte, at + 1
+    value, shift = byte & 127, 7
+    while True:
+        at += 1
+        byte = content[at]
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at + 1
+        shift += 7

@@ -1,0 +1,91 @@
+"""`dlkit data check`: what it prints, its exit codes, and hostile names on their way to the terminal."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_predict import CHARACTERS, as_file_name, on_a_terminal
+
+from dlkit import console
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes in two splits."""
+    random = np.random.default_rng(0)
+    for path in ("train/cat/1", "train/cat/2", "train/dog/1", "val/dog/2", "test/cat/3"):
+        file = tmp_path / "photos" / f"{path}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(file)
+    return tmp_path / "photos"
+
+
+def test_a_good_folder(dlkit, photos):
+    result = dlkit("data", "check", "photos")
+    assert result.code == 0
+    header, *rows = (line.split() for line in result.out.splitlines())
+    assert header == ["class", "train", "validation", "test"]
+    assert rows == [["cat", "2", "0", "1"], ["dog", "1", "1", "0"]]
+    assert result.err == "photos: all 5 images can be read, and none is in several splits\n"
+
+
+def test_bad_files_end_with_3(dlkit, photos):
+    (photos / "train/cat/empty.png").write_bytes(b"")
+    (photos / "train/cat/notes.txt").write_text("x")
+    result = dlkit("data", "check", "photos")
+    assert result.code == 3
+    assert "unreadable  train/cat/empty.png  is not an image: the file is empty" in result.out
+    assert "no image    train/cat/notes.txt  is not named as PNG, JPEG, BMP, GIF or WebP" in result.out
+    assert result.err.splitlines()[0] == "error: photos: 1 of 6 images cannot be read"
+
+
+def test_an_image_in_two_splits_ends_with_3(dlkit, photos):
+    (photos / "test/cat/again.png").write_bytes((photos / "train/cat/1.png").read_bytes())
+    result = dlkit("data", "check", "photos")
+    assert result.code == 3
+    assert "in several splits  train/cat/1.png  is also in test: test/cat/again.png" in result.out
+    assert "error: photos: 1 image is in several splits" in result.err
+
+
+def test_as_json(dlkit, photos):
+    (photos / "train/cat/3.png").write_bytes(b"x")
+    result = dlkit("data", "check", "photos", "--json")
+    assert result.code == 3
+    report = json.loads(result.out)
+    assert report["classes"] == {"cat": {"train": 2, "test": 1}, "dog": {"train": 1, "validation": 1}}
+    assert report["findings"] == [
+        {"kind": "unreadable", "where": "train/cat/3.png", "what": "is not an image that can be read"}
+    ]
+    assert (report["images"], report["fine"]) == (6, False)
+    (photos / "train/cat/3.png").unlink()
+    assert json.loads(dlkit("data", "check", "photos", "--json").out)["fine"] is True
+
+
+def test_a_dataset_by_name(dlkit):
+    result = dlkit("data", "check", "digits")
+    assert result.code == 0
+    assert result.out.splitlines()[1].split() == ["0", "127", "15", "36"]
+
+
+@pytest.mark.parametrize(("data", "code"), [("none/such", 2), ("./none", 3), ("synthetic:reverse", 2)])
+def test_what_cannot_be_checked(dlkit, data, code):
+    result = dlkit("data", "check", data)
+    assert (result.code, result.out) == (code, "")
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 2
+
+
+def test_hostile_names_are_written_out(photos, tmp_path, monkeypatch):
+    hostile = as_file_name(CHARACTERS)
+    (photos / "train" / f"{hostile} class").mkdir()
+    (photos / "train" / "cat" / f"{hostile}.png").write_bytes(b"")
+    (photos / "train" / "cat" / f"{hostile}.txt").write_bytes(b"")
+    (photos / "train" / f"{hostile} dog").symlink_to("dog")
+    photos = photos.rename(tmp_path / hostile.replace("\udcff", ""))  # no recipe can hold what is not Unicode
+    monkeypatch.setenv("COLUMNS", "1000")  # so that no name is broken over lines
+    for arguments in (["data", "check", str(photos)], ["train", "mlp", "--data", str(photos)]):
+        code, out, error = on_a_terminal(monkeypatch, *arguments)
+        assert code == 3
+        assert console.safe(hostile) in out + error
+    on_a_terminal(monkeypatch, "data", "check", str(photos), "--json")

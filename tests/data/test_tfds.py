@@ -1,0 +1,688 @@
+"""Sets of TensorFlow Datasets. Tiny ones are made by its own machinery, which also reads them to compare with."""
+
+import errno
+import http.server
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+import tiny_set
+from PIL import Image
+from tiny_set import CLASSES, COUNTS, NAME, picture
+
+from dlkit import data
+from dlkit.data import tfds_files, tfds_names, tfds_prepare
+from dlkit.data.images import ImageSplit, LazySplit, read_image
+from dlkit.data.tfds import tfds_set
+from dlkit.errors import DataError, DlkitError, UsageError
+
+VERSION = "1.2.0"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with the configurations that tests only read."""
+    root = tmp_path_factory.mktemp("prepared")
+    for config in ("color", "gray", "alike", "published", "hidden", "renamed", "tested", "texts"):
+        tiny_set.build(root, config)
+    return root
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A folder of its own with one prepared configuration, to be damaged."""
+    tiny_set.build(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def builder(monkeypatch):
+    """The class of the builder, to be changed for a test; its name is among the known ones."""
+    monkeypatch.setattr(tfds_names, "names", lambda: [NAME])
+    cls = tiny_set.builder_class()
+    for name in ("files", "address", "hook", "url_infos", "MANUAL_DOWNLOAD_INSTRUCTIONS"):
+        monkeypatch.setattr(cls, name, cls.__dict__.get(name, None))
+    return cls
+
+
+def numbers(images):
+    """Which pictures these are."""
+    return images[:, 0, 0, 0].tolist()
+
+
+def two_lines(failure):
+    """The message and the hint of an error, each of which is one line."""
+    assert "\n" not in failure.message + failure.hint
+    return failure.message, failure.hint
+
+
+# -------------------------------------------------------------------------------------------------------------- reading
+
+
+@pytest.mark.parametrize("options", [{}, {"num_shards": 3}, {"file_format": "array_record"}], ids=str)
+@pytest.mark.parametrize("config", ["color", "gray"])
+def test_images_and_labels_are_those_that_tensorflow_datasets_reads_in_its_order(tmp_path, config, options):
+    theirs = tiny_set.build(tmp_path, config, **options)
+    ours = tfds_set(f"{NAME}/{config}", dir=tmp_path, validation=0)
+    assert ours.classes == CLASSES
+    assert next(iter(ours.splits)) == "train"
+    for name, split in ours.splits.items():
+        at_random = "file_format" in options
+        expected = list(theirs.as_data_source(name) if at_random else tfds.as_numpy(theirs.as_dataset(name)))
+        assert len(split) == COUNTS[name]
+        np.testing.assert_array_equal(split.images, [example["photo"] for example in expected])
+        np.testing.assert_array_equal(split.labels, [example["kind"] for example in expected])
+
+
+def test_pixels_are_those_that_were_put_in(made):
+    split = tfds_set(NAME, dir=made).splits["test"]
+    assert isinstance(split, ImageSplit)
+    assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int32)
+    assert sorted(numbers(split.images)) == list(range(COUNTS["test"]))
+    for image, kind in zip(split.images, split.labels, strict=True):
+        np.testing.assert_array_equal(image, picture("test", image[0, 0, 0]))
+        assert kind == image[0, 0, 0] % 3
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
+def test_decoded_when_wanted_gives_the_same_as_in_memory(tmp_path, monkeypatch, file_format):
+    tiny_set.build(tmp_path, file_format=file_format)
+    eager = tfds_set(NAME, dir=tmp_path)
+    monkeypatch.setattr("dlkit.data.tfds.fits_in_memory", lambda images, shape: False)
+    lazy = tfds_set(NAME, dir=tmp_path)
+    assert list(lazy.splits) == list(eager.splits) == ["train", "validation", "test"]
+    for name, split in lazy.splits.items():
+        assert isinstance(split, LazySplit)
+        assert split.source == eager.splits[name].source != ""
+        np.testing.assert_array_equal(split.labels, eager.splits[name].labels)
+        rows = np.random.default_rng(0).integers(0, len(split), 50)
+        np.testing.assert_array_equal(split.fetch(rows), eager.splits[name].images[rows])
+    train = lazy.splits["train"]
+    with ThreadPoolExecutor(8) as threads:
+        batches = list(threads.map(train.fetch, [np.arange(len(train))] * 40))
+    assert all((batch == eager.splits["train"].images).all() for batch in batches)
+
+
+def test_two_sets_of_the_same_name_and_version_have_different_sources(tmp_path, builder, monkeypatch):
+    sources = []
+    for folder, files in (("a", []), ("b", [picture("else", number) for number in range(20)])):
+        monkeypatch.setattr(builder, "files", files)
+        tiny_set.build(tmp_path / folder)
+        sources.append(tfds_set(NAME, dir=tmp_path / folder).splits["train"].source)
+    assert sources[0] != sources[1]
+
+
+@pytest.fixture
+def varied(tmp_path, builder, monkeypatch):
+    """Picture files of differing size and kind, and the folder in which they are prepared."""
+    images = {
+        "wide.png": Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 60, 3), np.uint8)),
+        "tall.jpg": Image.radial_gradient("L").convert("RGB").resize((300, 500)),
+        "turned.jpg": Image.linear_gradient("L").convert("RGB").resize((90, 40)),
+        "turned square.jpg": Image.linear_gradient("L").convert("RGB").resize((224, 224)),
+        "gray.png": Image.linear_gradient("L").resize((50, 50)),
+    }
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, image in images.items():
+        image.save(tmp_path / name, **({"exif": exif} if name.startswith("turned") else {}))
+    files = [tmp_path / name for name in images]
+    monkeypatch.setattr(builder, "files", [str(path) for path in files])
+    tiny_set.build(tmp_path / "prepared", "varied")
+    return files, tmp_path / "prepared"
+
+
+@pytest.mark.parametrize(("size", "side"), [(None, 224), (16, 16), (64, 64)])
+def test_pictures_that_differ_in_size_become_what_prediction_sees(varied, size, side):
+    files, root = varied
+    split = tfds_set(f"{NAME}/varied", dir=root, size=size, validation=0).splits["train"]
+    expected = {read_image(path, (side, side, 3)).tobytes() for path in files}
+    assert split.shape == (side, side, 3)
+    assert {image.tobytes() for image in split.images} == expected
+
+
+def test_pictures_that_are_all_alike_keep_their_size_though_the_set_does_not_promise_it(made):
+    assert tfds_set(f"{NAME}/alike", dir=made).shape == (4, 5, 3)
+    assert tfds_set(f"{NAME}/alike", dir=made, size=9).shape == (9, 9, 3)
+
+
+def test_pictures_are_alike_when_they_are_so_upright(tmp_path, builder, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 90)).save(tmp_path / "a.jpg")
+    Image.new("RGB", (90, 40)).save(tmp_path / "b.jpg", exif=exif)
+    monkeypatch.setattr(builder, "files", [str(tmp_path / name) for name in ("a.jpg", "b.jpg", "a.jpg")])
+    tiny_set.build(tmp_path, "varied")
+    assert tfds_set(f"{NAME}/varied", dir=tmp_path).shape == (90, 40, 3)
+
+
+def test_gray_stays_gray(made):
+    assert tfds_set(f"{NAME}/gray", dir=made).shape == (4, 5, 1)
+    assert tfds_set(f"{NAME}/gray", dir=made, size=9).shape == (9, 9, 1)
+
+
+def test_reading_loads_neither_tensorflow_nor_its_datasets(made):
+    assert process("load", made).communicate() == ("20 False False\n", "")
+
+
+# --------------------------------------------------------------------------------------------------------------- splits
+
+
+@pytest.mark.parametrize(
+    ("config", "validation", "sizes"),
+    [
+        ("color", 0.1, {"train": 18, "validation": 2, "test": 6}),
+        ("color", 5, {"train": 15, "validation": 5, "test": 6}),
+        ("color", 0, {"train": 20, "test": 6}),
+        ("gray", 0.1, {"train": 20, "validation": 8, "test": 6}),  # has its own
+        ("published", 0.1, {"train": 18, "validation": 2, "test": 8}),
+        ("hidden", 0.1, {"train": 18, "validation": 2, "test": 8}),  # of its test split the labels are secret
+        ("renamed", 0.1, {"train": 18, "validation": 2, "test": 8, "extra": 8}),
+    ],
+)
+def test_splits_are_called_by_what_they_are_for(made, config, validation, sizes):
+    loaded = tfds_set(f"{NAME}/{config}", dir=made, validation=validation)
+    assert {name: len(split) for name, split in loaded.splits.items()} == sizes
+
+
+def test_what_was_published_on_is_the_test_split_and_validation_comes_from_training(made):
+    splits = tfds_set(f"{NAME}/published", dir=made).splits
+    for number, image in zip(numbers(splits["test"].images), splits["test"].images, strict=True):
+        np.testing.assert_array_equal(image, picture("validation", number))
+    held, kept = numbers(splits["validation"].images), numbers(splits["train"].images)
+    assert sorted(held + kept) == list(range(COUNTS["train"]))
+
+
+def test_unlabelled_images_of_a_labelled_split_are_left_out(tmp_path, builder, monkeypatch):
+    monkeypatch.setattr(tiny_set, "label", lambda number: -1 if number < 3 else 1)
+    tiny_set.build(tmp_path)
+    split = tfds_set(NAME, dir=tmp_path).splits["test"]
+    assert sorted(numbers(split.images)) == [3, 4, 5]
+    assert split.labels.tolist() == [1, 1, 1]
+
+
+def test_a_set_without_training_images(made):
+    with pytest.raises(UsageError, match="nothing to train on: its splits are test"):
+        tfds_set(f"{NAME}/tested", dir=made)
+
+
+def test_a_set_of_something_else_is_refused_with_what_it_has(made):
+    with pytest.raises(UsageError) as caught:
+        tfds_set(f"{NAME}/texts", dir=made)
+    message, hint = two_lines(caught.value)
+    assert message == f"{NAME}/texts has no images with a class each: it has title (text)"
+    assert "cifar10" in hint
+
+
+# ---------------------------------------------------------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("cifar10", ("cifar10", "", "")),
+        ("imagenette/160px-v2", ("imagenette", "160px-v2", "")),
+        ("cifar10:3.0.2", ("cifar10", "", "3.0.2")),
+        ("a/b.c+d:1.*.*", ("a", "b.c+d", "1.*.*")),
+        ("mnist:*", ("mnist", "", "*")),
+        ("ns:mnist", None),
+        ("mnist:latest", None),
+        ("huggingface:mnist:3.0.2", None),
+        ("a/..", None),
+        ("a/../b", None),
+        ("a/b/c", None),
+        ("Cifar10", None),
+        ("", None),
+        ("mnist:1.0", None),
+        ("mnist\n", None),
+        ("mnist/arg=1", None),
+    ],
+)
+def test_a_name_is_a_set_a_configuration_and_a_version(text, parts):
+    assert tfds_names.parse(text) == parts
+
+
+def test_the_sets_of_the_package_are_found_without_importing_it():
+    known = set(tfds_names.names())
+    imported = set(tfds.list_builders(with_community_datasets=False))
+    assert len(imported - known) < 0.01 * len(imported)  # those that are hidden deeper, none of images
+    assert len(known - imported) < 0.01 * len(imported)
+    images = set(tfds_names.image_names())
+    assert {"cifar10", "cifar100", "mnist", "fashion_mnist", "imagenette", "imagenet2012", "svhn_cropped"} <= images
+    assert images <= imported
+
+
+def test_the_default_folder_is_that_of_tensorflow_datasets(monkeypatch, tmp_path):
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    assert tfds_names.data_dir() == Path.home() / "tensorflow_datasets"
+    assert tfds_names.shown(tfds_names.data_dir() / "x") == "~/tensorflow_datasets/x"
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "a"))
+    assert tfds_names.data_dir() == tmp_path / "a"
+    assert tfds_names.data_dir(tmp_path / "b") == tmp_path / "b"
+
+
+def test_a_set_of_the_users_own_is_known_where_it_lies(made, monkeypatch, tmp_path):
+    (tmp_path / "downloads" / NAME).mkdir(parents=True)
+    for name in (NAME, "downloads"):
+        with pytest.raises(UsageError, match="unknown dataset"):
+            data.builder(name, tmp_path)
+    assert data.load(NAME, dir=made).shape == (4, 5, 3)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(made))
+    assert data.load(f"{NAME}/gray").shape == (4, 5, 1)
+    assert f"{NAME}/gray" in tfds_names.prepared(made)
+
+
+def test_the_newest_version_that_fits_is_read(root):
+    first = root / NAME / "color"
+    shutil.copytree(first / VERSION, first / "1.10.0")
+    found = {text: tfds_files.find(f"{NAME}/color{text}", root).folder.name for text in ("", ":*", ":1.2.0", ":1.2.*")}
+    assert found == {"": "1.10.0", ":*": "1.10.0", ":1.2.0": "1.2.0", ":1.2.*": "1.2.0"}
+    with pytest.raises(tfds_files.NotPrepared) as caught:
+        tfds_files.find(f"{NAME}/color:2.0.0", root)
+    message, hint = two_lines(caught.value)
+    assert message == f"{NAME}/color:2.0.0 is not prepared in {root}"
+    assert hint.endswith(f"prepared there: {NAME}/color:1.2.0, {NAME}/color:1.10.0")
+
+
+def test_without_a_configuration_the_default_one_is_meant(root):
+    assert tfds_files.find(NAME, root).folder.parent.name == "color"
+    shutil.rmtree(root / NAME / "color")
+    tiny_set.build(root, "gray")
+    with pytest.raises(tfds_files.NotPrepared) as caught:
+        tfds_files.find(NAME, root)
+    assert caught.value.hint.endswith(f"prepared there: {NAME}/gray")
+
+
+# -------------------------------------------------------------------------------------------------------- half prepared
+
+
+def cut(path, keep):
+    path.write_bytes(path.read_bytes()[:keep])
+
+
+def first_record(path):
+    return 16 + int.from_bytes(path.read_bytes()[:8], "little")
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+TRAIN = f"{NAME}-train.tfrecord-00000-of-00001"
+DAMAGES = {
+    "no info": lambda folder: (folder / "dataset_info.json").unlink(),
+    "half an info": lambda folder: cut(folder / "dataset_info.json", 100),
+    "an info of something else": lambda folder: (folder / "dataset_info.json").write_text("[]"),
+    "an info without splits' names": lambda folder: edit(folder / "dataset_info.json", splits=[{}]),
+    "a path out of the folder": lambda folder: edit(
+        folder / "dataset_info.json",
+        splits=[{"name": "train", "shardLengths": ["20"], "filepathTemplate": f"../{VERSION}/{TRAIN}"}],
+    ),
+    "no features": lambda folder: (folder / "features.json").unlink(),
+    "no file": lambda folder: (folder / TRAIN).unlink(),
+    "an empty file": lambda folder: cut(folder / TRAIN, 0),
+    "a file cut in a header": lambda folder: cut(folder / TRAIN, first_record(folder / TRAIN) + 5),
+    "a file cut in a record": lambda folder: cut(folder / TRAIN, -30),
+    "a file cut between records": lambda folder: cut(folder / TRAIN, first_record(folder / TRAIN)),
+    "a file too long": lambda folder: (folder / TRAIN).write_bytes(2 * (folder / TRAIN).read_bytes()),
+    "another file": lambda folder: (folder / TRAIN).write_bytes(os.urandom(5000)),
+    "only an interrupted attempt": lambda folder: folder.rename(folder.parent / "incomplete.ABCDEF_1.2.0"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_half_a_set_is_noticed_in_one_line_and_made_whole_by_prepare(root, builder, damage):
+    DAMAGES[damage](root / NAME / "color" / VERSION)
+    with pytest.raises(DataError) as caught:
+        tfds_set(NAME, dir=root)
+    message, hint = two_lines(caught.value)
+    assert message.startswith(f"{NAME} is only half prepared in {root}")
+    assert hint == f"`dlkit data prepare {NAME} --data-dir {root}` does it again"
+    tfds_prepare.prepare(NAME, root, agreed=True)
+    assert len(tfds_set(NAME, dir=root, validation=0).splits["train"]) == COUNTS["train"]
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+def test_a_damaged_picture_is_named(root, monkeypatch, lazily):
+    path = root / NAME / "color" / VERSION / TRAIN
+    content = path.read_bytes()
+    place = [match.start() for match in re.finditer(rb"IDAT", content)][3]
+    path.write_bytes(content[:place] + b"\x00" * 8 + content[place + 8 :])
+    if lazily:
+        monkeypatch.setattr("dlkit.data.tfds.fits_in_memory", lambda images, shape: False)
+    with pytest.raises(DataError, match="image 3 of train cannot be decoded"):
+        tfds_set(NAME, dir=root, validation=0).splits["train"].fetch([0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("keep", [-1, 40, 0])
+def test_half_an_array_record_is_noticed(tmp_path, keep):
+    builder = tiny_set.build(tmp_path, file_format="array_record")
+    (path,) = Path(builder.data_dir).glob("*-train.array_record-*")
+    cut(path, keep)
+    with pytest.raises(DataError, match="only half prepared"):
+        tfds_set(NAME, dir=tmp_path)
+
+
+def test_a_format_that_cannot_be_read_is_named(root):
+    edit(root / NAME / "color" / VERSION / "dataset_info.json", fileFormat="riegeli")
+    with pytest.raises(DataError, match="is prepared as riegeli"):
+        tfds_set(NAME, dir=root)
+
+
+# --------------------------------------------------------------------------------------------------------- not prepared
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(request, timeout):
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+
+
+def test_without_a_network_the_line_says_what_to_do_on_another_machine(tmp_path, no_network):
+    with pytest.raises(DataError) as caught:
+        tfds_set("cifar10", dir=tmp_path)
+    message, hint = two_lines(caught.value)
+    assert message == f"cifar10 is not prepared in {tmp_path}, and its source cannot be reached"
+    assert hint.startswith("on a machine with a network run `dlkit data prepare cifar10`, then copy the folder")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_downloaded_where_nobody_can_be_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(tfds_prepare, "_can_be_reached", lambda addresses: True)
+    monkeypatch.setattr(tfds_prepare, "prepare", lambda *arguments, **options: pytest.fail("it began"))
+    with pytest.raises(DataError) as caught:
+        tfds_set("cifar10", dir=tmp_path)
+    message, hint = two_lines(caught.value)
+    assert message == f"cifar10 is not prepared in {tmp_path}"
+    assert hint == f"`dlkit data prepare cifar10 --data-dir {tmp_path}` does it"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def cluster(index):
+    return json.dumps({"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": index}})
+
+
+@pytest.mark.parametrize(
+    ("stdin", "stderr", "config", "quiet", "expected"),
+    [
+        (Terminal, Terminal, None, False, True),
+        (io.StringIO, Terminal, None, False, False),
+        (Terminal, io.StringIO, None, False, False),
+        (Terminal, Terminal, None, True, False),
+        (Terminal, Terminal, cluster(0), False, True),
+        (Terminal, Terminal, cluster(1), False, False),
+    ],
+)
+def test_who_may_be_asked(monkeypatch, stdin, stderr, config, quiet, expected):
+    monkeypatch.setattr(sys, "stdin", stdin())
+    monkeypatch.setattr(sys, "stderr", stderr())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("dlkit.console.settings.quiet", quiet)
+    if config:
+        monkeypatch.setenv("TF_CONFIG", config)
+    assert tfds_prepare.may_ask() is expected
+
+
+@pytest.mark.parametrize("answer", ["y\n", "YES\n", "n\n", "\n", ""])
+def test_a_question_is_asked_with_sizes_and_place_first(tmp_path, builder, monkeypatch, capsys, answer):
+    address = "http://127.0.0.1:9/pictures"
+    monkeypatch.setattr(builder, "address", address)
+    monkeypatch.setattr(
+        builder, "url_infos", {address: tfds.core.download.checksums.UrlInfo(2_500_000, "0" * 64, None)}
+    )
+    monkeypatch.setattr(tfds_prepare, "_can_be_reached", lambda addresses: True)
+    monkeypatch.setattr(tfds_prepare, "may_ask", lambda: True)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+    agreed = answer.strip().lower() in {"y", "yes"}
+    with pytest.raises(DataError) as caught:  # agreed or not: nobody serves the pictures
+        tfds_set(f"{NAME}/fetched", dir=tmp_path)
+    assert ("cannot be reached" in caught.value.message) is agreed
+    assert capsys.readouterr().err.splitlines() == [
+        f"{NAME}/fetched: 2.5 MB to download, up to 7.5 MB on disk, to be prepared in {tmp_path}",
+        "go on? [y/N]",
+    ]
+
+
+def test_what_has_no_labelled_images_is_not_even_downloaded(tmp_path, builder, monkeypatch):
+    monkeypatch.setattr(tfds_prepare, "may_ask", lambda: True)
+    monkeypatch.setattr(tfds_prepare, "_carry_out", lambda plan: pytest.fail("it began"))
+    with pytest.raises(UsageError, match=r"no images with a class each: it has title \(text\)"):
+        tfds_set(f"{NAME}/texts", dir=tmp_path)
+
+
+def test_the_download_of_a_configuration_is_that_of_its_own_files(tmp_path):
+    # The sizes of the archives as the authors of Imagenette publish them, by way of the package's list of checksums.
+    assert tfds_prepare._plan("imagenette/160px-v2", tmp_path).download == 99_003_388
+    assert tfds_prepare._plan("cifar10", tmp_path).download == 170_052_171
+    assert tfds_prepare._plan("mnist", tmp_path).download == 9_912_422 + 28_881 + 1_648_877 + 4_542
+
+
+# ------------------------------------------------------------------------------------------------------------ preparing
+
+
+@pytest.fixture
+def served():
+    """A server of this machine whose answers are set as `served.answer`; `served.address` is its address."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            server.asked += 1
+            server.answer(self)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.asked, server.closing = 0, threading.Event()
+    server.address = f"http://127.0.0.1:{server.server_port}/pictures.bin"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.closing.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def give(content, *, length=None, code=200):
+    def answer(request):
+        request.send_response(code)
+        request.send_header("Content-Length", str(len(content) if length is None else length))
+        request.end_headers()
+        request.wfile.write(content)
+
+    return answer
+
+
+def prepare_from(served, builder, monkeypatch, root, answer):
+    served.answer = answer
+    monkeypatch.setattr(builder, "address", served.address)
+    return tfds_prepare.prepare(f"{NAME}/fetched", root, agreed=True)
+
+
+def left_in(root):
+    """What is in a folder of prepared data, but for the lock."""
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()} - {f".dlkit/{NAME}.lock"}
+
+
+def test_prepare_downloads_and_says_nothing_of_its_own(tmp_path, builder, monkeypatch, served, capfd):
+    prepared = prepare_from(served, builder, monkeypatch, tmp_path, give(b"x" * 100_000))
+    assert prepared.sizes == {"train": COUNTS["train"]}
+    assert prepared.folder == tmp_path / NAME / "fetched" / VERSION
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == f"{NAME}/fetched: a download of unknown size, to be prepared in {tmp_path}\n"
+    assert not (tmp_path / ".dlkit" / NAME).exists()
+    again = tfds_prepare.prepare(f"{NAME}/fetched", tmp_path)  # agreed to nothing, for nothing is to be done
+    assert (again, served.asked) == (prepared, 1)
+    # And TensorFlow Datasets finds it where it looks itself.
+    assert tiny_set.builder_class()(data_dir=tmp_path, config="fetched").is_prepared()
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (give(b"", code=404), "its source does not give it: Failed to get url .* HTTP code: 404"),
+        (give(b"x" * 10, length=1000), "cannot be reached"),  # the connection breaks off
+        (lambda request: request.server.closing.wait(15), "cannot be reached"),
+    ],
+    ids=["not found", "cut off", "silent"],
+)
+def test_a_source_that_fails_is_one_line_soon_and_leaves_nothing(
+    tmp_path, builder, monkeypatch, served, answer, message
+):
+    monkeypatch.setattr(tfds_prepare, "CONNECT", 0.2)
+    monkeypatch.setattr(tfds_prepare, "READ", 0.2)
+    started = time.monotonic()
+    with pytest.raises(DataError, match=message) as caught:
+        prepare_from(served, builder, monkeypatch, tmp_path, answer)
+    two_lines(caught.value)
+    assert time.monotonic() - started < 8
+    assert left_in(tmp_path) == set()
+
+
+def test_a_download_that_is_not_what_was_published_is_refused(tmp_path, builder, monkeypatch, served):
+    expected = tfds.core.download.checksums.UrlInfo(3, "0" * 64, "pictures.bin")
+    monkeypatch.setattr(builder, "url_infos", {served.address: expected})
+    with pytest.raises(DataError, match="is not what was published"):
+        prepare_from(served, builder, monkeypatch, tmp_path, give(b"abc"))
+    assert left_in(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "cannot write to ROOT: no space left on device"),
+        (RuntimeError("ResourceExhaustedError: /x; No space left on device"), 1, "cannot write to ROOT: no space left"),
+        (PermissionError(errno.EACCES, "Permission denied"), 1, "cannot write to ROOT: permission denied"),
+        (ImportError("No module named 'cv2'", name="cv2"), 3, "NAME cannot be prepared: No module named 'cv2'"),
+        (ValueError("odd\nvery odd"), 3, "NAME could not be prepared in ROOT: ValueError: odd"),
+    ],
+)
+def test_whatever_fails_is_one_line_and_leaves_what_was_there(root, builder, monkeypatch, failure, code, message):
+    def fail():
+        raise failure
+
+    before = left_in(root)
+    monkeypatch.setattr(builder, "hook", staticmethod(fail))
+    with pytest.raises(DlkitError) as caught:
+        tfds_prepare.prepare(f"{NAME}/gray", root, agreed=True)
+    assert two_lines(caught.value)[0].startswith(message.replace("ROOT", str(root)).replace("NAME", f"{NAME}/gray"))
+    assert caught.value.code == code
+    assert left_in(root) == before
+
+
+def test_too_little_room_is_told_before_the_download(tmp_path, builder, monkeypatch):
+    plan = tfds_prepare._Plan(NAME, tmp_path, builder(data_dir=tmp_path), 10**18)
+    monkeypatch.setattr(tfds_prepare, "_plan", lambda name, root: plan)
+    with pytest.raises(DlkitError, match=r"takes up to 3,?000,?000,?000\.0 GB on disk, and .* are free in "):
+        tfds_prepare.prepare(NAME, tmp_path, agreed=True)
+
+
+def test_files_that_the_user_has_to_fetch(tmp_path, builder, monkeypatch):
+    monkeypatch.setattr(builder, "MANUAL_DOWNLOAD_INSTRUCTIONS", "Register at example.org,\n  then fetch pictures.tar.")
+    with pytest.raises(DataError) as caught:
+        tfds_prepare.prepare(f"{NAME}/manual", tmp_path, agreed=True)
+    message, hint = two_lines(caught.value)
+    assert message == f"{NAME}/manual has to be fetched by hand: put its files into {tmp_path}/downloads/manual"
+    assert hint == "Register at example.org, then fetch pictures.tar."
+    (tmp_path / "downloads" / "manual").mkdir(parents=True)
+    (tmp_path / "downloads" / "manual" / "pictures.tar").touch()
+    assert tfds_prepare.prepare(f"{NAME}/manual", tmp_path, agreed=True).sizes == {"train": 20}
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "hint"),
+    [
+        (f"{NAME}/grey", f"unknown configuration of {NAME}: grey", "did you mean `gray`?"),
+        (f"{NAME}:9.9.9", f"{NAME} cannot be prepared in version 9.9.9", "in version 1.2.0 it can"),
+        ("tiny_picture", "unknown dataset: tiny_picture", "`dlkit data list` lists all"),
+        ("ns:tiny_pictures", "ns:tiny_pictures is no name of TensorFlow Datasets", "such as"),
+    ],
+)
+def test_a_name_that_cannot_be_prepared(tmp_path, builder, name, message, hint):
+    with pytest.raises(UsageError) as caught:
+        tfds_prepare.prepare(name, tmp_path, agreed=True)
+    assert caught.value.message == message
+    assert caught.value.hint.startswith(hint)
+
+
+# ---------------------------------------------------------------------------------------------------- several processes
+
+
+def process(command, root, **environment):
+    return subprocess.Popen(
+        [sys.executable, tiny_set.__file__, command, str(root)],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition, seconds=90):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found
+
+
+WAITING = f"{NAME} is being prepared by another process: waiting for it\n"
+
+
+def test_who_comes_while_a_set_is_prepared_waits_and_uses_it(tmp_path, builder, monkeypatch):
+    others = []
+
+    def start_others():
+        if not others:
+            others.extend([process("prepare", tmp_path), process("load", tmp_path)])
+            assert [other.stderr.readline() for other in others] == [WAITING] * 2
+
+    monkeypatch.setattr(builder, "hook", staticmethod(start_others))
+    tfds_prepare.prepare(NAME, tmp_path, agreed=True)
+    (_, prepared), (loaded, nothing_more) = (other.communicate(timeout=60) for other in others)
+    assert [other.returncode for other in others] == [0, 0]
+    assert prepared == f"{NAME} is prepared in {tmp_path}/{NAME}/color/{VERSION}: 20 train, 6 test\n"
+    assert (loaded, nothing_more) == ("20 False False\n", "")
+
+
+def test_a_kill_while_a_set_is_prepared_leaves_room_for_who_waits(root, builder, monkeypatch, capsys):
+    kept = root / "kept"
+    (root / NAME).rename(kept)
+    before = {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
+    marks = root / "marks"
+    marks.mkdir()
+    victim = process("prepare", root, TINY_MARKS=str(marks))
+    wait_for(lambda: list(marks.iterdir()))
+    begun = root / ".dlkit" / NAME
+    assert list(begun.rglob("incomplete.*"))
+    threading.Timer(0.5, victim.send_signal, [signal.SIGKILL]).start()
+    monkeypatch.setattr(builder, "hook", staticmethod(lambda: None))
+    prepared = tfds_prepare.prepare(NAME, root, agreed=True)
+    assert capsys.readouterr().err.startswith(WAITING)
+    assert victim.communicate()[0] == ""
+    assert victim.returncode == -signal.SIGKILL
+    tfds_files.verify(prepared)
+    assert len(tfds_set(NAME, dir=root, validation=0).splits["train"]) == COUNTS["train"]
+    assert not begun.exists()
+    assert {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()} == before

@@ -1,0 +1,194 @@
+"""The loss of mixed and weighted images against NumPy, and what of it the devices and the rows of padding change."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dlkit import runtime
+from dlkit.cli import main
+from dlkit.data import batching
+from dlkit.data.images import ImageData, ImageSplit
+from dlkit.errors import DataError, UsageError
+from dlkit.tasks.image_classification import ImageClassification, class_weights
+from dlkit.train.optimizers import SGD
+from dlkit.train.step import TrainingStep
+
+CLASSES = ["cat", "dog", "owl"]
+
+
+def task_of(labels, info=None, **options):
+    """A task on random 4x4 images with these labels, which needs no dataset of the table."""
+    task = ImageClassification({"name": "made", **options}, seed=3, info=info)
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), 4, 4, 1)).astype(np.uint8)
+    split = ImageSplit(images, np.asarray(labels, np.int32))
+    task.data = ImageData("made", CLASSES, {"train": split, "test": split})
+    return task
+
+
+class Scripted:
+    """A model whose logits are known."""
+
+    def __init__(self, logits):
+        self.logits = logits
+
+    def __call__(self, images, *, training):
+        return tf.constant(self.logits)
+
+
+def sums_of(task, logits, batch, *, training=True, smoothing=0.0):
+    batch = {"images": np.zeros((len(logits), 4, 4, 1), np.float32)} | batch
+    found = task.loss_sums(
+        Scripted(logits), {key: tf.constant(value) for key, value in batch.items()}, training=training,
+        smoothing=smoothing,
+    )  # fmt: skip
+    hits, weight = found.metrics["accuracy"]
+    return float(found.loss), float(found.weight), float(hits), float(weight)
+
+
+def log_softmax(logits):
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+LOGITS = np.random.default_rng(1).normal(size=(6, 3))
+MIXED = {
+    "labels": np.array([0, 1, 2, 0, 1, 2], np.int32),
+    "other_labels": np.array([1, 2, 0, 0, 2, 1], np.int32),
+    "shares": np.array([0.25, 0.5, 1.0, 0.75, 0.0, 0.125], np.float32),
+}
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_a_mixed_image_is_that_of_its_soft_label(smoothing):
+    """Zhang et al. 2018, equation 1: labels are mixed as one-hot vectors."""
+    one_hot, share = np.eye(3), MIXED["shares"][:, None].astype(float)
+    soft = share * one_hot[MIXED["labels"]] + (1 - share) * one_hot[MIXED["other_labels"]]
+    smoothed = (1 - smoothing) * soft + smoothing / 3
+    loss, weight, hits, images = sums_of(task_of([0, 1, 2]), LOGITS, MIXED, smoothing=smoothing)
+    assert loss == pytest.approx(-(smoothed * log_softmax(LOGITS)).sum(), rel=1e-12)
+    assert hits == pytest.approx(soft[np.arange(6), LOGITS.argmax(1)].sum(), rel=1e-12)
+    assert (weight, images) == (6, 6)
+
+
+def test_rows_of_padding_add_nothing():
+    padded = batching.pad_rows(MIXED, 8)
+    assert len(padded["shares"]) == 8
+    logits = np.concatenate([LOGITS, [[50.0, -50.0, 0.0], [-50.0, 50.0, 0.0]]])
+    task = task_of([0, 0, 0, 1, 1, 2], class_weights="balanced")
+    assert sums_of(task, logits, padded) == pytest.approx(sums_of(task, LOGITS, MIXED), rel=1e-12)
+
+
+def test_balanced_weights_are_n_over_classes_times_count():
+    weights = class_weights("balanced", np.array([0] * 6 + [1] * 3 + [2]), CLASSES)
+    assert weights == pytest.approx([10 / 18, 10 / 9, 10 / 3])
+
+
+def test_weights_of_a_list_keep_their_ratios_and_weigh_1_on_average():
+    weights = np.array(class_weights([1.0, 2.0, 4.0], np.array([0] * 6 + [1] * 3 + [2]), CLASSES))
+    np.testing.assert_allclose(weights / weights[0], [1, 2, 4])
+    assert weights @ [6, 3, 1] == pytest.approx(10)
+
+
+def test_the_training_loss_is_weighted_and_nothing_else():
+    """sum(w * loss) / sum(w), by hand."""
+    labels = np.array([0, 0, 1, 2, 0, 1], np.int32)
+    task = task_of([0] * 6 + [1] * 3 + [2], class_weights="balanced")
+    losses = -log_softmax(LOGITS)[np.arange(6), labels]
+    weights = np.array([10 / 18, 10 / 9, 10 / 3])[labels]
+    right = (LOGITS.argmax(1) == labels).sum()
+    loss, weight, hits, images = sums_of(task, LOGITS, {"labels": labels})
+    assert loss == pytest.approx(weights @ losses, rel=1e-12)
+    assert weight == pytest.approx(weights.sum(), rel=1e-12)
+    assert (hits, images) == (right, 6)
+    evaluated = sums_of(task, LOGITS, {"labels": labels}, training=False)
+    assert evaluated == pytest.approx((losses.sum(), 6, right, 6), rel=1e-12)
+
+
+def test_a_mixed_image_weighs_as_its_parts():
+    weights = np.array([10 / 18, 10 / 9, 10 / 3])
+    loss, weight, _, _ = sums_of(task_of([0] * 6 + [1] * 3 + [2], class_weights="balanced"), LOGITS, MIXED)
+    expected = 0.0
+    for row in range(6):
+        for label, share in [
+            (MIXED["labels"][row], MIXED["shares"][row]), (MIXED["other_labels"][row], 1 - MIXED["shares"][row])
+        ]:  # fmt: skip
+            expected -= share * weights[label] * log_softmax(LOGITS)[row, label]
+    assert loss == pytest.approx(expected, rel=1e-12)
+    share = MIXED["shares"].astype(float)
+    assert weight == pytest.approx(share @ weights[MIXED["labels"]] + (1 - share) @ weights[MIXED["other_labels"]])
+
+
+def test_balancing_needs_images_of_every_class():
+    with pytest.raises(DataError, match="no training images of owl"):
+        _ = task_of([0, 1, 1], class_weights="balanced").info
+
+
+def test_a_list_of_weights_has_a_number_for_every_class():
+    with pytest.raises(UsageError, match="2 numbers, and there are 3 classes"):
+        _ = task_of([0, 1, 2], class_weights=[1.0, 2.0]).info
+
+
+def test_a_run_keeps_its_weights():
+    info = task_of([0, 0, 0, 1, 2], class_weights="balanced").info
+    assert json.loads(json.dumps(info)) == info
+    resumed = task_of([0, 1, 2], info=info, class_weights="balanced")
+    assert resumed.info["class_weights"] == info["class_weights"]
+    assert "class_weights" not in task_of([0, 1, 2]).info
+
+
+def test_only_training_batches_are_augmented():
+    task = task_of(range(3), augment=["mixup", "cutout"], mixup_alpha=4.0)
+    still, moved = (task.batch("train", np.arange(3), epoch=epoch) for epoch in (None, 0))
+    assert set(still) == {"images", "labels"}
+    assert set(moved) == {"images", "labels", "other_labels", "shares"}
+    assert not np.array_equal(still["images"], moved["images"])
+    again = task.batch("train", np.arange(3), epoch=0)
+    assert all(np.array_equal(moved[key], again[key]) for key in moved)
+
+
+def trained(task, count):
+    """Weights after 3 steps in float64 on batches of 7, the last an uneven 6, over some devices."""
+    runtime.set_precision("float64")
+    names = [f"CPU:{index}" for index in range(count)]
+    strategy = (
+        tf.distribute.MirroredStrategy(names, tf.distribute.ReductionToOneDevice())
+        if count > 1
+        else tf.distribute.get_strategy()
+    )
+    with strategy.scope():
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((4, 4, 1))
+        flat = keras.layers.Flatten(name="flatten")(inputs)
+        model = keras.Model(inputs, keras.layers.Dense(3, name="head")(flat))
+    step = TrainingStep(task, model, SGD(), runtime.Devices(strategy, "some", replicas=count))
+    for number, indices in enumerate(task.plan("train", batch_size=7, epoch=0)):
+        measured = step(task.batch("train", indices, epoch=0), step=number, lr=0.1)
+    return {**step.arrays()["weights"], "accuracy": float(measured["accuracy/sum"])}
+
+
+def test_mixed_and_weighted_steps_do_not_depend_on_the_devices():
+    labels = np.random.default_rng(2).integers(0, 3, 20)
+    task = task_of(labels, augment=["crop_flip", "mixup", "cutmix"], class_weights=[1.0, 3.0, 2.0])
+    one = trained(task, 1)
+    for count in (2, 3):
+        for name, array in trained(task, count).items():
+            np.testing.assert_allclose(array, one[name], rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+def test_a_run_with_mixes_and_weights_is_trained_resumed_and_evaluated(tmp_path, capsys):
+    sets = ["data.augment=trivial,crop,cutout,mixup,cutmix", "data.class_weights=balanced", "data.cutmix_alpha=0.5",
+            "model.hidden=[8]", "data.size=8", "train.keep=2"]  # fmt: skip
+    options = [word for text in sets for word in ("--set", text)]
+    folder = ["--runs-dir", str(tmp_path), "--name", "x", "--batch-size", "24", "--limit", "40", "--epochs", "2"]
+    assert main(["train", "mlp", "-q", *folder, *options, "--max-time", "0s"]) == 0
+    info = json.loads((tmp_path / "x" / "run.json").read_text())["data"]
+    assert np.mean(info["class_weights"]) == pytest.approx(1, abs=0.01), "digits are nearly even"
+    assert main(["train", "--resume", str(tmp_path / "x"), "-q", "--max-time", "10m"]) == 0
+    records = [json.loads(line) for line in (tmp_path / "x" / "metrics.jsonl").read_text().splitlines()]
+    logged = [record for record in records if record["kind"] == "train"]
+    assert logged[-1]["step"] == 4
+    assert all(np.isfinite(record["loss"]) and 0 <= record["accuracy"] <= 1 for record in logged)
+    assert main(["evaluate", str(tmp_path / "x"), "--limit", "40", "--json", "-q"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["examples"] == 40

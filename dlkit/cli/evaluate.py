@@ -1,42 +1,289 @@
-"""`dlkit evaluate`: the loss and metrics of a run on a split."""
+"""`dlkit evaluate`: the loss and metrics of a run on a split; of two runs, which is better."""
 
-from typing import Annotated, Literal
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
+from dlkit.cli.inspect import picture_path
+from dlkit.errors import UsageError
+from dlkit.probe.views import Subject
 from dlkit.tasks import TASKS
+
+if TYPE_CHECKING:
+    from dlkit.train.evaluation import Setting
+
+FEW_CLASSES = 20  # more are listed only when --per-class asks for them
+
+# The metrics of a classifier beside those of the task: key -> title.
+OF_CLASSES = {"top_5": "top-5", "macro_f1": "macro F1", "ece": "calibration error", "brier": "Brier score"}
+PLAIN = {"loss", "brier"}  # the others are shares, told in percent
+
+
+def _all_with_weights(texts: list[str]) -> list[str]:
+    for text in texts:
+        opt.with_weights(text)
+    return texts
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """Which tables beside the metrics are wanted."""
+
+    per_class: bool | None
+    confusion: bool
+    reliability: bool
+
+    @property
+    def asked(self) -> str | None:
+        """An option that asks for one, if there is any."""
+        flags = {"--per-class": self.per_class, "--confusion": self.confusion, "--reliability": self.reliability}
+        return next((flag for flag, wanted in flags.items() if wanted), None)
 
 
 def evaluate(
-    model: opt.Checkpoint,
-    split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN",
+            show_default=False,
+            autocompletion=opt.complete_run,
+            callback=_all_with_weights,
+            help="A run (runs/x: its best weights) or a checkpoint (runs/x@last, runs/x@step-1200); several are"
+            " compared. After them, with --png, the FILE.png to write; by default it goes into the run.",
+        ),
+    ],
+    split: Annotated[str, typer.Option("--split", metavar="SPLIT", help="train, validation or test.")] = "test",
     weights: Annotated[
         Literal["auto", "raw", "ema"],
         typer.Option("--weights", help="auto: the moving average when the run keeps one."),
     ] = "auto",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="NAME",
+            autocompletion=opt.complete_data,
+            help="Another dataset with classes of the same names: of `dlkit data list`, or a folder.",
+        ),
+    ] = None,
+    data_dir: opt.DataDir = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Does not change the result.")] = 256,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use this many examples.")] = None,
     devices: opt.Devices = "auto",
+    per_class: Annotated[
+        bool | None,
+        typer.Option(
+            "--per-class/--no-per-class",
+            show_default=False,
+            help=f"List precision, recall and F1 of each class; by default of up to {FEW_CLASSES} classes.",
+        ),
+    ] = None,
+    confusion: Annotated[bool, typer.Option("--confusion", help="Print the confusion matrix.")] = False,
+    reliability: Annotated[
+        bool, typer.Option("--reliability", help="Print how often it is right when it is how sure.")
+    ] = False,
+    png: Annotated[bool, typer.Option("--png", help="Draw the confusion matrix and the reliability diagram.")] = False,
 ) -> None:
-    """Evaluate a run on a split of its data.
+    """Evaluate a run on a split of its data, or compare runs on the same examples.
 
-    Example: dlkit evaluate runs/lenet_digits-1 --split validation
-    """
-    runs.open_run(model)  # before TensorFlow takes its time
+    Intervals hold the true value in 95 of 100 cases: Wilson's for a share, that of Agresti and Min for the difference
+    of two runs. Whether one of two is better, McNemar's exact test says.
+
+    Example: dlkit evaluate runs/lenet_digits-1 runs/mlp_digits-1 --split validation
+    """  # fmt: skip
+    tables = _Tables(per_class, confusion, reliability)
+    operands, file = _operands(models, png=png)
+    _check(operands, "--png" if png else tables.asked)
+    path = picture_path(Subject(operands[0]), "evaluation", file) if png else None
     runtime.import_tensorflow()
+    from dlkit.train.evaluation import Setting
+
+    setting = Setting(split, weights, data, data_dir, batch_size, limit)
+    if len(operands) > 1:
+        _compare(operands, setting, devices)
+    else:
+        _evaluate(operands[0], setting, devices, tables, path)
+
+
+def _operands(texts: list[str], *, png: bool) -> tuple[list[str], Path | None]:
+    """Divides the operands into runs and the file that a picture is to be written into."""
+    *others, last = texts
+    if Path(last).suffix.lower() != ".png" or (Path(last) / "run.json").exists():
+        return texts, None
+    if not png:
+        raise UsageError(f"what to do with {last}?", f"`--png {last}` draws a picture into it")
+    if not others:
+        raise UsageError("RUN is missing", "`dlkit evaluate --help` shows how")
+    return others, Path(last)
+
+
+def _check(operands: list[str], option: str | None) -> None:
+    """Says what is wrong before TensorFlow takes its time. `option` is about the classes of one run, if given."""
+    opened = [runs.open_run(text) for text in operands]
+    if option is None:
+        return
+    if len(opened) > 1:
+        raise UsageError(f"{option} is about one run, and here are {len(opened)}", "name one run")
+    task = TASKS[opened[0].task]
+    if not task.classifies:
+        raise UsageError(f"{option} is about classes, and {opened[0].path} is a run of {task.title}", "leave it out")
+
+
+# ------------------------------------------------------------------------------------------------------------- one run
+
+
+def _evaluate(operand: str, setting: "Setting", devices: str, tables: _Tables, path: Path | None) -> None:
     from dlkit.train.evaluation import evaluate_run
 
-    result = evaluate_run(model, split=split, weights=weights, batch_size=batch_size, limit=limit, devices=devices)
+    result = evaluate_run(operand, setting, devices=devices)
+    if path:
+        _draw(result, path)
     if console.settings.json:
-        console.data_json(result)
+        console.data_json(result | ({"picture": str(path)} if path else {}))
         return
-    task, count = TASKS[result["task"]], result["examples"]
-    console.note(f"{result['checkpoint']}, {result['weights']} weights, {count:,} examples of {split}")
+    console.note(f"{result['checkpoint']}, {result['weights']} weights, {_examples(result)}")
     rows = []
-    for name in task.metrics:
-        value = result[name]
-        of_all = f"{round(value * count)} of {count}" if name in task.per_example else ""
-        rows.append((name, f"{value:.4f}" if name == "loss" else f"{100 * value:.2f} %", of_all))
-    console.table(["metric", "value", "count"], rows, right=["value", "count"])
+    for name, title in _titles(result).items():
+        interval, count = result["intervals"].get(name), result["examples"]
+        of_all = f"{round(result[name] * count):,} of {count:,}" if interval else ""
+        rows.append((title, _value(name, result[name]), _range(interval) if interval else "", of_all))
+    console.table(["metric", "value", "95 % interval", "count"], rows, right=["value", "95 % interval", "count"])
+    if TASKS[result["task"]].classifies:
+        _print_classes(result, tables)
+    if path:
+        console.note(f"picture {path}")
+
+
+def _titles(result: Mapping[str, Any]) -> dict[str, str]:
+    """The metrics of a result in their order, key -> title."""
+    names = {name: name for name in TASKS[result["task"]].metrics}
+    return {name: title for name, title in (names | OF_CLASSES).items() if name in result}
+
+
+def _examples(result: Mapping[str, Any]) -> str:
+    return f"{result['examples']:,} examples of {result['data']}, {result['split']}"
+
+
+def _value(name: str, value: float) -> str:
+    return f"{value:.4f}" if name in PLAIN else _percent(value)
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.2f} %"
+
+
+def _range(interval: Sequence[float]) -> str:
+    return "{:.2f} to {:.2f} %".format(*(100 * limit for limit in interval))
+
+
+def _print_classes(result: Mapping[str, Any], tables: _Tables) -> None:
+    """What there is to say class by class, each table after an empty line."""
+    records = result["classes"]
+    shares = ["precision", "recall", "f1"]
+    if tables.per_class or (tables.per_class is None and len(records) <= FEW_CLASSES):
+        rows = [(r["class"], *(_percent(r[key]) for key in shares), f"{r['support']:,}") for r in records]
+        columns = ["class", "precision", "recall", "F1", "support"]
+        console.data("")
+        console.table(columns, rows, right=columns[1:])
+    if result["most_confused"]:
+        rows = [(r["class"], r["predicted"], f"{r['count']:,}", _percent(r["share"])) for r in result["most_confused"]]
+        columns = ["true class", "taken for", "count", "share of the class"]
+        console.data("")
+        console.table(columns, rows, right=columns[2:])
+    if tables.reliability:
+        columns = ["confidence", "examples", "mean confidence", "accuracy"]
+        rows = [
+            (_range((r["above"], r["up_to"])), f"{r['examples']:,}", _percent(r["confidence"]), _percent(r["accuracy"]))
+            for r in result["reliability"]
+        ]
+        console.data("")
+        console.table(columns, rows, right=columns)
+    if tables.confusion:
+        _print_confusion([r["class"] for r in records], result["confusion"])
+
+
+def _print_confusion(classes: list[str], matrix: list[list[int]]) -> None:
+    """A row for each true class. Where names are long the columns have numbers, which stand before the rows' names."""
+    headings, labels = classes, classes
+    if max(map(len, classes)) > 4:
+        headings = [str(at) for at in range(len(classes))]
+        labels = [f"{at} {name}" for at, name in enumerate(classes)]
+    cells = [[f"{count}" if count else "." for count in row] for row in matrix]
+    widest = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
+    if max(map(len, labels)) + sum(widest) + 2 * len(classes) > console.width("stdout"):
+        hint = "`--png` draws it, `| less -S` shows it, --json has it"
+        console.warn(f"the confusion matrix of {len(classes)} classes is wider than this terminal: {hint}")
+        return
+    console.data("")
+    rows = [(label, *row) for label, row in zip(labels, cells, strict=True)]
+    console.table(["true", *headings], rows, right=headings)
+
+
+def _draw(result: Mapping[str, Any], path: Path) -> None:
+    import numpy as np
+
+    from dlkit.metrics import Reliability
+    from dlkit.probe import classification, pictures
+
+    bins = Reliability(*(np.array([bin_[key] for bin_ in result["reliability"]]) for key in Reliability._fields))
+    figures = ", ".join(f"{title} {_value(name, result[name])}" for name, title in _titles(result).items())
+    figure = classification.picture(
+        np.array(result["confusion"]), [r["class"] for r in result["classes"]], bins,
+        title=f"{result['run']}: {_examples(result)}", subtitle=figures,
+    )  # fmt: skip
+    pictures.save(figure, path)
+
+
+# -------------------------------------------------------------------------------------------------------- several runs
+
+
+def _compare(operands: list[str], setting: "Setting", devices: str) -> None:
+    from dlkit.train.evaluation import compare_runs
+
+    compared = compare_runs(operands, setting, devices=devices)
+    results = compared["runs"]
+    verdict = _verdict(compared["paired"], operands) if "paired" in compared else ""
+    if console.settings.json:
+        console.data_json(compared | ({"verdict": verdict} if verdict else {}))
+        return
+    for result in results:
+        console.note(f"{result['checkpoint']}, {result['weights']} weights, {_examples(result)}")
+    rows = []
+    for name, title in _titles(results[0]).items():
+        ranges = [f" ({_range(r['intervals'][name])})" if name in r["intervals"] else "" for r in results]
+        rows.append((title, *(_value(name, r[name]) + of for r, of in zip(results, ranges, strict=True))))
+    console.table(["metric", *operands], rows)
+    if verdict:
+        _print_paired(compared["paired"], operands)
+        console.note(verdict)
+        console.note("This is about these weights on these examples: other seeds may give another order.")
+
+
+def _print_paired(paired: Mapping[str, Any], names: Sequence[str]) -> None:
+    low, high = (100 * limit for limit in paired["interval"])
+    rows = [
+        ("both right", f"{paired['both_right']:,}"),
+        (f"only {names[0]} right", f"{paired['only_first']:,}"),
+        (f"only {names[1]} right", f"{paired['only_second']:,}"),
+        ("both wrong", f"{paired['both_wrong']:,}"),
+        ("difference in accuracy", f"{100 * paired['difference']:+.2f} % ({low:+.2f} to {high:+.2f} %)"),
+        ("p-value (McNemar, exact)", f"{paired['p_value']:.3g}"),
+    ]
+    console.data("")
+    console.table(["on the same examples", "value"], rows)
+
+
+def _verdict(paired: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Which run is better, in one sentence."""
+    first, second, better = paired["only_first"], paired["only_second"], paired["better"]
+    if first + second == 0:
+        return "Neither is better: they are right on the same examples."
+    disagree = f"of {first + second:,} examples on which one alone is right, {names[0]} has {first:,} and {names[1]}"
+    chance = f"{disagree} {second:,} (p = {paired['p_value']:.2g})."
+    return f"Neither is shown to be better: {chance}" if better is None else f"{names[better]} is better: {chance}"

@@ -61,7 +61,7 @@ def inspect(
     if file is not None and file.suffix.lower() != ".png":
         raise UsageError(f"{file} has no name for a picture", "pictures are PNG files: let the name end in .png")
     subject = Subject(model, split=split, limit=limit, image=image, index=index, layers=layers or ())
-    path = _picture_path(subject, what, file) if png else None
+    path = picture_path(subject, what, file) if png else None
     view = show(what, subject)
     if path:
         _draw(view, path)
@@ -76,7 +76,7 @@ def inspect(
         console.note(f"picture {path}")
 
 
-def _picture_path(subject: Subject, what: str, file: Path | None) -> Path:
+def picture_path(subject: Subject, what: str, file: Path | None) -> Path:
     """Into the run, or where we are when the run is only to be read. Only the run's own picture is made anew."""
     run = subject.run
     own = run.path / f"{what}.png"

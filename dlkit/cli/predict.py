@@ -1,45 +1,134 @@
 """`dlkit predict`: the classes of image files."""
 
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from itertools import tee
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
-from dlkit.errors import DataError
+from dlkit.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from dlkit.tasks.classifier import Guesses
+
+STDIN = "-"
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGE",
+            show_default=False,
+            help="Image files, and folders to look for images in. `-`, or none in a pipe, is standard input, which"
+            " names one file a line or is an image itself.",
+        ),
+    ] = None,
     model: opt.RunModel = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many classes to name for each image.")] = 1,
+    batch_size: Annotated[
+        int,
+        typer.Option("--batch-size", min=1, help="Images at a time; 1 answers each line of standard input at once."),
+    ] = 64,
     runs_dir: opt.RunsDir = opt.RUNS_DIR,
 ) -> None:
-    """Say what is in images.
+    """Say what is in images, one line each.
 
-    Example: dlkit predict photo.png --model runs/lenet_digits-1 --top 3
-    """
+    Example: dlkit predict photo.png holiday/ --model runs/lenet_digits-1 --top 3
+    """  # fmt: skip
     run = opt.run_or_newest(model, "image_classification", runs_dir)
     runs.open_run(run)  # before TensorFlow takes its time
-    runtime.import_tensorflow()
-    from dlkit.tasks.image_classification import Classifier
+    with _inputs(images or []) as (names, paths):
+        runtime.import_tensorflow()
+        from dlkit.tasks.classifier import Classifier
 
-    classifier = Classifier(run)
-    unread: DataError | None = None
-    for path in images:
-        try:
-            classes = classifier(path, top=top)
-        except DataError as failure:  # the other images are still worth an answer
-            if len(images) == 1:
-                raise
-            console.error(failure)
-            unread = failure
-            continue
-        if console.settings.json:
-            console.data_json({"file": str(path), "classes": classes})
-        else:
-            shares = "  ".join(f"{entry['class']} {100 * entry['probability']:.1f} %" for entry in classes)
-            console.data_row([str(path), shares])
+        size = 1 if images == [STDIN] and sys.stdin.isatty() else batch_size
+        unread = _answer(names, Classifier(run).each(paths, top=top, batch_size=size))
     if unread:
         raise typer.Exit(unread.code)
+
+
+def _answer(names: Iterable[str], answers: "Iterable[Guesses | DataError]") -> DataError | None:
+    """Prints a line for each image; of one that cannot be read the reason, which is returned at the end."""
+    from dlkit.data.images import UnreadableImage
+
+    unread = None
+    for name, answer in zip(names, answers, strict=False):
+        if isinstance(answer, DataError):  # the other images are still worth an answer
+            unread = answer
+            if name == STDIN and isinstance(answer, UnreadableImage):
+                unread = UnreadableImage("standard input", answer.reason, answer.hint)
+            console.error(unread)
+            if console.settings.json:
+                console.data_json({"file": name, "error": unread.message})
+        elif console.settings.json:
+            console.data_json({"file": name, "classes": answer})
+        else:
+            shares = "  ".join(f"{guess['class']} {100 * guess['probability']:.1f} %" for guess in answer)
+            console.data_row([name, shares])
+    return unread
+
+
+# -------------------------------------------------------------------------------------------------------------- inputs
+
+
+@contextmanager
+def _inputs(operands: list[str]) -> Iterator[tuple[Iterable[str], Iterable[str]]]:
+    """What to call each image, and the file that it lies in while the block lasts."""
+    if operands and operands != [STDIN]:
+        files = list(_expanded(operands))
+        yield files, files
+        return
+    if sys.stdin is None or (not operands and sys.stdin.isatty()):
+        raise UsageError("IMAGE is missing", "name image files or a folder, or `-` for standard input")
+    stream = cast(BufferedReader, sys.stdin.buffer)
+    if sys.stdin.isatty():
+        console.note("type the name of a file and press Enter; Ctrl-D ends")
+    elif not stream.peek():
+        console.note("standard input is empty")
+    elif b"\0" in stream.peek():  # every image begins with some, and no name of a file has one
+        with tempfile.TemporaryDirectory(prefix="dlkit-") as folder:
+            with (Path(folder) / "image").open("wb") as copy:
+                shutil.copyfileobj(stream, copy)
+            yield [STDIN], [copy.name]
+        return
+    names, paths = tee(name for line in stream if (name := os.fsdecode(line.rstrip(b"\r\n"))))
+    yield names, paths
+
+
+def _expanded(operands: Iterable[str]) -> Iterator[str]:
+    """The operands, in place of each folder the images in it."""
+    for operand in operands:
+        if Path(operand).is_dir():
+            yield from _images_below(operand)
+        else:
+            yield operand
+
+
+def _images_below(folder: str) -> list[str]:
+    """The images in a folder and its sub-folders, in the order of their paths.
+
+    Hidden ones are passed over, and so are links to folders, which may lead in a circle.
+    """
+    from dlkit.data.folders import SUFFIXES, natural
+
+    def stop(failure: OSError) -> None:
+        raise DataError(f"cannot read the folder {failure.filename}: {str(failure.strerror).lower()}")
+
+    found = []
+    for path, folders, files in os.walk(folder, onerror=stop):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        images = (name for name in files if not name.startswith(".") and name.casefold().endswith(SUFFIXES))
+        found += [str(Path(path) / name) for name in images]
+    if not found:
+        raise DataError(f"no images in {folder}", f"an image has one of the suffixes {', '.join(SUFFIXES)}")
+    return sorted(found, key=lambda path: [natural(part) for part in Path(path).parts])

@@ -113,9 +113,9 @@ def _stacked(strips: Sequence[_Strip], *, title: str, subtitle: str = "", note: 
             parse_math=False,
         )  # fmt: skip
         top -= tall + gap
-    figure.text(margin / width, 1 - 0.1 / height, _fitting(title), ha="left", va="top", fontsize=12, parse_math=False)
+    figure.text(margin / width, 1 - 0.1 / height, fitting(title), ha="left", va="top", fontsize=12, parse_math=False)
     if subtitle:
-        figure.text(margin / width, 1 - 0.35 / height, _fitting(subtitle), va="top", fontsize=9, parse_math=False)
+        figure.text(margin / width, 1 - 0.35 / height, fitting(subtitle), va="top", fontsize=9, parse_math=False)
     figure.text(margin / width, 0.1 / height, note, va="bottom", fontsize=8, color="0.3", parse_math=False)
     return figure
 
@@ -142,7 +142,7 @@ def features(
         shown = np.moveaxis(one.values[..., :COLUMNS], -1, 0)  # (maps, height, width)
         least, most = float(one.values.min()), float(one.values.max())
         of = f"{COLUMNS} of " if channels > COLUMNS else ""
-        label = f"{_fitting(one.layer, NAME)}\n{of}{channels} maps {height}x{width}\n{least:.3g} to {most:.3g}"
+        label = f"{fitting(one.layer, NAME)}\n{of}{channels} maps {height}x{width}\n{least:.3g} to {most:.3g}"
         strips.append(_Strip(mosaic(shown, COLUMNS), label, "cividis", least, most))
     note = "Colours from blue to yellow: from the least to the greatest output of the layer, as written beside it."
     layers = max(layers, len(spatial))
@@ -173,7 +173,7 @@ def filters(layers: "Sequence[LayerFilters]", *, title: str) -> Figure:
             empty = [(0, 0), (0, COLUMNS - shown.shape[1]), (0, 0), (0, 0)]
             tiles = np.pad(shown, empty, constant_values=np.nan).reshape(-1, height, width)
             what = f"{_of(len(shown), count)} filters {height}x{width},\n{_of(shown.shape[1], inputs)} channels"
-        label = f"{_fitting(one.layer, NAME)}\n{what}\n±{limit:.2g}"
+        label = f"{fitting(one.layer, NAME)}\n{what}\n±{limit:.2g}"
         strips.append(_Strip(mosaic(tiles, COLUMNS), label, "gray", -limit, limit))
     note = (
         "Gray is a weight of 0, black and white are the weights that are written beside the layer, below and above 0."
@@ -183,7 +183,7 @@ def filters(layers: "Sequence[LayerFilters]", *, title: str) -> Figure:
     return _stacked(strips, title=title, note=note)
 
 
-def _fitting(text: str, length: int = 100) -> str:
+def fitting(text: str, length: int = 100) -> str:
     """A text as it can stand over a picture: nothing invisible, and cut in the middle when it is too long."""
     text = safe(text)
     return text if len(text) <= length else f"{text[: length // 2 - 1]} … {text[-length // 2 + 2 :]}"
@@ -207,7 +207,7 @@ def activations(layers: "Sequence[LayerActivations]", *, title: str) -> Figure:
     left.axvline(0, color="0.6", linewidth=0.8, zorder=0)
     left.set_xlabel("output: mean (dot), one standard deviation to each side (line)", fontsize=9)
     named = spread(count, 180)
-    left.set_yticks(named, [_fitting(layers[at].layer, NAME) for at in named], fontsize=8, parse_math=False)
+    left.set_yticks(named, [fitting(layers[at].layer, NAME) for at in named], fontsize=8, parse_math=False)
     left.set_ylim(count - 0.4, -0.6)  # the first layer on top
     right.barh(places, [100 * one.zeros for one in layers], height=0.6, color=BLUE, label="outputs that are 0")
     dead = [(at, 100 * one.dead / one.units) for at, one in enumerate(layers) if one.dead is not None]
@@ -223,5 +223,5 @@ def activations(layers: "Sequence[LayerActivations]", *, title: str) -> Figure:
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize=9)
-    figure.suptitle(_fitting(title), x=0.01, ha="left", fontsize=12, parse_math=False)
+    figure.suptitle(fitting(title), x=0.01, ha="left", fontsize=12, parse_math=False)
     return figure

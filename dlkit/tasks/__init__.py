@@ -18,6 +18,7 @@ class TaskInfo:
         per_example: the metrics that are shares of the examples, so that they can be told as "356 of 360".
         monitor: the metric that chooses the best checkpoint unless the recipe names another.
         look: the command that shows what a run of the task can do; `{run}` is its folder, `{view}` a view of its net.
+        classifies: whether each example has one label among the run's classes, and the model says so in logits.
         defaults: "section.key" -> value, under the recipe file and above the fields' own defaults.
     """
 
@@ -28,6 +29,7 @@ class TaskInfo:
     per_example: tuple[str, ...]
     monitor: str
     look: str
+    classifies: bool = False
     defaults: dict[str, Any] = field(default_factory=dict)
 
 
@@ -40,6 +42,7 @@ TASKS: dict[str, TaskInfo] = {
         per_example=("accuracy",),
         monitor="accuracy",
         look="dlkit inspect {run} {view} --png",
+        classifies=True,
         defaults={
             "train.epochs": 20,
             "train.batch_size": 128,

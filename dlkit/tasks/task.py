@@ -25,11 +25,13 @@ class Sums:
         loss: scalar, summed over examples or tokens.
         weight: scalar, the number of examples or tokens behind it.
         metrics: metric name -> (sum, weight), scalars.
+        logits: (rows, ...), what the model said of each row; None where no evaluation looks at single rows.
     """
 
     loss: tf.Tensor
     weight: tf.Tensor
     metrics: dict[str, tuple[tf.Tensor, tf.Tensor]] = field(default_factory=dict)
+    logits: tf.Tensor | None = None
 
 
 class Task(ABC):

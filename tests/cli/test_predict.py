@@ -2,9 +2,12 @@
 
 import io
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
+import types
 import unicodedata
 from pathlib import Path
 
@@ -83,6 +86,187 @@ def test_an_image_that_cannot_be_read_does_not_keep_the_others_from_an_answer(ru
     out, error = capsys.readouterr()
     assert out == f"{image}\t3 37.5 %\n" * 2
     assert error == "error: no such file: missing.png\n" or error.startswith("error: no such file: missing.png\nhint: ")
+
+
+@pytest.fixture(scope="module")
+def gray(tmp_path_factory):
+    """An mlp that tells ten grays apart: of the levels 0, 28, ... 252 it says the number.
+
+    Its hidden unit is s = 9 * the mean pixel / 255, which is about k for level 28 k, and logit k is 20 (2 k s - k^2):
+    the nearest k wins.
+    """
+    prepared = start.prepare(
+        recipe.resolve("mlp", overrides=[("data.size", "8", "set"), ("model.hidden", "[1]", "set")])
+    )
+    info = prepared.task.info
+    given = {"task": "image_classification", "data": info, "model_arguments": prepared.task.model_arguments()}
+    run = runs.create(tmp_path_factory.mktemp("runs"), prepared.recipe, given)
+    number = np.arange(10)
+    arrays = {
+        "dense1/kernel": np.full((64, 1), 9 * info["std"][0] / 64),
+        "dense1/bias": np.full(1, 9 * info["mean"][0]),
+        "head/kernel": 40.0 * number[np.newaxis],
+        "head/bias": -20.0 * number**2,
+    }
+    arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+    checkpoints.write(run.path / "checkpoints" / "step-1", {"weights": arrays}, {"step": 1})
+    run.point("best", "step-1")
+    return run.path
+
+
+def gray_image(path, number, size=8):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((size, size), 28 * number, np.uint8)).save(path)
+    return path
+
+
+def on_stdin(monkeypatch, content, *, terminal=False):
+    stream = io.TextIOWrapper(io.BufferedReader(io.BytesIO(content)))
+    monkeypatch.setattr(stream, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys, "stdin", stream)
+
+
+def told(out):
+    """The file and the class of each line."""
+    return [tuple(line.rpartition(" ")[0].rpartition(" ")[0].split("\t")) for line in out.splitlines()]
+
+
+def test_many_images_are_answered_in_order_whatever_the_batch(gray, tmp_path, capsys):
+    """150 images of sizes and grays in turn, 3 of them spoilt; two batches and a bit, or 50, or one."""
+    paths = [gray_image(tmp_path / f"{at}.png", at * 7 % 10, size=8 + at % 5) for at in range(150)]
+    for at in (5, 64, 149):
+        paths[at].write_bytes(b"spoilt")
+    for batch_size in (64, 3, 1000):
+        arguments = ["--batch-size", str(batch_size), "--model", str(gray), "--json"]
+        assert main(["predict", *map(str, paths), *arguments]) == 3
+        out, error = capsys.readouterr()
+        lines = [json.loads(line) for line in out.splitlines()]
+        assert [line["file"] for line in lines] == list(map(str, paths))
+        for at, line in enumerate(lines):
+            if at in {5, 64, 149}:
+                assert line.keys() == {"file", "error"}
+                assert line["error"].startswith(str(paths[at]))
+            else:
+                assert [guess["class"] for guess in line["classes"]] == [str(at * 7 % 10)]
+        assert error.count("error: ") == 3
+
+
+def test_folders_are_searched_in_the_order_of_their_names(gray, tmp_path, capsys):
+    root = tmp_path / "photos"
+    for name, number in [
+        ("2.PNG", 2),
+        ("10.png", 1),
+        ("sub10/a.png", 4),
+        ("sub2/deep/b.png", 5),
+        ("sub2/a.png", 6),
+        ("sub/z.png", 8),
+    ]:
+        gray_image(root / name, number)
+    for name in (".hidden.png", ".cache/c.png"):
+        gray_image(root / name, 9)
+    (root / "notes.txt").write_text("not an image")
+    (root / "sub2" / "up").symlink_to("..")  # a circle
+    alone = gray_image(tmp_path / "alone.png", 7)
+    assert main(["predict", str(alone), str(root), "--model", str(gray)]) == 0
+    assert told(capsys.readouterr().out) == [
+        (str(alone), "7"),
+        *((str(root / name), said) for name, said in [("2.PNG", "2"), ("10.png", "1")]),
+        (str(root / "sub" / "z.png"), "8"),
+        *((str(root / "sub2" / name), said) for name, said in [("a.png", "6"), ("deep/b.png", "5")]),
+        (str(root / "sub10" / "a.png"), "4"),
+    ]
+
+
+def test_a_link_in_a_circle_is_told_and_does_not_end_the_rest(gray, tmp_path, capsys):
+    (tmp_path / "a.png").symlink_to("a.png")
+    gray_image(tmp_path / "b.png", 3)
+    assert main(["predict", str(tmp_path), "--model", str(gray)]) == 3
+    out, error = capsys.readouterr()
+    assert told(out) == [(str(tmp_path / "b.png"), "3")]
+    assert error.startswith(f"error: {tmp_path / 'a.png'} ")
+
+
+def test_a_folder_without_images(gray, tmp_path, capsys):
+    assert main(["predict", str(tmp_path), "--model", str(gray)]) == 3
+    assert capsys.readouterr().err.startswith(f"error: no images in {tmp_path}\n")
+
+
+@pytest.mark.parametrize("operand", [["-"], []])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_standard_input_names_files(gray, tmp_path, capsys, monkeypatch, operand, end):
+    paths = [gray_image(tmp_path / f"a {at} \u732b.png", at) for at in (3, 8)]
+    content = end.join([*(os.fsencode(path) for path in paths), b"", b"missing.png", os.fsencode(paths[0])])
+    on_stdin(monkeypatch, content)
+    assert main(["predict", *operand, "--model", str(gray), "--batch-size", "2"]) == 3
+    out, error = capsys.readouterr()
+    assert told(out) == [(str(paths[0]), "3"), (str(paths[1]), "8"), (str(paths[0]), "3")]
+    assert error.startswith("error: no such file: missing.png\n")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".gif", ".webp"])
+def test_standard_input_is_an_image(gray, tmp_path, capsys, monkeypatch, suffix):
+    on_stdin(monkeypatch, gray_image(tmp_path / f"six{suffix}", 6, size=300).read_bytes())
+    assert main(["predict", "-", "--model", str(gray)]) == 0
+    assert told(capsys.readouterr().out) == [("-", "6")]
+
+
+def test_an_image_that_is_cut_short_on_standard_input(gray, tmp_path, capsys, monkeypatch):
+    on_stdin(monkeypatch, gray_image(tmp_path / "six.png", 6, size=300).read_bytes()[:90])
+    assert main(["predict", "-", "--model", str(gray), "--json"]) == 3
+    out, error = capsys.readouterr()
+    assert error.startswith("error: standard input is damaged or cut short: ")
+    assert json.loads(out) == {"file": "-", "error": error.splitlines()[0].removeprefix("error: ")}
+
+
+def test_typed_names_are_answered_one_by_one(gray, tmp_path, capsys, monkeypatch):
+    """The second line is asked for when the first is answered."""
+    path = gray_image(tmp_path / "four.png", 4)
+    seen = []
+
+    def typed():
+        for _ in range(2):
+            seen.append(capsys.readouterr().out)
+            yield os.fsencode(path) + b"\n"
+        seen.append(capsys.readouterr().out)
+
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=typed(), isatty=lambda: True))
+    assert main(["predict", "-", "--model", str(gray)]) == 0
+    assert [told(out) for out in seen] == [[], [(str(path), "4")], [(str(path), "4")]]
+
+
+def test_without_images_on_a_terminal_the_usage_is_told(gray, capsys, monkeypatch):
+    on_stdin(monkeypatch, b"", terminal=True)
+    assert main(["predict", "--model", str(gray)]) == 2
+    assert capsys.readouterr().err.startswith("error: IMAGE is missing\n")
+    on_stdin(monkeypatch, b"")
+    assert main(["predict", "--model", str(gray)]) == 0
+    assert capsys.readouterr() == ("", "standard input is empty\n")
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(gray, tmp_path):
+    """The list never ends and its writer never stops: only `head` does."""
+    path = gray_image(tmp_path / "one.png", 1)
+    script = f"yes {path} | {sys.executable} -m dlkit predict --model {gray} | head -3"
+    process = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{script}; echo ${{PIPESTATUS[1]}}"],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert process.stdout == f"{path}\t1 100.0 %\n" * 3 + "0\n"
+    assert process.stderr == ""
+
+
+def test_from_python(gray, tmp_path):
+    from dlkit.errors import DataError
+    from dlkit.tasks.classifier import Classifier
+
+    paths = [gray_image(tmp_path / f"{at}.png", at) for at in (2, 5)]
+    classify = Classifier(gray)
+    assert [guess["class"] for guess in classify(paths[0])] == ["2"]
+    assert [guess["class"] for guess in classify(str(paths[1]), top=3)] in (["5", "4", "6"], ["5", "6", "4"])
+    assert [[guess["class"] for guess in guesses] for guesses in classify(paths)] == [["2"], ["5"]]
+    assert classify([]) == []
+    with pytest.raises(DataError, match="no such file"):
+        classify([paths[0], tmp_path / "missing.png"])
 
 
 @pytest.mark.parametrize(("model", "code"), [("lenet", 2), ("runs/none", 3)])

@@ -1,0 +1,262 @@
+"""Metrics of classifiers: how often they are right, about what, how sure of it they are, and which of two is better.
+
+Pure NumPy. n is the number of examples, K the number of classes, and a label is an index of a class. A share of nothing
+is not-a-number, never 0: the precision of a class that was never predicted, say.
+"""
+
+import math
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Interval = tuple[float, float]
+
+
+def softmax(logits: ArrayLike) -> NDArray[np.float64]:
+    """Probabilities exp(x_k) / sum_j exp(x_j) of logits (n, K)."""
+    scores = np.asarray(logits, np.float64)
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+# ------------------------------------------------------------------------------------------------ how often it is right
+
+
+def top_k_hits(scores: ArrayLike, labels: ArrayLike, k: int) -> NDArray[np.bool_]:
+    """Whether the right class is among the k with the highest scores.
+
+    Of equal scores that of the smaller index comes first, as in argmax, so for k = 1 the mean is the accuracy.
+
+    Args:
+        scores: (n, K), logits or probabilities.
+        labels: (n,).
+        k: how many guesses there are.
+
+    Returns:
+        (n,) bool.
+
+    Example:
+        >>> top_k_hits([[0.1, 0.6, 0.3], [0.5, 0.2, 0.3]], [2, 2], k=1)
+        array([False, False])
+    """
+    scores, labels = np.asarray(scores), np.asarray(labels)[:, np.newaxis]  # (n, K), (n, 1)
+    own = np.take_along_axis(scores, labels, axis=1)
+    earlier = np.arange(scores.shape[1]) < labels
+    ahead = ~(scores <= own) | ((scores == own) & earlier)  # a score that is not a number is ahead of all
+    return np.count_nonzero(ahead, axis=1) < k
+
+
+def wilson_interval(hits: int, count: int, *, confidence: float = 0.95) -> Interval:
+    """The score interval of Wilson (1927, JASA 22) for a proportion.
+
+    All p that a two-sided normal test on `hits` of `count` does not reject: |hits / n - p| <= z sqrt(p (1 - p) / n).
+    Unlike p +- z sqrt(p (1 - p) / n) with the observed p it has a width when all or nothing is right.
+
+    Args:
+        hits: number of successes.
+        count: number of trials.
+        confidence: how often such intervals hold the true proportion.
+
+    Returns:
+        The lower and the upper limit, not-a-number without trials.
+
+    Example:
+        >>> wilson_interval(356, 360)
+        (0.9718..., 0.9956...)
+    """
+    if count == 0:
+        return math.nan, math.nan
+    z = _z(confidence)
+    share, weight = hits / count, z * z / count
+    centre = (share + weight / 2) / (1 + weight)
+    half = math.sqrt(weight * (share * (1 - share) + weight / 4)) / (1 + weight)
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+
+
+def _z(confidence: float) -> float:
+    """The quantile of the standard normal distribution that leaves out half of 1 - confidence at each end."""
+    return NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+# ------------------------------------------------------------------------------------------------------ class by class
+
+
+def confusion_matrix(labels: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
+    """Counts of (true class, predicted class).
+
+    Args:
+        labels: (n,) true classes.
+        predicted: (n,) predicted classes.
+        classes: K.
+
+    Returns:
+        (K, K): a row for each true class, a column for each predicted one.
+
+    Example:
+        >>> confusion_matrix([0, 0, 1], [0, 1, 1], 2)
+        array([[1, 1],
+               [0, 1]])
+    """
+    pairs = np.asarray(labels, np.int64) * classes + np.asarray(predicted, np.int64)
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+class ByClass(NamedTuple):
+    """Precision, recall, F1 and support of each class, (K,) each."""
+
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    f1: NDArray[np.float64]
+    support: NDArray[np.int64]
+
+
+def by_class(confusion: ArrayLike) -> ByClass:
+    """Precision TP / (TP + FP), recall TP / (TP + FN), F1 2 TP / (2 TP + FP + FN) and support TP + FN of each class.
+
+    Args:
+        confusion: (K, K), of `confusion_matrix`.
+    """
+    matrix = np.asarray(confusion)
+    right, support, predicted = np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    return ByClass(_share(right, predicted), _share(right, support), _share(2 * right, support + predicted), support)
+
+
+def macro_f1(confusion: ArrayLike) -> float:
+    """The mean F1 of the classes that occur or are predicted, each with the same weight however rare it is.
+
+    The mean of the classes' F1, not the F1 of their mean precision and recall (Opitz and Burst 2019 on the two).
+
+    Args:
+        confusion: (K, K), of `confusion_matrix`.
+    """
+    f1 = by_class(confusion).f1
+    there = f1[~np.isnan(f1)]
+    return float(there.mean()) if len(there) else math.nan
+
+
+def most_confused(confusion: ArrayLike, limit: int) -> list[tuple[int, int, int]]:
+    """The commonest mistakes as (true class, predicted class, count), the commonest first.
+
+    Args:
+        confusion: (K, K), of `confusion_matrix`.
+        limit: how many at most.
+    """
+    mistakes = np.array(confusion)
+    np.fill_diagonal(mistakes, 0)
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:limit]
+    pairs = zip(*np.unravel_index(order, mistakes.shape), strict=True)
+    return [(int(true), int(said), int(mistakes[true, said])) for true, said in pairs if mistakes[true, said]]
+
+
+def _share(part: NDArray, whole: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+
+
+# --------------------------------------------------------------------------------------------------------- calibration
+
+
+def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """The mean of sum_k (p_k - [k = label])^2, from 0 to 2, lower is better (Brier 1950).
+
+    Args:
+        probabilities: (n, K).
+        labels: (n,).
+    """
+    errors = np.array(probabilities, np.float64)
+    errors[np.arange(len(errors)), np.asarray(labels)] -= 1
+    return float(np.square(errors).sum(axis=1).mean())
+
+
+class Reliability(NamedTuple):
+    """What a reliability diagram shows, (bins,) each: a bin's examples, their mean confidence, and the share right."""
+
+    examples: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+
+def reliability(confidence: ArrayLike, right: ArrayLike, *, bins: int = 15) -> Reliability:
+    """Sorts examples by confidence into bins of equal width, ((m - 1) / M, m / M] (Guo et al. 2017, section 2).
+
+    Args:
+        confidence: (n,), the probability of the predicted class.
+        right: (n,), whether it is the right one.
+        bins: M; the paper takes 15.
+    """
+    edges = np.arange(1, bins) / bins
+    bin_of = np.digitize(np.asarray(confidence), edges, right=True)
+    examples = np.bincount(bin_of, minlength=bins)
+    sums = (np.bincount(bin_of, weights=values, minlength=bins) for values in (confidence, right))
+    return Reliability(examples, *(_share(total, examples) for total in sums))
+
+
+def expected_calibration_error(bins: Reliability) -> float:
+    """The mean gap between confidence and accuracy: sum_m n_m / n |acc_m - conf_m| (Guo et al. 2017, equation 3)."""
+    total = bins.examples.sum()
+    gaps = np.abs(bins.accuracy - bins.confidence)
+    return float(np.nansum(bins.examples * gaps) / total) if total else math.nan
+
+
+# ----------------------------------------------------------------------------------------------- which of two is better
+
+
+class Paired(NamedTuple):
+    """On how many of the same examples both of two classifiers are right, only one of them, or neither."""
+
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+
+
+def paired(first: ArrayLike, second: ArrayLike) -> Paired:
+    """Counts where two classifiers are right.
+
+    Args:
+        first: (n,), whether the first is right.
+        second: (n,), whether the second is right on the same examples.
+    """
+    a, b = np.asarray(first, bool), np.asarray(second, bool)
+    return Paired(*(int(np.count_nonzero(where)) for where in (a & b, a & ~b, ~a & b, ~a & ~b)))
+
+
+def mcnemar_exact(pairs: Paired) -> float:
+    """The two-sided p-value that two classifiers err equally often (McNemar 1947; Dietterich 1998, section 3.1).
+
+    Only the examples on which one alone is right tell them apart, and if they are equally good each of these is a fair
+    coin: p = 2 sum_{i <= min(b, c)} C(b + c, i) / 2^(b + c), at most 1. Exact, where the papers take chi-squared.
+
+    The test is about two sets of weights. What another seed or other training data would have given it does not know.
+
+    Example:
+        >>> mcnemar_exact(Paired(both=90, only_first=1, only_second=5, neither=4))  # 2 (1 + 6) / 2^6
+        0.21875
+    """
+    fewer, discordant = min(pairs[1:3]), sum(pairs[1:3])
+    tail = term = 1  # in whole numbers, so that nothing is rounded before the division
+    for i in range(fewer):
+        term = term * (discordant - i) // (i + 1)
+        tail += term
+    return min(1.0, 2 * tail / 2**discordant)
+
+
+def paired_difference(pairs: Paired, *, confidence: float = 0.95) -> tuple[float, Interval]:
+    """The accuracy of the first classifier less that of the second, with its confidence interval.
+
+    The interval is the paired normal one with half an example added to each of the four counts ("Wald+2" of Agresti and
+    Min 2005, Statistics in Medicine 24): with n + 2 examples, d = (b - c) / (n + 2) and
+    d +- z sqrt((b + c + 1) - (b - c)^2 / (n + 2)) / (n + 2). It has a width when the two never differ.
+
+    Example:
+        >>> paired_difference(Paired(both=90, only_first=1, only_second=5, neither=4))[0]
+        -0.04
+    """
+    count, gain = sum(pairs), pairs.only_first - pairs.only_second
+    if count == 0:
+        return math.nan, (math.nan, math.nan)
+    centre = gain / (count + 2)
+    spread = math.sqrt(pairs.only_first + pairs.only_second + 1 - gain * centre) / (count + 2)
+    half = _z(confidence) * spread
+    return gain / count, (max(-1.0, centre - half), min(1.0, centre + half))

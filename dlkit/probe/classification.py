@@ -1,0 +1,107 @@
+"""Pictures of how a classifier does: what it takes for what, and whether it is as sure as it is right."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from dlkit.metrics import Reliability, expected_calibration_error
+from dlkit.probe.pictures import BLUE, ORANGE, fitting, spread
+
+COUNTED = 120  # up to so many classes every count and every name is written
+NAMED = 100  # of more classes so many are named
+NAME = 20  # letters of a class
+MARGIN, LETTER = 0.15, 0.07  # inches: around all; of a name
+SHADES = LinearSegmentedColormap.from_list("shades", ["white", BLUE, "#00253b"])
+
+
+def picture(
+    confusion: NDArray[np.int64], classes: Sequence[str], bins: Reliability, *, title: str, subtitle: str = ""
+) -> Figure:
+    """The confusion matrix at the left, the reliability diagram at the right. All sizes are in inches.
+
+    Args:
+        confusion: (K, K), of `dlkit.metrics.confusion_matrix`.
+        classes: the K names.
+        bins: of `dlkit.metrics.reliability`.
+        title: the first line.
+        subtitle: the second.
+    """
+    count = len(classes)
+    cell = min(0.9, max(0.17, 4.5 / count)) if count <= COUNTED else 18 / count
+    side = cell * count
+    named = range(count) if count <= COUNTED else spread(count, NAMED)
+    names = [fitting(classes[at], NAME) for at in named]
+    longest = LETTER * max(map(len, names)) + 0.1
+    upright = longest > cell  # names below the columns then stand on end
+    head, foot = 0.85, 0.45
+    left, below = MARGIN + 0.25 + longest, 0.25 + (longest if upright else 0.2)
+    gap, panel, strip = 0.9, 3.6, 0.8
+    width = left + side + gap + panel + MARGIN
+    height = head + max(side + below, panel + strip + 0.6) + foot
+    figure = Figure(figsize=(width, height))
+
+    def axes(x: float, from_top: float, wide: float, tall: float) -> Axes:
+        return figure.add_axes((x / width, 1 - (from_top + tall) / height, wide / width, tall / height))
+
+    matrix = axes(left, head, side, side)
+    _draw_confusion(matrix, confusion, cell)
+    matrix.set_yticks(named, names, fontsize=8, parse_math=False)
+    matrix.set_xticks(named, names, fontsize=8, parse_math=False, rotation=90 if upright else 0)
+    right = left + side + gap
+    _draw_reliability(axes(right, head, panel, panel), axes(right, head + panel + 0.1, panel, strip), bins)
+    for text, size, from_top in ((title, 12, 0.1), (subtitle, 9, 0.38)):
+        fitted = fitting(text, int(width / (0.0095 * size)))
+        figure.text(MARGIN / width, 1 - from_top / height, fitted, va="top", fontsize=size, parse_math=False)
+    note = "Shade: share of the true class, from white for 0 to dark for 1; its root, so that rare mistakes show."
+    figure.text(MARGIN / width, 0.1 / height, note, va="bottom", fontsize=8, color="0.3")
+    return figure
+
+
+def _draw_confusion(axes: Axes, confusion: NDArray[np.int64], cell: float) -> None:
+    support = confusion.sum(axis=1, keepdims=True)
+    shares = np.divide(confusion, support, out=np.zeros(confusion.shape), where=support > 0)
+    axes.imshow(shares, cmap=SHADES, norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+    axes.set_xlabel("predicted", fontsize=9)
+    axes.set_ylabel("true", fontsize=9)
+    axes.tick_params(length=0, pad=2)
+    axes.spines[:].set_color("0.6")
+    for line in range(10, len(confusion), 10):  # lead the eye from a name to its row and column
+        axes.axhline(line - 0.5, color="0.85", linewidth=0.6)
+        axes.axvline(line - 0.5, color="0.85", linewidth=0.6)
+    if len(confusion) > COUNTED:
+        return
+    points = 72 * cell
+    size = min(9.0, 0.6 * points, 1.35 * points / len(str(confusion.max())))
+    for true, said in np.argwhere(confusion):
+        colour = "white" if shares[true, said] > 0.2 else "black"
+        axes.text(said, true, str(confusion[true, said]), ha="center", va="center", fontsize=size, color=colour)
+
+
+def _draw_reliability(diagram: Axes, histogram: Axes, bins: Reliability) -> None:
+    """Accuracy and mean confidence of each bin over its confidence, and below how many examples it has."""
+    count = len(bins.examples)
+    centres = (np.arange(count) + 0.5) / count
+    filled = bins.examples > 0
+    diagram.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle="--")
+    diagram.bar(centres[filled], bins.accuracy[filled], 0.92 / count, color=BLUE, label="accuracy")
+    diagram.scatter(
+        centres[filled], bins.confidence[filled], marker="D", s=22, color=ORANGE, edgecolor="black", linewidth=0.6,
+        zorder=3, clip_on=False, label="mean confidence",
+    )  # fmt: skip
+    error = 100 * expected_calibration_error(bins)
+    diagram.set_title(f"reliability: expected calibration error {error:.2f} %", fontsize=9, loc="left")
+    diagram.legend(loc="upper left", framealpha=0.9, edgecolor="white", fontsize=8)
+    diagram.set(xlim=(0, 1), ylim=(0, 1), xticks=np.linspace(0, 1, 6), xticklabels=[])
+    histogram.bar(centres, bins.examples, 0.92 / count, color="0.6")
+    histogram.set(xlim=(0, 1), xticks=np.linspace(0, 1, 6))
+    histogram.set_xlabel("confidence: probability of the predicted class", fontsize=9)
+    histogram.set_ylabel("examples", fontsize=9)
+    for axes in (diagram, histogram):
+        axes.tick_params(labelsize=8)
+        axes.grid(color="0.9", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)

@@ -81,8 +81,10 @@ class BatchNorm(keras.layers.Layer):
             outputs, mean, unbiased = self._fused(inputs)
             update = 1 - self.momentum
         else:
-            mean, variance, count = _moments(tf.cast(inputs, self.gamma.dtype), row_weights)
-            outputs = self._scale(inputs, mean, variance)
+            # Cast once: of bfloat16 inputs the two parts of the gradient would else be rounded before they are added.
+            data = tf.cast(inputs, self.gamma.dtype)
+            mean, variance, count = _moments(data, row_weights)
+            outputs = tf.cast(self._scale(data, mean, variance), inputs.dtype)
             unbiased = variance * count / tf.maximum(count - 1, 1)
             update = (1 - self.momentum) * tf.cast(count > 0, count.dtype)  # a micro-batch can be all padding
         self.moving_mean.assign(self.moving_mean + update * (mean - self.moving_mean))

@@ -9,14 +9,14 @@ and micro-batches, an uneven last one included. Keras' own loop clips before the
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from dlkit.data.batching import ROW_WEIGHTS, Batch, pad_rows, rows_of_replica
+from dlkit.data.batching import ROW_WEIGHTS, Batch, pad_micro_batches, rows_of_replica
 from dlkit.layers import step_context
 from dlkit.runs import named_variables
 from dlkit.runtime import Devices
@@ -25,6 +25,18 @@ from dlkit.train.clipping import clip_by_global_norm, clip_by_value, global_norm
 from dlkit.train.optimizers import Optimizer, decays
 
 Tensors = Mapping[str, tf.Tensor]
+
+
+class Draw(NamedTuple):
+    """What chance depends on in a step.
+
+    Args:
+        seed: (2,) int32, folded from (seed, purpose, step).
+        micro_rows: scalar int32, rows of a micro-batch over all devices, padding that divides it left out.
+    """
+
+    seed: tf.Tensor
+    micro_rows: tf.Tensor
 
 
 @dataclass(frozen=True)
@@ -41,7 +53,7 @@ def place(batch: Batch, devices: Devices, *, accumulate: int = 1) -> Batch:
     Returns:
         The batch with padded rows if it does not divide evenly, as arrays or per-replica values.
     """
-    padded = pad_rows(batch, devices.replicas * accumulate)
+    padded = pad_micro_batches(batch, accumulate, devices.replicas)
     if devices.replicas == 1:
         return padded
 
@@ -149,18 +161,20 @@ class TrainingStep:
         """
         seed = np.random.SeedSequence([self.seed, crc32(b"step"), step]).generate_state(2).view(np.int32)
         placed = place(batch, self.devices, accumulate=self.accumulate)
-        measured = self._update(placed, tf.constant(step + 1, tf.int64), tf.constant(lr, tf.float64), tf.constant(seed))
+        micro_rows = -(-len(next(iter(batch.values()))) // self.accumulate)
+        draw = Draw(tf.constant(seed), tf.constant(micro_rows, tf.int32))
+        measured = self._update(placed, tf.constant(step + 1, tf.int64), tf.constant(lr, tf.float64), draw)
         first = self.devices.strategy.experimental_local_results
         return {name: first(value)[0] for name, value in measured.items()}
 
-    def _distributed(self, batch: Tensors, count: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor) -> Tensors:
-        return self.devices.strategy.run(self._replica, args=(batch, count, lr, seed))
+    def _distributed(self, batch: Tensors, count: tf.Tensor, lr: tf.Tensor, draw: Draw) -> Tensors:
+        return self.devices.strategy.run(self._replica, args=(batch, count, lr, draw))
 
-    def _replica(self, batch: Tensors, count: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _replica(self, batch: Tensors, count: tf.Tensor, lr: tf.Tensor, draw: Draw) -> dict[str, tf.Tensor]:
         statistics = [tf.identity(variable.value) for variable in self.statistics.values()]
         with tf.control_dependencies(statistics):
             batch = {key: tf.identity(tensor) for key, tensor in batch.items()}
-        gradients, sums = self._local_sums(batch, seed)
+        gradients, sums = self._local_sums(batch, draw)
         gradients, sums = all_reduce((gradients, sums), self.devices.replicas)
         gradients = [gradient / tf.cast(sums["weight"], gradient.dtype) for gradient in gradients]
         norm = global_norm(gradients)
@@ -178,7 +192,7 @@ class TrainingStep:
         )
         return {**sums, "gradient_norm": norm, "clipped": clipped, "finite": finite}
 
-    def _local_sums(self, batch: Tensors, seed: tf.Tensor) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+    def _local_sums(self, batch: Tensors, draw: Draw) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
         """Gradients and sums over this replica's rows, one micro-batch after another."""
         rows = tf.shape(next(iter(batch.values())))[0] // self.accumulate
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -195,8 +209,8 @@ class TrainingStep:
                 )
                 part = {key: tf.identity(tensor) for key, tensor in part.items()}
             context = step_context.StepContext(
-                seed=seed,
-                first_row=tf.cast((micro * self.devices.replicas + replica) * rows, tf.int32),
+                seed=draw.seed,
+                first_row=micro * draw.micro_rows + tf.cast(replica * rows, tf.int32),
                 row_weights=part.get(ROW_WEIGHTS),
             )
             with step_context.use(context), tf.GradientTape() as tape:

@@ -121,3 +121,73 @@ def test_it_works_in_a_graph_of_unknown_shape_and_holds_no_state():
 def test_a_rate_out_of_range_is_explained(rate):
     with pytest.raises(UsageError, match="dropout must be at least 0 and below 1"):
         Dropout(rate)
+
+
+# ----------------------------------------------------------------------------------------------------- the two scales
+
+RATE = 0.4
+UNITS = np.array([1.0, -2.0, 0.5, 3.0, 0.25], np.float32)
+
+
+def thinned(count):
+    """`count` draws of our layer on the same units, in training."""
+    return dropped(Dropout(RATE, name="dropout1"), tf.tile(UNITS[None], [count, 1])).numpy()
+
+
+def at_test_time(units, rate=RATE):
+    return Dropout(rate)(tf.constant(units), training=False).numpy()
+
+
+def test_our_scale_and_the_lectures_differ_by_a_factor_in_training_and_at_test_time():
+    """The lecture drops in training and multiplies by 1 - p at test time; ours divides by 1 - p in training instead.
+
+    With (1 - p) W in place of W behind it, ours is the lecture's net: the same in training, with the same units
+    dropped, and the same at test time.
+    """
+    weights = np.random.default_rng(0).normal(size=(5, 3))
+    ours = thinned(50)
+    mask = ours != 0
+    lecture_training = (mask * UNITS) @ weights
+    lecture_test = (1 - RATE) * UNITS @ weights
+    np.testing.assert_allclose(ours @ ((1 - RATE) * weights), lecture_training, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(at_test_time(UNITS) @ ((1 - RATE) * weights), lecture_test, rtol=1e-6)
+
+
+def test_units_and_the_layer_behind_see_in_the_mean_what_they_see_at_test_time():
+    """A unit x has the variance x^2 p/(1 - p), and w . x that of the sum; five standard errors of 10,000 draws."""
+    count = 10_000
+    draws = thinned(count)
+    variance = UNITS**2 * RATE / (1 - RATE)
+    limits = 5 * np.sqrt(variance / count)
+    assert (np.abs(draws.mean(0) - at_test_time(UNITS)) < limits).all()
+    np.testing.assert_allclose(draws.var(0), variance, rtol=0.1)
+
+    weights = np.array([0.5, -1, 2, 1, -3], np.float32)
+    seen = (draws @ weights).mean()
+    assert abs(seen - at_test_time(UNITS) @ weights) < 5 * np.sqrt((weights**2 * variance).sum() / count)
+
+    only_dropped = (draws != 0) * UNITS  # the lecture's training, which its factor at test time makes up for
+    assert (np.abs(only_dropped.mean(0) - (1 - RATE) * UNITS) < limits).all()
+    assert (np.abs(only_dropped.mean(0) - UNITS) > 5 * limits).all()
+
+
+def test_the_net_at_test_time_is_the_geometric_mean_of_all_thinned_nets():
+    """Many nets that share weights: exact for units in front of a softmax (Srivastava et al. 2014, section 2).
+
+    Of 6 units at p = 1/2 there are 64 thinned nets, each drawn equally often.
+    """
+    units = np.array([1.0, -2.0, 0.5, 3.0, 0.25, -1.0], np.float32)
+    draws = dropped(Dropout(0.5, name="dropout1"), tf.tile(units[None], [6400, 1])).numpy()
+    nets, counts = np.unique(draws, axis=0, return_counts=True)
+    assert len(nets) == 64
+    assert ((counts - 100) ** 2 / 100).sum() < 114  # chi-squared of 63 degrees exceeds it once in 10,000
+
+    weights = np.random.default_rng(0).normal(size=(6, 4))
+
+    def softmax(logits):
+        p = np.exp(logits)
+        return p / p.sum(-1, keepdims=True)
+
+    mean = np.exp(np.log(softmax(nets @ weights)).mean(0))
+    whole = softmax(at_test_time(units, 0.5) @ weights)
+    np.testing.assert_allclose(mean / mean.sum(), whole, rtol=1e-6)

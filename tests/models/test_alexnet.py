@@ -6,7 +6,7 @@ import tensorflow as tf
 from deferred import count, deferred, shapes
 
 from dlkit.errors import UsageError
-from dlkit.layers.hidden import GroupedConv2D
+from dlkit.layers.convolution import Conv2D
 from dlkit.models.alexnet import LocalResponseNorm, alexnet
 
 
@@ -57,7 +57,7 @@ def test_dropout_is_on_by_default_and_goes_at_rate_zero():
 
 
 def test_groups_compute_their_halves_apart():
-    grouped = GroupedConv2D(6, 3, padding="same", groups=2)
+    grouped = Conv2D(6, 3, padding="same", groups=2)
     x = np.random.default_rng(0).normal(size=(1, 5, 5, 4)).astype("float32")
     y = grouped(x).numpy()
     # The same as one convolution whose kernel is zero between the halves.

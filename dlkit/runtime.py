@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlkit import console
 from dlkit.errors import DlkitError, UsageError
@@ -29,7 +29,26 @@ def memory() -> int | None:
     return total
 
 
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads() -> int:
+    """The threads that one operation of TensorFlow is spread over."""
+    return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or processors())
+
+
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float64": "float64"}
+
+
+_stderr: list[int] = []  # where standard error goes while native chatter is held
+
+
+def free_stderr() -> None:
+    """Lets what is written to standard error be seen again: for other threads, which have to speak before the end."""
+    for descriptor in _stderr:
+        os.dup2(descriptor, 2)
 
 
 @contextmanager
@@ -45,6 +64,7 @@ def _native_chatter_held() -> Iterator[None]:
         yield
         return
     with tempfile.TemporaryFile() as held:
+        _stderr.append(saved)
         os.dup2(held.fileno(), 2)
         try:
             yield
@@ -56,6 +76,7 @@ def _native_chatter_held() -> Iterator[None]:
         finally:
             sys.stderr.flush()
             os.dup2(saved, 2)
+            _stderr.remove(saved)
             os.close(saved)
 
 
@@ -189,53 +210,75 @@ def _physical(kind: str) -> list[Any]:
     return list(tf.config.list_physical_devices(kind))
 
 
-def devices(request: str = "auto") -> Devices:
+def devices(request: str = "auto", *, alone: bool = False) -> Devices:
     """Chooses the devices and the strategy; must come before TensorFlow touches a device.
 
     Args:
         request: `auto` (all GPUs, else the CPU), `cpu`, `gpu`, `gpu:N` for the first N GPUs, or `cpu:N` for the CPU as
             N logical devices, which shows on any laptop what several devices do.
+        alone: whether this process works by itself, whatever TF_CONFIG says.
 
-    Several machines work together when TF_CONFIG says so; each then takes all of its devices.
+    Several processes work together when TF_CONFIG says so; each then takes all of its devices, or with `--workers` its
+    share of the GPUs.
 
     Raises:
         dlkit.errors.UsageError: the request is malformed, there are fewer such devices, or TF_CONFIG is wrong.
+        dlkit.errors.DlkitError: another program has the port of this process.
     """
     import tensorflow as tf
 
     if not re.fullmatch(r"auto|(cpu|gpu)(:0*[1-9][0-9]*)?", request):
         raise UsageError(f"unknown devices: {request}", "one of auto, cpu, gpu, gpu:N, cpu:N")
     kind, _, count_text = request.partition(":")
-    if config := os.environ.get("TF_CONFIG"):
-        if request != "auto":
-            raise UsageError(
-                f"--devices {request} and TF_CONFIG exclude each other",
-                "leave --devices out, or unset TF_CONFIG; CUDA_VISIBLE_DEVICES chooses the GPUs of a machine",
-            )
-        return _cluster(*cluster_place(config))
+    here = Place() if alone else place()
+    together = len(here.addresses) > 1
+    if together and count_text:
+        raise UsageError(
+            f"--devices {request}: of several workers each has one CPU or all of its GPUs",
+            f"leave :{count_text} out; CUDA_VISIBLE_DEVICES chooses the GPUs of a machine",
+        )
     gpus = _physical("GPU")
     if kind == "gpu" and len(gpus) < int(count_text or 1):
         found = f"{len(gpus)} found" if gpus else "no GPU found"
         raise UsageError(f"--devices {request}: {found}", "use `--devices auto`; `dlkit doctor` lists the devices")
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if kind == "cpu" or not gpus:
         if gpus:
             tf.config.set_visible_devices([], "GPU")
+        name = f"CPU, {threads()} thread{'s' * (threads() > 1)}"
+        if together:
+            return _cluster(here, name)
         count = int(count_text or 1) if kind == "cpu" else 1
         if count == 1:
-            return Devices(tf.distribute.get_strategy(), f"CPU, {threads} thread{'s' * (threads > 1)}")
+            return Devices(tf.distribute.get_strategy(), name)
         names = _split_cpu(count)
         strategy = tf.distribute.MirroredStrategy(names, tf.distribute.ReductionToOneDevice())
-        description = f"CPU as {count} devices, {threads} threads"
+        description = f"CPU as {count} devices, {threads()} threads"
         return Devices(strategy, description, replicas=count, local_replicas=count)
-    chosen = gpus[: int(count_text)] if count_text else gpus
+    chosen = gpus[: int(count_text)] if count_text else _share(gpus, here)
     tf.config.set_visible_devices(chosen, "GPU")
     model = tf.config.experimental.get_device_details(chosen[0]).get("device_name", "GPU")
-    if len(chosen) == 1:
-        return Devices(tf.distribute.get_strategy(), model, on_gpu=True)
     count = len(chosen)
+    description = f"{count} x {model}" if count > 1 else model
+    if together:
+        return _cluster(here, description, on_gpu=True)
+    if count == 1:
+        return Devices(tf.distribute.get_strategy(), description, on_gpu=True)
     strategy = tf.distribute.MirroredStrategy([f"GPU:{index}" for index in range(count)])
-    return Devices(strategy, f"{count} x {model}", replicas=count, local_replicas=count, on_gpu=True)
+    return Devices(strategy, description, replicas=count, local_replicas=count, on_gpu=True)
+
+
+def _share(gpus: list[Any], here: "Place") -> list[Any]:
+    """The GPUs of this process: all, unless `--workers` has put several processes on this machine."""
+    from dlkit import workers
+
+    if not workers.launcher():
+        return gpus
+    count = len(here.addresses)
+    if len(gpus) < count:
+        found = f"{len(gpus)} GPU{'s' * (len(gpus) > 1)} found"
+        raise UsageError(f"--workers {count}: {found}", "`--devices cpu` trains on the CPU")
+    each = len(gpus) // count
+    return gpus[here.number * each :][:each]
 
 
 def _split_cpu(count: int) -> list[str]:
@@ -253,23 +296,44 @@ def _split_cpu(count: int) -> list[str]:
     return [f"CPU:{index}" for index in range(count)]
 
 
-def cluster_place(config: str) -> tuple[int, int]:
-    """The place of this process among those that train together.
+class Place(NamedTuple):
+    """Where a process stands among those that train together; by default it is alone.
+
+    Args:
+        number: its number, 0 for the chief.
+        addresses: `host:port` of all of them, in this order.
+        names: what TF_CONFIG calls them.
+    """
+
+    number: int = 0
+    addresses: tuple[str, ...] = ("",)
+    names: tuple[str, ...] = ("the chief",)
+
+
+def place() -> Place:
+    """The place that TF_CONFIG gives to this process.
+
+    Raises:
+        dlkit.errors.UsageError: TF_CONFIG is wrong.
+    """
+    config = os.environ.get("TF_CONFIG")
+    return cluster_place(config) if config else Place()
+
+
+def cluster_place(config: str) -> Place:
+    """The place of a process among those that train together.
 
     The task of a job `chief` comes first; without one, the first worker is the chief.
 
     Args:
         config: the text of TF_CONFIG.
 
-    Returns:
-        The index of this process, 0 for the chief, and the number of processes.
-
     Raises:
         dlkit.errors.UsageError: the text does not say so.
 
     Example:
         >>> cluster_place('{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", "index": 0}}')
-        (1, 2)
+        Place(number=1, addresses=('a:1', 'b:1'), names=('the chief', 'worker 0'))
     """
 
     def wrong(problem: str) -> UsageError:
@@ -288,6 +352,9 @@ def cluster_place(config: str) -> tuple[int, int]:
             raise wrong(f"has a job {job}: dlkit knows chief and worker")
         if not isinstance(tasks, list) or not tasks or not all(isinstance(address, str) for address in tasks):
             raise wrong(f"has no list of addresses for the job {job}")
+        for address in tasks:
+            if not re.fullmatch(r".+:0*[1-9]\d{0,4}", address) or int(address.rpartition(":")[2]) > 65535:
+                raise wrong(f"has an address that is not host:port: {address}")
     if len(cluster.get("chief", [])) > 1:
         raise wrong("has more than one chief")
     match content.get("task"):
@@ -296,22 +363,48 @@ def cluster_place(config: str) -> tuple[int, int]:
                 raise wrong(f"has no task {job}/{index}: there are {len(cluster[job])}")
         case task:
             raise wrong(f"has a task that is none of the cluster's: {json.dumps(task)}")
-    jobs = ["chief", "worker"]
-    before = sum(len(cluster.get(other, [])) for other in jobs[: jobs.index(job)])
-    return before + int(index), sum(map(len, cluster.values()))
+    chief, workers = cluster.get("chief", []), cluster.get("worker", [])
+    addresses = (*chief, *workers)
+    if repeated := next((address for address in addresses if addresses.count(address) > 1), None):
+        raise wrong(f"has the address {repeated} twice")
+    names = ("the chief",) * len(chief) + tuple(f"worker {number}" for number in range(len(workers)))
+    return Place(int(index) + len(chief) * (job == "worker"), addresses, names)
 
 
-def _cluster(worker: int, workers: int) -> Devices:
+def _cluster(here: Place, description: str, *, on_gpu: bool = False) -> Devices:
     import tensorflow as tf
+    from tensorflow.python.distribute import collective_all_reduce_strategy
+    from tensorflow.python.eager import context
 
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    replicas = strategy.num_replicas_in_sync
+    # TensorFlow would end a process whose peers have slept for ten seconds; dlkit.cluster knows better who is gone.
+    context.context().configure_coordination_service(service_type="")
+    collective_all_reduce_strategy.CollectiveAllReduceExtended._enable_check_health = False
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except tf.errors.UnknownError as failure:
+        if "Could not start gRPC server" not in failure.message:
+            raise
+        raise port_taken(here) from None
+    workers, replicas = len(here.addresses), strategy.num_replicas_in_sync
     return Devices(
         strategy,
-        f"{replicas} devices on {workers} workers",
-        worker,
+        f"{workers} workers x {description}",
+        here.number,
         workers,
         replicas=replicas,
         local_replicas=replicas // workers,  # TensorFlow wants as many on each
-        on_gpu=bool(tf.config.get_visible_devices("GPU")),
+        on_gpu=on_gpu,
+    )
+
+
+def port_taken(here: Place) -> BaseException:
+    """What to raise when another program has the port of this process."""
+    from dlkit import workers
+
+    if workers.launcher():
+        return SystemExit(workers.PORT_TAKEN)
+    port = here.addresses[here.number].rpartition(":")[2]
+    return DlkitError(
+        f"port {port} of this machine is taken: TF_CONFIG gives it to {here.names[here.number]}",
+        "choose another port, or wait for the program to end that has it",
     )

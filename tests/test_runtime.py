@@ -5,7 +5,7 @@ import json
 import keras
 import pytest
 
-from dlkit import runtime
+from dlkit import runtime, workers
 from dlkit.errors import UsageError
 
 CHIEF = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
@@ -27,10 +27,13 @@ def config(cluster, job, index):
         (WORKERS, "worker", "2", 2),  # TensorFlow takes a text, too
     ],
 )
-def test_the_place_in_a_cluster_is_that_of_tensorflow(monkeypatch, cluster, job, index, place):
+def test_the_place_in_a_cluster_is_that_of_tensorflow(cluster, job, index, place):
     from tensorflow.python.distribute import multi_worker_util
 
-    assert runtime.cluster_place(config(cluster, job, index)) == (place, 3)
+    found = runtime.cluster_place(config(cluster, job, index))
+    assert (found.number, len(found.addresses)) == (place, 3)
+    assert found.addresses[place] == cluster[job][int(index)]
+    assert found.names[place] == ("the chief" if job == "chief" else f"worker {index}")
     assert multi_worker_util.id_in_cluster(cluster, job, int(index)) == place
     assert multi_worker_util.worker_count(cluster, job) == 3
     assert runtime.Devices(None, "", place, 3).is_chief == multi_worker_util.is_chief(cluster, job, int(index))
@@ -47,6 +50,11 @@ def test_the_place_in_a_cluster_is_that_of_tensorflow(monkeypatch, cluster, job,
         ('{"cluster": {"worker": []}}', "has no list of addresses for the job worker"),
         ('{"cluster": {"worker": "a:1"}}', "has no list of addresses for the job worker"),
         ('{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}}', "has a job ps: dlkit knows chief and worker"),
+        (config({"worker": ["a:1", "b"]}, "worker", 0), "has an address that is not host:port: b"),
+        (config({"worker": ["a:1", ":2"]}, "worker", 0), "has an address that is not host:port: :2"),
+        (config({"worker": ["a:1", "b:0"]}, "worker", 0), "has an address that is not host:port: b:0"),
+        (config({"worker": ["a:1", "b:65536"]}, "worker", 0), "has an address that is not host:port: b:65536"),
+        (config({"chief": ["a:1"], "worker": ["a:1"]}, "worker", 0), "has the address a:1 twice"),
         (config({"chief": ["a:1", "b:1"]}, "chief", 1), "has more than one chief"),
         (json.dumps({"cluster": WORKERS}), "has a task that is none of the cluster's: null"),
         (config(WORKERS, "chief", 0), "has a task that is none of the cluster's: "),
@@ -65,11 +73,30 @@ def test_a_malformed_cluster_is_one_line(monkeypatch, text, problem):
         runtime.devices()
 
 
-@pytest.mark.parametrize("request_", ["cpu", "cpu:2", "gpu"])
-def test_devices_are_not_chosen_twice(monkeypatch, request_):
+@pytest.mark.parametrize("request_", ["cpu:1", "cpu:2", "gpu:1"])
+def test_the_devices_of_a_worker_are_not_counted(monkeypatch, request_):
     monkeypatch.setenv("TF_CONFIG", config(WORKERS, "worker", 0))
-    with pytest.raises(UsageError, match="exclude each other"):
+    with pytest.raises(UsageError, match=f"--devices {request_}: of several workers each has one CPU or all"):
         runtime.devices(request_)
+
+
+def test_other_commands_and_a_cluster_of_one_are_no_cluster(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config(WORKERS, "worker", 1))
+    assert runtime.devices("cpu:2", alone=True).workers == 1
+    monkeypatch.setenv("TF_CONFIG", config({"worker": ["a:1"]}, "worker", 0))
+    assert runtime.devices("cpu:2").workers == 1
+
+
+def test_local_workers_share_the_gpus_out(monkeypatch):
+    gpus = ["gpu 0", "gpu 1", "gpu 2", "gpu 3", "gpu 4"]
+    places = [runtime.cluster_place(config(WORKERS, "worker", index)) for index in range(3)]
+    two = [runtime.cluster_place(config({"worker": ["a:1", "b:1"]}, "worker", index)) for index in range(2)]
+    assert runtime._share(gpus, places[1]) == gpus, "another machine has GPUs of its own"
+    monkeypatch.setattr(workers, "launcher", lambda: "somebody")
+    assert [runtime._share(gpus, place) for place in places] == [["gpu 0"], ["gpu 1"], ["gpu 2"]]
+    assert [runtime._share(gpus, place) for place in two] == [gpus[:2], gpus[2:4]]
+    with pytest.raises(UsageError, match="--workers 3: 2 GPUs found"):
+        runtime._share(gpus[:2], places[0])
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ KEYS = {
     "clip_norm": "train.clip_norm", "clip_value": "train.clip_value", "ema": "train.ema",
     "precision": "train.precision", "seed": "train.seed", "limit": "train.limit", "max_time": "train.max_time",
     "deterministic": "train.deterministic", "tensorboard": "train.tensorboard", "init_from": "train.init_from",
-    "freeze": "train.freeze",
+    "freeze": "train.freeze", "on_bad": "data.on_bad",
 }  # fmt: skip
 
 
 def train(
+    context: typer.Context,
     model: Annotated[
         str | None,
         typer.Argument(metavar="MODEL", help="A name of `dlkit models`.", autocompletion=opt.complete_model),
@@ -33,6 +34,7 @@ def train(
     name: opt.Name = None,
     runs_dir: opt.RunsDir = opt.RUNS_DIR,
     data_dir: opt.DataDir = None,
+    on_bad: opt.OnBad = None,
     epochs: Annotated[float | None, typer.Option("--epochs", help="Passes over the training data.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Updates, instead of epochs.")] = None,
     batch_size: Annotated[
@@ -67,6 +69,15 @@ def train(
     ] = None,
     seed: opt.Seed = None,
     devices: opt.Devices = "auto",
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers",
+            min=1,
+            metavar="N",
+            help="Train as N processes on this machine; on several machines TF_CONFIG says who they are.",
+        ),
+    ] = 1,
     limit: Annotated[int | None, typer.Option("--limit", help="Use this many examples of each split.")] = None,
     max_time: Annotated[
         str | None, typer.Option("--max-time", metavar="TIME", help="Save and stop after 90s, 10m or 2h.")
@@ -91,12 +102,16 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, time a few steps, write nothing.")
     ] = False,
-) -> None:
+) -> int:
     """Train a model, or go on with a run.
 
     Example: dlkit train lenet --data digits --epochs 5
     """
     arguments = locals().copy()
+    from dlkit import workers as processes
+
+    if workers > 1 and not processes.launcher():
+        return processes.train(context.find_root().obj, workers)
     given = {key: arguments[parameter] for parameter, key in KEYS.items() if arguments[parameter] not in (None, [])}
     if warmup is not None and warmup == int(warmup):
         given["train.warmup"] = int(warmup)
@@ -120,3 +135,4 @@ def train(
             name=name,
             dry_run=dry_run,
         )
+    return 0

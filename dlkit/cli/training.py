@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlkit import console, recipe, runs, runtime
+from dlkit import cluster, console, recipe, runs, runtime
 from dlkit.cli.live import Live, amount, count, duration, metric, size
-from dlkit.errors import UsageError
+from dlkit.cluster import Peers
+from dlkit.errors import DataError, UsageError
 from dlkit.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -36,24 +37,25 @@ def start(
     resolved = _resolve(model, data, recipe_path, sets, flags)
     if name is not None:
         runs.check_name(runs_dir, name)
-    runtime.import_tensorflow()
-    from dlkit.train import start as worker
+    with cluster.together() as peers:
+        _agree(peers, resolved)
+        runtime.import_tensorflow()
+        from dlkit.train import start as worker
 
-    prepared = worker.prepare(resolved, devices=devices)
-    console.settings.quiet |= not prepared.devices.is_chief
-    cost = worker.expected(prepared)
-    live = _live(prepared)
-    loop = worker.new_loop(prepared, live, folder=None if dry_run else runs_dir, name=name)
-    _introduce(prepared, loop, cost)
-    if dry_run:
-        loop.try_out()
-        console.note("dry run: nothing was written")
-        if console.settings.json:
-            console.data_json({"run": None, "reason": "dry run", "recipe": prepared.recipe.to_dict()})
-        return
-    with live:
-        reason = loop.fit()
-    _finish(prepared, loop, reason)
+        prepared = worker.prepare(resolved, devices=devices, peers=peers)
+        cost = worker.expected(prepared)
+        live = _live(prepared)
+        loop = worker.new_loop(prepared, live, folder=None if dry_run else runs_dir, name=name)
+        _introduce(prepared, loop, cost)
+        if dry_run:
+            loop.try_out()
+            console.note("dry run: nothing was written")
+            if console.settings.json and peers.is_chief:
+                console.data_json({"run": None, "reason": "dry run", "recipe": prepared.recipe.to_dict()})
+            return
+        with live:
+            reason = loop.fit()
+        _finish(prepared, loop, reason)
 
 
 def resume(text: str, flags: Mapping[str, Any], others: set[str], *, devices: str) -> None:
@@ -62,27 +64,55 @@ def resume(text: str, flags: Mapping[str, Any], others: set[str], *, devices: st
     if fixed:
         raise UsageError(
             f"--resume takes the recipe from the run: {', '.join(sorted(fixed))} cannot change now",
-            "start a new run, with `--init-from` to keep the weights; --max-time, --data-dir and --devices may change",
+            "start a new run, with `--init-from` to keep the weights;"
+            " --max-time, --data-dir, --devices and --workers may change",
         )
-    run = runs.open_run(text, whole=True)
+    run = _open(text)
     resolved = recipe.load(run.path / "recipe.toml", flags)
-    runtime.import_tensorflow()
-    from dlkit.train import start as worker
+    with cluster.together() as peers:
+        _agree(peers, resolved)
+        runtime.import_tensorflow()
+        from dlkit.train import start as worker
 
-    prepared = worker.prepare(resolved, devices=devices, run=run)
-    console.settings.quiet |= not prepared.devices.is_chief
-    cost = worker.expected(prepared)
-    live = _live(prepared)
-    loop = worker.resumed_loop(run, prepared, live)
-    live.done = loop.progress.step
-    _introduce(prepared, loop, cost)
-    if loop.finished:
-        console.note("nothing is left to train: the run is complete")
-        reason = loop.finished
-    else:
-        with live:
-            reason = loop.fit()
-    _finish(prepared, loop, reason)
+        prepared = worker.prepare(resolved, devices=devices, run=run, peers=peers)
+        cost = worker.expected(prepared)
+        live = _live(prepared)
+        loop = worker.resumed_loop(run, prepared, live)
+        live.done = loop.progress.step
+        _introduce(prepared, loop, cost)
+        if loop.finished:
+            console.note("nothing is left to train: the run is complete")
+            peers.part()
+            reason = loop.finished
+        else:
+            with live:
+                reason = loop.fit()
+        _finish(prepared, loop, reason)
+
+
+def _open(text: str) -> runs.Run:
+    try:
+        return runs.open_run(text, whole=True)
+    except DataError as failure:
+        here = runtime.place()
+        if here.number == 0:
+            raise
+        raise DataError(
+            f"{here.names[here.number]} does not see the run: {failure.message}",
+            "all machines need the run on a file system that they share",
+        ) from None
+
+
+def _agree(peers: Peers, resolved: "Recipe") -> None:
+    """Only the chief speaks, and all of them train the same."""
+    console.settings.quiet |= not peers.is_chief
+    keys = {
+        f"{section}.{key}": value
+        for section, values in resolved.to_dict().items()
+        for key, value in values.items()
+        if f"{section}.{key}" not in CHANGEABLE
+    }
+    peers.agree(keys, "start all processes with the same command")
 
 
 def _resolve(
@@ -102,7 +132,9 @@ def _live(prepared: "Prepared") -> Live:
 
     length = length_of(prepared.recipe.train, prepared.task)
     metrics = list(TASKS[prepared.recipe.task].metrics)
-    return Live(steps=length.steps, steps_per_epoch=length.steps_per_epoch, metrics=metrics)
+    live = Live(steps=length.steps, steps_per_epoch=length.steps_per_epoch, metrics=metrics)
+    prepared.peers.before_the_end = live.__exit__
+    return live
 
 
 def _introduce(prepared: "Prepared", loop: "Loop", cost: "Cost") -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from dlkit.cluster import ALONE, Peers
 from dlkit.data.batching import Batch, prefetch
 from dlkit.errors import DivergedError, DlkitError, Interrupted
 from dlkit.recipe import TrainSection, seconds
@@ -32,6 +33,7 @@ from dlkit.train.step import TrainingStep, means
 
 # The first call of a graph traces and optimizes it; these many steps after it tell how fast it runs.
 WARM_STEPS = 3
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @dataclass
@@ -122,9 +124,10 @@ def is_better(value: float, best: float | None, direction: Direction) -> bool:
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], int | None]]:
-    """Turns SIGINT and SIGTERM into a question, `which signal came?`, that the loop asks between steps.
+    """Turns SIGINT, SIGTERM and SIGUSR1 into a question, `which signal came?`, that the loop asks between steps.
 
-    The second signal acts at once, for those who do not want to wait.
+    The second signal acts at once, for those who do not want to wait. SIGUSR1 is what batch systems send before the
+    time is up, and `--workers` to its workers.
     """
     received: list[int] = []
 
@@ -134,7 +137,7 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
         received.append(number)
 
     try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, note) for number in STOP_SIGNALS}
     except ValueError:  # not in the main thread: signals are someone else's
         before = {}
     try:
@@ -177,6 +180,7 @@ class Loop:
         display: who shows it.
         width: the model's width, which the Noam schedule needs.
         progress: where to go on.
+        peers: the other processes that train it.
     """
 
     def __init__(
@@ -192,7 +196,9 @@ class Loop:
         task_name: str,
         width: int | None = None,
         progress: Progress | None = None,
+        peers: Peers = ALONE,
     ) -> None:
+        self.peers = peers
         self.run, self.settings, self.task, self.model, self.update = run, settings, task, model, step
         self.devices, self.display, self.progress = devices, display, progress or Progress()
         self.length = length_of(settings, task)
@@ -269,6 +275,7 @@ class Loop:
                     self.save()
                 number = signalled()
                 if self.devices.any(number is not None):
+                    self.peers.part()
                     self._log()
                     self.save()
                     raise self._interrupted(number or signal.SIGTERM)
@@ -277,6 +284,7 @@ class Loop:
                     self.save()
                     reason = "time is up"
                     break
+        self.peers.part()
         return reason
 
     def try_out(self) -> None:

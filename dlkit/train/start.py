@@ -3,7 +3,6 @@
 import fnmatch
 import importlib.util
 import math
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -12,8 +11,9 @@ from typing import Any
 
 import keras
 
-from dlkit import __version__, console, durable, models, runs, runtime
+from dlkit import __version__, console, durable, models, runs, runtime, workers
 from dlkit import recipe as recipes
+from dlkit.cluster import ALONE, Peers
 from dlkit.errors import CheckpointError, DataError, DlkitError, UsageError, nearest
 from dlkit.recipe import Recipe, TrainSection
 from dlkit.runtime import Devices
@@ -33,12 +33,14 @@ class Prepared:
         task: the task, its data not loaded until needed.
         model: with fresh weights, built in the scope of the strategy.
         devices: where it runs.
+        peers: the other processes that train the model.
     """
 
     recipe: Recipe
     task: Task
     model: keras.Model
     devices: Devices
+    peers: Peers = ALONE
 
 
 def complete(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
@@ -61,13 +63,14 @@ def complete(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
     return replace(recipe, model=recipe.model.model_copy(update={"options": options}), sources=sources)
 
 
-def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = None) -> Prepared:
+def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = None, peers: Peers = ALONE) -> Prepared:
     """Starts TensorFlow, opens the data and builds the model.
 
     Args:
         recipe: a resolved recipe.
         devices: what `runtime.devices` takes.
         run: the run to go on with; None for a new one.
+        peers: the other processes that do the same.
     """
     runtime.import_tensorflow()
     where = runtime.devices(devices)
@@ -85,11 +88,13 @@ def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = Non
         folder=run.path if run else None,
         max_len=recipe.decode.max_len,
     )
+    with peers.chief_first():  # who prepares the data; the others find it there
+        _ = task.data
     arguments = task.model_arguments()
     recipe = complete(recipe, arguments)
     with where.strategy.scope():
         model = models.build(recipe.model.name, **arguments, **recipe.model.options)
-    return Prepared(recipe, task, model, where)
+    return Prepared(recipe, task, model, where, peers)
 
 
 def freeze(model: keras.Model, patterns: list[str]) -> list[str]:
@@ -179,6 +184,8 @@ def new_loop(prepared: Prepared, display: Display, *, folder: Path | None, name:
     freeze(model, recipe.train.freeze)
     # All that can be wrong is found before the run's name is claimed.
     loop = _loop(prepared, None, training_step(prepared), display, Progress())
+    fingerprint = task.fingerprint() if folder is not None else ""
+    prepared.peers.agree({"the checksum of the data": fingerprint[:12]}, "all machines need the same data")
     if folder is not None and prepared.devices.is_chief:
         loop.run = runs.create(
             folder,
@@ -189,10 +196,10 @@ def new_loop(prepared: Prepared, display: Display, *, folder: Path | None, name:
                 "command": ["dlkit", *sys.argv[1:]],
                 "versions": versions(),
                 "devices": prepared.devices.description,
-                "threads": threads(),
-                "resumes": resumption(recipe.train, prepared.devices, threads()),
+                "threads": runtime.threads(),
+                "resumes": resumption(recipe.train, prepared.devices, runtime.threads()),
                 "data": task.info,
-                "fingerprint": task.fingerprint(),
+                "fingerprint": fingerprint,
                 "model_arguments": task.model_arguments(),
                 "parameters": model.count_params(),
             },
@@ -200,6 +207,7 @@ def new_loop(prepared: Prepared, display: Display, *, folder: Path | None, name:
             prepare=task.save,
         )
         runs.lock(loop.run)
+        prepared.peers.announce(str(loop.run.path))
     return loop
 
 
@@ -220,7 +228,12 @@ def resumed_loop(run: runs.Run, prepared: Prepared, display: Display) -> Loop:
         runs.lock(run)
         durable.sweep(run.path)
         durable.sweep(run.path / "checkpoints")
+        prepared.peers.announce(str(run.path))
     path = runs.newest_whole(run)
+    prepared.peers.agree(
+        {"the run's newest checkpoint": path.name if path else "none"},
+        "all machines need the run on a file system that they share",
+    )
     if prepared.recipe.train.init_from and path is None:
         load_initial(prepared.model, prepared.recipe.train.init_from)
     freeze(prepared.model, prepared.recipe.train.freeze)
@@ -260,14 +273,8 @@ def _loop(prepared: Prepared, run: runs.Run | None, step: TrainingStep, display:
     width = recipe.model.options.get("width")
     return Loop(
         run, recipe.train, prepared.task, prepared.model, step, prepared.devices, display,
-        task_name=recipe.task, width=width if isinstance(width, int) else None, progress=progress,
+        task_name=recipe.task, width=width if isinstance(width, int) else None, progress=progress, peers=prepared.peers,
     )  # fmt: skip
-
-
-def threads() -> int:
-    """The threads that one operation of TensorFlow is spread over."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or processors)
 
 
 def resumption(settings: TrainSection, devices: Devices, began_with: int) -> str:
@@ -278,7 +285,7 @@ def resumption(settings: TrainSection, devices: Devices, began_with: int) -> str
         devices: where it goes on.
         began_with: the number of threads when the run began.
     """
-    exact = settings.deterministic and devices.replicas == 1 and not devices.on_gpu and began_with == threads()
+    exact = settings.deterministic and devices.replicas == 1 and not devices.on_gpu and began_with == runtime.threads()
     return "bit for bit" if exact else "within 1e-5"
 
 
@@ -325,13 +332,14 @@ def expected(prepared: Prepared) -> Cost:
 
     needed, there = memory(settings.accumulate), runtime.memory()
     # On a CPU nothing fails in time: the operating system kills the process when memory runs out.
-    if there and not devices.on_gpu and needed * devices.replicas > there:
+    sharing = devices.replicas if workers.launcher() else devices.local_replicas
+    if there and not devices.on_gpu and needed * sharing > there:
         largest = settings.batch_size // devices.replicas
         parts = (2**power for power in range(1, largest.bit_length()))
-        fits = next((count for count in parts if memory(count) * devices.replicas <= there // 2), None)
+        fits = next((count for count in parts if memory(count) * sharing <= there // 2), None)
         raise DlkitError(
             f"training {prepared.recipe.model.name} at batch size {settings.batch_size} takes about "
-            f"{needed * devices.replicas / 1e9:.1f} GB, and this machine has {there / 1e9:.1f} GB",
+            f"{needed * sharing / 1e9:.1f} GB, and this machine has {there / 1e9:.1f} GB",
             f"`--accumulate {fits}` makes the same update from {settings.batch_size // fits} examples at a time"
             if fits
             else "the model alone does not fit: choose a smaller one",

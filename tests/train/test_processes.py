@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -105,3 +106,19 @@ def test_a_signal_to_one_process_stops_and_saves_all(tmp_path):
     assert "interrupted after step" in results[0][1]
     run = runs.open_run(tmp_path / "x")
     assert checkpoints.damage(run.path / "checkpoints" / str(run.pointer("last"))) is None
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_other(tmp_path):
+    settings = [word if word != "4" else "4000" for word in SETTINGS]
+    processes = start(["mlp", "--runs-dir", str(tmp_path), "--name", "x", *settings, "-q"])
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "x" / "checkpoints" / "last").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    processes[1].kill()
+    killed = time.monotonic()
+    assert processes[0].wait(timeout=60) == 1
+    print(f"ended after {time.monotonic() - killed:.2f} s")
+    error, hint = ended(processes)[0][1].splitlines()
+    assert re.fullmatch(r"error: worker 1 \(127.0.0.1:\d+\) is gone: its connection broke", error)
+    assert hint == f"hint: `dlkit train --resume {tmp_path / 'x'}` goes on from its last checkpoint"

@@ -1,0 +1,183 @@
+"""`--workers`: processes that are started, stopped and killed together, and train as one."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from dlkit import runs, workers
+from dlkit.cli import main
+from dlkit.train import checkpoints
+
+# In float64 the order of the sums does not show; the steps are so many that there is time to stop them.
+SETTINGS = [
+    "--batch-size", "20", "--limit", "50", "--seed", "3", "--steps", "400", "--precision", "float64", "--clip-norm",
+    "0.5", "--set", "model.hidden=[8]", "--set", "model.norm=batch", "--set", "model.dropout=0.3", "--set",
+    "data.size=8", "--set", "train.checkpoint_every=20", "--set", "train.evaluate_every=70", "--set",
+    "train.log_every=100",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    assert main(["train", "mlp", "--runs-dir", str(folder), "--name", "x", *SETTINGS, "-q"]) == 0
+    return runs.open_run(folder / "x")
+
+
+def assert_same(path, alone):
+    run = runs.open_run(path)
+    assert run.checkpoints()[-1] == alone.checkpoints()[-1] == "step-400"
+    for group in ("weights", "optimizer"):
+        ours, theirs = (checkpoints.read(each.path / "checkpoints" / "step-400", group) for each in (run, alone))
+        assert ours.keys() == theirs.keys()
+        for name, array in theirs.items():
+            np.testing.assert_allclose(ours[name], array, rtol=1e-6, atol=1e-9, err_msg=name)
+    return run
+
+
+def test_two_workers_train_as_one_process_although_a_port_is_taken(alone, tmp_path, monkeypatch, capfd):
+    free = workers._free_ports
+    chosen = []
+    with socket.create_server(("127.0.0.1", 0)) as other_program:
+
+        def ports(count):
+            chosen.append(free(count) if chosen else [*free(count - 1), other_program.getsockname()[1]])
+            return chosen[-1]
+
+        monkeypatch.setattr(workers, "_free_ports", ports)
+        assert workers.train(["train", "mlp", "--runs-dir", str(tmp_path), "--name", "x", *SETTINGS], 2) == 0
+    assert len(chosen) == 2
+    run = assert_same(tmp_path / "x", alone)
+    assert os.listdir(tmp_path) == ["x"], "only the chief writes"
+    assert run.info["devices"].startswith("2 workers x CPU")
+    assert run.info["threads"] == max(1, len(os.sched_getaffinity(0)) // 2)
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert len([line for line in said.err.splitlines() if line.startswith("recipe ")]) == 1, "only the chief speaks"
+    assert said.err.count("test accuracy") == 1
+    assert "error" not in said.err
+
+
+def start(*arguments):
+    """Starts `dlkit train` in a group of processes of its own, as a shell does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "dlkit", "train", *arguments, "--workers", "2", "-q"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_step(process, run, step):
+    """Waits for a checkpoint of a later step than `step`, and returns the processes that train, the chief first."""
+    deadline = time.monotonic() + 120
+    while not any(found > step for found in checkpoints.steps(run / "checkpoints")):
+        assert time.monotonic() < deadline, "no checkpoint"
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    table = subprocess.check_output(["ps", "-A", "-o", "pid=,ppid="], text=True).split()
+    pairs = zip(map(int, table[::2]), map(int, table[1::2]), strict=True)
+    return sorted(pid for pid, parent in pairs if parent == process.pid)
+
+
+def ended(process, trained_in):
+    """The exit code and what was said, once no process is left of it."""
+    try:
+        out, error = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert out == ""
+    for pid in trained_in:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    return process.returncode, error.splitlines()
+
+
+def test_a_run_that_is_stopped_and_killed_goes_on_to_the_same_weights(alone, tmp_path):
+    run = tmp_path / "x"
+    stopped = start("mlp", "--runs-dir", str(tmp_path), "--name", "x", *SETTINGS)
+    two = wait_for_step(stopped, run, 0)
+    assert len(two) == 2
+    os.killpg(stopped.pid, signal.SIGINT)  # Ctrl-C reaches all of them
+    code, lines = ended(stopped, two)
+    last = checkpoints.steps(run / "checkpoints")[-1]
+    assert (code, lines) == (
+        130,
+        [
+            f"error: interrupted after step {last}, saved in {run}",
+            f"hint: `dlkit train --resume {run}` goes on from there",
+        ],
+    )
+
+    killed = start("--resume", str(run))
+    two = wait_for_step(killed, run, last)
+    os.kill(two[1], signal.SIGKILL)
+    assert ended(killed, two) == (
+        1,
+        [
+            "error: worker 1 of 2 was killed by SIGKILL, perhaps for want of memory",
+            f"hint: `dlkit train --resume {run} --workers 2` goes on from its last checkpoint",
+        ],
+    )
+
+    assert main(["train", "--resume", str(run), "-q"]) == 0  # by itself, which is another number of workers
+    assert_same(run, alone)
+
+
+# ------------------------------------------------------------------------------------------- what needs no TensorFlow
+
+
+def test_who_is_already_named_is_not_started(monkeypatch, capsys):
+    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}')
+    assert main(["train", "mlp", "--workers", "2"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: --workers starts all workers, and TF_CONFIG says that they are started",
+        "hint: leave one of both",
+    ]
+
+
+def test_there_is_at_least_one_worker(capsys):
+    assert main(["train", "mlp", "--workers", "0"]) == 2
+    assert "--workers must be greater than or equal to 1" in capsys.readouterr().err
+
+
+def test_a_mistake_is_told_once(capfd):
+    assert main(["train", "mpl", "--workers", "3"]) == 2
+    error, hint = capfd.readouterr().err.splitlines()
+    assert error == "error: unknown model: mpl"
+    assert "`mlp`" in hint
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_there_is_anything_to_save(tmp_path, number):
+    process = start("mlp", "--runs-dir", str(tmp_path), *SETTINGS)
+    time.sleep(1)  # TensorFlow is being imported
+    process.send_signal(number)
+    assert ended(process, []) == (128 + number, ["error: interrupted"])
+
+
+def test_when_no_port_is_free(monkeypatch, capfd, tmp_path):
+    monkeypatch.setattr(workers, "ATTEMPTS", 2)
+    with socket.create_server(("127.0.0.1", 0)) as other_program:
+        port = other_program.getsockname()[1]
+        monkeypatch.setattr(workers, "_free_ports", lambda count: [port, port + 1])
+        assert main(["train", "mlp", "--workers", "2"]) == 1
+    assert capfd.readouterr().err.splitlines()[0] == "error: cannot find 2 free ports on this machine"
+
+
+def test_ports_are_free_and_differ():
+    with socket.create_server(("127.0.0.1", 0)):
+        ports = workers._free_ports(20)
+    assert len(set(ports)) == 20
+    for port in ports:
+        socket.create_server(("127.0.0.1", port)).close()

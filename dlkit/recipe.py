@@ -609,7 +609,7 @@ def _check_data(data: Mapping[str, Any], task: str) -> None:
 
         check_names(names)
     if data.get("dir") is not None and "dir" not in _parameters(datasets.builder(data["name"], data["dir"])):
-        raise UsageError(f"{data['name']} comes with dlkit: it lies in no folder", "leave out --data-dir")
+        raise UsageError(f"{data['name']} is no set of TensorFlow Datasets: --data-dir is for those", "leave it out")
 
 
 # Keys of [train] that one choice of another key reads: key -> (the other key, its choices).

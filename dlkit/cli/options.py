@@ -104,7 +104,7 @@ Checkpoint = Annotated[
 
 Data = Annotated[
     str | None,
-    typer.Option("--data", metavar="NAME", autocompletion=complete_data, help="A name of `dlkit data list`."),
+    typer.Option("--data", metavar="NAME", autocompletion=complete_data, help="A name, or a folder of images."),
 ]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help="Where prepared data lies.")]
 OnBad = Annotated[

@@ -1,5 +1,6 @@
 """Images in memory: splits, their statistics, standardization, and reading an image file as a model wants it."""
 
+import collections
 import errno
 import hashlib
 import math
@@ -121,8 +122,15 @@ def decoders() -> ThreadPoolExecutor:
 
 
 def in_memory(split: LazySplit) -> ImageSplit:
-    """Decodes a split once and for all."""
-    return ImageSplit(split.fetch(np.arange(len(split))), split.labels, split.source)
+    """Decodes a split once and for all; a thread takes many images at a time, since to hand one over takes as long."""
+    images = np.empty((len(split), *split.shape), np.uint8)
+
+    def fill(start: int) -> None:
+        for at in range(start, min(start + 256, len(images))):
+            images[at] = split.read(int(split.rows[at]))
+
+    collections.deque(decoders().map(fill, range(0, len(images), 256)), maxlen=0)
+    return ImageSplit(images, split.labels, split.source)
 
 
 def fits_in_memory(images: int, shape: tuple[int, int, int]) -> bool:
@@ -403,7 +411,7 @@ def read_image(path: str | Path, shape: tuple[int, int, int]) -> NDArray[np.uint
         image.draft(None, (side, side))  # a JPEG can be decoded at 1/2, 1/4 or 1/8: still twice what is wanted
 
         def fit() -> NDArray[np.uint8]:
-            upright = _upright_8_bit(image, "L" if channels == 1 else "RGB")
+            upright = upright_8_bit(image, "L" if channels == 1 else "RGB")
             return np.asarray(ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR), np.uint8)
 
         return _with_room(image, fit).reshape(shape)
@@ -413,7 +421,7 @@ def pixel_digest(image: "Image.Image") -> bytes:
     """16 bytes that stand for the upright 8-bit RGB pixels of an opened image, whatever file holds them."""
 
     def digest() -> bytes:
-        upright = _upright_8_bit(image, "RGB")
+        upright = upright_8_bit(image, "RGB")
         digest = hashlib.blake2b(repr(upright.size).encode(), digest_size=16)
         digest.update(np.asarray(upright).data)
         return digest.digest()
@@ -440,7 +448,7 @@ def _orientation(image: "Image.Image") -> int:
         return 1
 
 
-def _upright_8_bit(image: "Image.Image", mode: str) -> "Image.Image":
+def upright_8_bit(image: "Image.Image", mode: str) -> "Image.Image":
     """A Pillow image of any mode, turned upright, in the 8-bit mode `L` or `RGB`, on white where it is transparent."""
     from PIL import Image
 

@@ -4,7 +4,6 @@ Names are in `tfds_names`, the files of a prepared set in `tfds_files`, preparin
 kind gets a function of its own beside `tfds_set`, on the same three.
 """
 
-import collections
 import hashlib
 import io
 from collections.abc import Iterable
@@ -19,12 +18,11 @@ from dlkit.data import tfds_names
 from dlkit.data.images import (
     FORMATS,
     ImageData,
-    ImageSplit,
     LazySplit,
-    _upright_8_bit,
-    decoders,
     fits_in_memory,
     hold_out,
+    in_memory,
+    upright_8_bit,
 )
 from dlkit.data.tfds_files import EncodedImages, Prepared, encoded_images
 from dlkit.errors import DataError, UsageError
@@ -78,7 +76,7 @@ def tfds_set(
     splits = hold_out(lazy, validation)
     used = {role: split for role, split in splits.items() if role in {"train", "validation", "test"}}
     if fits_in_memory(sum(map(len, used.values())), shape):
-        splits |= {role: _decoded(split) for role, split in used.items() if isinstance(split, LazySplit)}
+        splits |= {role: in_memory(split) for role, split in used.items() if isinstance(split, LazySplit)}
     return ImageData(name, classes, splits)
 
 
@@ -163,18 +161,6 @@ def _lazy(prepared: Prepared, split: str, images: EncodedImages, shape: tuple[in
     return everything if len(labelled) == len(everything) else everything.take(labelled)
 
 
-def _decoded(split: LazySplit) -> ImageSplit:
-    """The split in memory. A thread takes many images at a time, since to hand over a small one takes as long."""
-    images = np.empty((len(split), *split.shape), np.uint8)
-
-    def fill(start: int) -> None:
-        for at in range(start, min(start + 256, len(images))):
-            images[at] = split.read(int(split.rows[at]))
-
-    collections.deque(decoders().map(fill, range(0, len(images), 256)), maxlen=0)
-    return ImageSplit(images, split.labels, split.source)
-
-
 def decode(encoded: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """Decodes an image as `dlkit.data.images.read_image` does a file."""
     from PIL import Image, ImageOps
@@ -186,7 +172,7 @@ def decode(encoded: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
             return np.asarray(image).reshape(shape)  # as nearly all are in the usual sets, and it takes half the time
         side = 2 * max(height, width)
         image.draft(None, (side, side))
-        upright = _upright_8_bit(image, mode)
+        upright = upright_8_bit(image, mode)
         return np.asarray(ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)).reshape(shape)
 
 

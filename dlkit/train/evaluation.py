@@ -197,7 +197,7 @@ def _data_section(run: Run, setting: Setting) -> dict[str, Any]:
         return section
     options = defaults_of(datasets.builder(section["name"], setting.data_dir))
     if "dir" in section and "dir" not in options:
-        raise UsageError(f"{section['name']} comes with dlkit: it lies in no folder", "leave out --data-dir")
+        raise UsageError(f"{section['name']} is no set of TensorFlow Datasets: --data-dir is for those", "leave it out")
     height, width = [*run.info["data"].get("shape", ()), 0, 0][:2]
     if setting.data is not None and height == width and "size" in options:
         section["size"] = height

@@ -111,7 +111,7 @@ def test_a_picture_is_never_written_over(dlkit, tmp_path):
         (["digits", "--augment", "cutot"], "unknown augmentation: cutot", "did you mean `cutout`?"),
         (["digits", "--set", "data.mixup_alpha=1"], "data.mixup_alpha is for the augmentation mixup", "mixup"),
         (["digits", "--set", "train.lr=1"], "train.lr changes nothing here", "[data]"),
-        (["digits", "--data-dir", "x"], "digits comes with dlkit: it lies in no folder", "--data-dir"),
+        (["digits", "--data-dir", "x"], "digits is no set of TensorFlow Datasets", "leave it out"),
         (["digist"], "unknown dataset: digist", "`digits`"),
         (["synthetic:reverse"], "synthetic:reverse has no labelled images", "dlkit data list"),
         (["digits", "-o", "nowhere/a.png"], "cannot write nowhere/a.png", "-o"),

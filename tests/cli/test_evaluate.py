@@ -322,7 +322,7 @@ def test_the_data_may_have_moved(as_json, evaluate, threes, tmp_path, monkeypatc
 
     code, _, error = evaluate(threes, "--data-dir", tmp_path)
     assert code == 2
-    assert error.startswith("error: digits comes with dlkit: it lies in no folder\nhint: leave out --data-dir")
+    assert error.startswith("error: digits is no set of TensorFlow Datasets: --data-dir is for those")
     monkeypatch.setattr(datasets, "builder", lambda *_: elsewhere)
     as_json(threes, "--data-dir", tmp_path)
     as_json(threes)

@@ -335,7 +335,7 @@ def test_only_the_head_may_differ(tmp_path):
         (["--set", "train.monitor=accuracie"], 2, ("unknown metric: accuracie", "accuracy")),
         (["--data", "digit"], 2, ("unknown dataset: digit", "digits")),
         (["--set", "data.augment=crop_flop"], 2, ("unknown augmentation: crop_flop", "crop_flip")),
-        (["--data-dir", "/tmp"], 2, ("digits comes with dlkit", "--data-dir")),
+        (["--data-dir", "/tmp"], 2, ("digits is no set of TensorFlow Datasets", "--data-dir")),
         (["--set", "train.nesterov=true"], 2, ("train.nesterov is for the optimizer sgd", "--optimizer sgd")),
         (["--set", "train.milestones=[0.5]"], 2, ("train.milestones is for the schedule step", "--schedule step")),
         (["--set", "decode.max_len=5"], 2, ("decode.max_len is for tasks that generate", "")),

@@ -57,4 +57,4 @@ def test_the_table_of_exit_codes():
         (errors.DivergedError, "diverged"),
     ]:
         assert words in table[str(error.code)]
-    assert "130, 143" in README
+    assert "130, 138, 143" in README

@@ -136,7 +136,7 @@ def evaluate_run(text: str, setting: Setting = Setting(), *, devices: str = "aut
     """
     subject = _Subject.of(text)
     runtime.import_tensorflow()
-    return subject.evaluated(setting, runtime.devices(devices))[0]
+    return subject.evaluated(setting, runtime.devices(devices, alone=True))[0]
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,7 @@ def compare_runs(texts: Sequence[str], setting: Setting = Setting(), *, devices:
     for subject in subjects:
         _check_comparable(subjects[0].run, subject.run, same_data=setting.data is None)
     runtime.import_tensorflow()
-    where = runtime.devices(devices)
+    where = runtime.devices(devices, alone=True)  # the processes of a cluster evaluate each by itself
     results, outputs = zip(*(subject.evaluated(setting, where) for subject in subjects), strict=True)
     compared: dict[str, Any] = {"runs": list(results)}
     if len(subjects) == 2:

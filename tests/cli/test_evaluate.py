@@ -443,3 +443,10 @@ def test_operands_that_are_no_run(evaluate, arguments, message):
     code, out, error = evaluate(*arguments)
     assert (code, out) == (2, "")
     assert message in error
+
+
+def test_under_tf_config_it_waits_for_nobody(as_json, threes, monkeypatch):
+    """An evaluation is of one process; the other worker of this cluster does not exist."""
+    cluster = {"cluster": {"worker": ["127.0.0.1:9", "127.0.0.1:19"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    assert as_json(threes)["examples"] > 0

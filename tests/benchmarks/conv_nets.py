@@ -228,6 +228,7 @@ def main() -> None:
     parser.add_argument("--torch-python", help="an interpreter that has PyTorch")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=3, help="steps of each contender in each round")
+    parser.add_argument("--only", help="race the contenders whose names contain this, such as bf or float32")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -235,6 +236,7 @@ def main() -> None:
         serve(given.net[0], given.serve)
         return
     names = [name for name, (library, *_) in CONTENDERS.items() if library != "torch" or given.torch_python]
+    names = [name for name in names if given.only is None or given.only in name]
     for net in given.net or DEPTH:
         speeds = race(net, names, given.torch_python, given.rounds, given.steps)
         if given.json:

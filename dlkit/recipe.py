@@ -608,8 +608,13 @@ def _check_data(data: Mapping[str, Any], task: str) -> None:
         from dlkit.data.augment import check_names
 
         check_names(names)
-    if data.get("dir") is not None and "dir" not in _parameters(datasets.builder(data["name"], data["dir"])):
-        raise UsageError(f"{data['name']} is no set of TensorFlow Datasets: --data-dir is for those", "leave it out")
+    check_data_dir(data["name"], data.get("dir"))
+
+
+def check_data_dir(name: str, folder: Path | None) -> None:
+    """Raises a UsageError when a folder of prepared data is given for a dataset that is not prepared."""
+    if folder is not None and "dir" not in _parameters(datasets.builder(name, folder)):
+        raise UsageError(f"{name} is no set of TensorFlow Datasets: --data-dir is for those", "leave it out")
 
 
 # Keys of [train] that one choice of another key reads: key -> (the other key, its choices).

@@ -1,6 +1,7 @@
 """`dlkit data`: what there is to learn from."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,16 @@ from dlkit.cli import options as opt
 from dlkit.cli.grammar import App
 from dlkit.cli.models import about
 from dlkit.errors import DataError, UsageError
+
+ImageSet = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        show_default=False,
+        autocompletion=opt.complete_data,
+        help="A name of `dlkit data list`, or a folder of images.",
+    ),
+]
 
 app = App("List the datasets that models are trained on.")
 
@@ -30,15 +41,7 @@ def list_() -> None:
 
 
 def check(
-    data: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATA",
-            show_default=False,
-            autocompletion=opt.complete_data,
-            help="A folder of images, or a name of `dlkit data list`.",
-        ),
-    ],
+    data: ImageSet,
     data_dir: opt.DataDir = None,
 ) -> None:
     """Find unreadable images, odd ones, and those in several splits or classes; exit with 3 when data are bad.
@@ -51,8 +54,7 @@ def check(
     if console.settings.json:
         console.data_json(report.to_dict())
     else:
-        rows = [(label, *(f"{counts[split]:,}" for split in report.splits)) for label, counts in report.counts.items()]
-        console.table(["class", *report.splits], rows, right=report.splits)
+        _print_counts(report.counts, report.splits)
         if report.findings:
             console.data("")
             console.table(["finding", "where", "what"], report.findings)
@@ -92,15 +94,7 @@ def prepare(
 
 
 def show(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATA",
-            show_default=False,
-            autocompletion=opt.complete_data,
-            help="A name of `dlkit data list`, or a folder of images.",
-        ),
-    ],
+    name: ImageSet,
     split: Annotated[str, typer.Option("--split", metavar="SPLIT", help="Where the examples come from.")] = "train",
     augment: Annotated[
         str | None,
@@ -148,10 +142,14 @@ def show(
         console.data_json({**gallery.to_dict(), "picture": str(path)})
         return
     console.note(f"data    {gallery.about}")
-    splits = list(gallery.data.splits)
-    rows = [(label, *(f"{counts[each]:,}" for each in splits)) for label, counts in gallery.counts.items()]
-    console.table(["class", *splits], rows, right=splits)
+    _print_counts(gallery.counts, list(gallery.data.splits))
     console.note(f"picture {path}")
+
+
+def _print_counts(counts: Mapping[str, Mapping[str, int]], splits: list[str]) -> None:
+    """How many images each class has in each split."""
+    rows = [(label, *(f"{of[split]:,}" for split in splits)) for label, of in counts.items()]
+    console.table(["class", *splits], rows, right=splits)
 
 
 app.add(list_)

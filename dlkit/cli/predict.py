@@ -119,16 +119,10 @@ def _images_below(folder: str) -> list[str]:
 
     Hidden ones are passed over, and so are links to folders, which may lead in a circle.
     """
-    from dlkit.data.folders import SUFFIXES, natural
+    from dlkit.data.folders import SUFFIXES, Listing, images_below, natural
 
-    def stop(failure: OSError) -> None:
-        raise DataError(f"cannot read the folder {failure.filename}: {str(failure.strerror).lower()}")
-
-    found = []
-    for path, folders, files in os.walk(folder, onerror=stop):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        images = (name for name in files if not name.startswith(".") and name.casefold().endswith(SUFFIXES))
-        found += [str(Path(path) / name) for name in images]
+    root = Path(folder)
+    found = sorted(images_below(Listing(root, ""), ""), key=lambda path: [natural(part) for part in path.split("/")])
     if not found:
         raise DataError(f"no images in {folder}", f"an image has one of the suffixes {', '.join(SUFFIXES)}")
-    return sorted(found, key=lambda path: [natural(part) for part in Path(path).parts])
+    return [str(root / path) for path in found]

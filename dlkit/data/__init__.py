@@ -4,10 +4,13 @@ import importlib
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlkit.data import tfds_names
 from dlkit.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from dlkit.data.images import ImageData
 
 # name -> "module:function".
 DATASETS: dict[str, str] = {
@@ -87,3 +90,18 @@ def load(name: str, **options: Any) -> Any:
 
     function = builder(name, options.get("dir"))
     return function(**check_call(function, options, where="data"))
+
+
+def load_images(name: str, **options: Any) -> "ImageData":
+    """`load`, for what needs labelled images.
+
+    Raises:
+        dlkit.errors.UsageError: as `load`, or the dataset has no labelled images.
+        dlkit.errors.DataError: as `load`.
+    """
+    from dlkit.data.images import ImageData
+
+    loaded = load(name, **options)
+    if not isinstance(loaded, ImageData):
+        raise UsageError(f"{name} has no labelled images", "`dlkit data list` says what each one is")
+    return loaded

@@ -130,10 +130,7 @@ def check(name: str, *, data_dir: Path | None = None) -> Report:
         if data_dir is not None:
             raise UsageError(f"--data-dir is where prepared sets lie, and {name} is a folder itself", "leave it out")
         return _check_folder(name)
-    loaded = datasets.load(name, **({} if data_dir is None else {"dir": data_dir}))
-    if not isinstance(loaded, ImageData):
-        raise UsageError(f"{name} has no labelled images", "`dlkit data list` says what each one is")
-    return _check_arrays(loaded)
+    return _check_arrays(datasets.load_images(name, **({} if data_dir is None else {"dir": data_dir})))
 
 
 def _check_folder(name: str) -> Report:

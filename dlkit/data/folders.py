@@ -27,6 +27,7 @@ from pydantic import Field
 
 from dlkit import console
 from dlkit.data.images import (
+    DEFAULT_SIZE,
     Header,
     ImageData,
     ImageSplit,
@@ -46,7 +47,6 @@ Result = TypeVar("Result")
 # A number of images, or below 1 a share of them.
 Part = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
 
-SIZE = 224  # of images whose files differ in size
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp")
 SPLITS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
 LABELS, CLASSES = "labels.csv", "class folders"  # layouts
@@ -210,7 +210,8 @@ def _leads_up(link: str) -> bool:
     return target == parent or target in parent.parents
 
 
-def _images_below(listing: Listing, at: str) -> Iterator[str]:
+def images_below(listing: Listing, at: str) -> Iterator[str]:
+    """The images in a folder of the listing and in its sub-folders; the listing takes down what else stands there."""
     waiting = [at]
     while waiting:
         at = waiting.pop()
@@ -228,7 +229,7 @@ def _images_below(listing: Listing, at: str) -> Iterator[str]:
 
 def _add_class(listing: Listing, at: str, *, label: str, split: str = "") -> None:
     before = len(listing.files)
-    listing.files += [ImageFile(path, label, split) for path in _images_below(listing, at)]
+    listing.files += [ImageFile(path, label, split) for path in images_below(listing, at)]
     if len(listing.files) == before:
         listing.empty.append(at)
 
@@ -257,7 +258,7 @@ def _from_splits(root: Path, splits: Mapping[str, str]) -> Listing:
     for at in _folders(listing, ""):
         split = SPLITS.get(at.casefold())
         if split is None:
-            listing.strays += _images_below(listing, at)
+            listing.strays += images_below(listing, at)
             continue
         for path in _folders(listing, at):
             _add_class(listing, path, label=posixpath.basename(path), split=split)
@@ -296,7 +297,7 @@ def _from_table(root: Path) -> Listing:
     except (DataError, csv.Error) as failure:
         hint = failure.hint if isinstance(failure, DataError) else "it is a table of comma-separated values"
         raise DataError(f"{path} line {rows.line_num}: {failure}", hint) from None
-    listing.strays = [image for image in _images_below(listing, "") if image not in lines]
+    listing.strays = [image for image in images_below(listing, "") if image not in lines]
     listing.others = [other for other in listing.others if other not in lines and other != LABELS]
     return listing
 
@@ -426,8 +427,8 @@ def folder(
         raise DataError(f"{listing.root} has no images to train on", f"`dlkit data check {shlex.quote(path)}` says why")
     _tell_coverage(listing, splits)
     height, width, _ = splits["train"].shape
-    if size is None and max(height, width) > 2 * SIZE:
-        smaller = f"`--set data.size={SIZE}` trains on smaller ones"
+    if size is None and max(height, width) > 2 * DEFAULT_SIZE:
+        smaller = f"`--set data.size={DEFAULT_SIZE}` trains on smaller ones"
         console.warn(f"{path}: all images are {height}x{width} and stay so; {smaller}")
     return ImageData(path, listing.classes, splits)
 
@@ -467,7 +468,7 @@ def _common_shape(found: Found, size: int | None) -> tuple[int, int, int]:
     channels = 1 if all(header.is_gray for header in headers) else 3
     own = {(header.height, header.width) for header in headers}
     if size is not None or len(own) != 1:
-        return size or SIZE, size or SIZE, channels
+        return size or DEFAULT_SIZE, size or DEFAULT_SIZE, channels
     return *own.pop(), channels
 
 

@@ -16,20 +16,21 @@ from pydantic import Field
 
 from dlkit.data import tfds_names
 from dlkit.data.images import (
+    DEFAULT_SIZE,
     FORMATS,
     ImageData,
     LazySplit,
     fits_in_memory,
+    fitted,
     hold_out,
     in_memory,
-    upright_8_bit,
+    upright_size,
 )
 from dlkit.data.tfds_files import EncodedImages, Prepared, encoded_images
 from dlkit.errors import DataError, UsageError
 
 # What sets call their splits -> what they are called here.
 SPLITS = {"training": "train", "val": "validation", "valid": "validation", "dev": "validation", "eval": "test"}
-DEFAULT_SIZE = 224
 
 
 def tfds_set(
@@ -139,7 +140,7 @@ def _shape(feature: dict[str, Any], encoded: list[EncodedImages], size: int | No
 
 def _common_size(encoded: list[EncodedImages]) -> tuple[int, int] | None:
     """Height and width of all images, or None when they differ, which mostly the second tells."""
-    sizes = (_upright_size(images.read(row)) for images in encoded for row in range(len(images.labels)))
+    sizes = (_size_of(images.read(row)) for images in encoded for row in range(len(images.labels)))
     first = next(sizes)
     return first if all(size == first for size in sizes) else None
 
@@ -163,23 +164,14 @@ def _lazy(prepared: Prepared, split: str, images: EncodedImages, shape: tuple[in
 
 def decode(encoded: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """Decodes an image as `dlkit.data.images.read_image` does a file."""
-    from PIL import Image, ImageOps
-
-    height, width, channels = shape
-    mode = "L" if channels == 1 else "RGB"
-    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-        if (image.size, image.mode) == ((width, height), mode) and "exif" not in image.info:
-            return np.asarray(image).reshape(shape)  # as nearly all are in the usual sets, and it takes half the time
-        side = 2 * max(height, width)
-        image.draft(None, (side, side))
-        upright = upright_8_bit(image, mode)
-        return np.asarray(ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)).reshape(shape)
-
-
-def _upright_size(encoded: bytes) -> tuple[int, int]:
-    """Height and width of an encoded image, after the camera was turned upright."""
     from PIL import Image
 
     with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-        turned = "exif" in image.info and image.getexif().get(0x0112, 1) >= 5
-        return image.size if turned else (image.height, image.width)
+        return fitted(image, shape)
+
+
+def _size_of(encoded: bytes) -> tuple[int, int]:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        return upright_size(image)

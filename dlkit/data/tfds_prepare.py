@@ -317,8 +317,7 @@ def may_ask() -> bool:
     """Whether there is somebody to ask: at a terminal, and of a cluster at its first process only."""
     if sys.stdin is None or not sys.stdin.isatty() or not console.is_terminal("stderr") or console.settings.quiet:
         return False
-    config = os.environ.get("TF_CONFIG")
-    return not config or runtime.cluster_place(config)[0] == 0
+    return runtime.place().number == 0
 
 
 def _ask(plan: _Plan) -> None:

@@ -72,9 +72,7 @@ class Gallery:
             dlkit.errors.DataError: the data is missing or damaged, or the split is empty.
         """
         options = {key: value for key, value in section.options.items() if key not in image_options()}
-        data = datasets.load(section.name, **options, **({"dir": section.dir} if section.dir else {}))
-        if not isinstance(data, ImageData):
-            raise UsageError(f"{section.name} has no labelled images", "`dlkit data list` says what each one is")
+        data = datasets.load_images(section.name, **options, **({"dir": section.dir} if section.dir else {}))
         if split not in data.splits:
             raise UsageError(f"no split {split} in {data.name}", f"known: {', '.join(data.splits)}")
         indices = shuffled(len(data.splits[split]), seed=seed, epoch=epoch)[:count]

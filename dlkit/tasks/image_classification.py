@@ -57,11 +57,7 @@ class ImageClassification(Task):
     @cached_property
     def data(self) -> ImageData:
         """The dataset, loaded when first needed: predictions with a stored run never need it."""
-        loaded = datasets.load(self.options["name"], **self.dataset_options())
-        if not isinstance(loaded, ImageData):
-            raise UsageError(
-                f"{self.options['name']} has no labelled images", "`dlkit data list` says what each one is"
-            )
+        loaded = datasets.load_images(self.options["name"], **self.dataset_options())
         return self._as_trained(loaded) if self.stored else loaded
 
     def _as_trained(self, data: ImageData) -> ImageData:

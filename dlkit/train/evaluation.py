@@ -16,7 +16,7 @@ from dlkit import data as datasets
 from dlkit import metrics, runs, runtime
 from dlkit.data.batching import pad_rows, prefetch
 from dlkit.errors import DataError, UsageError
-from dlkit.recipe import defaults_of
+from dlkit.recipe import check_data_dir, defaults_of
 from dlkit.runs import Run
 from dlkit.runtime import Devices
 from dlkit.tasks import TASKS
@@ -192,15 +192,12 @@ def _data_section(run: Run, setting: Setting) -> dict[str, Any]:
     """The section [data] of a run, or one for another dataset, whose images are then made as large as the run's."""
     section: dict[str, Any] = dict(run.recipe["data"]) if setting.data is None else {"name": setting.data}
     if setting.data_dir is not None:
+        check_data_dir(section["name"], setting.data_dir)
         section["dir"] = setting.data_dir
-    if setting.data is None and setting.data_dir is None:
-        return section
-    options = defaults_of(datasets.builder(section["name"], setting.data_dir))
-    if "dir" in section and "dir" not in options:
-        raise UsageError(f"{section['name']} is no set of TensorFlow Datasets: --data-dir is for those", "leave it out")
-    height, width = [*run.info["data"].get("shape", ()), 0, 0][:2]
-    if setting.data is not None and height == width and "size" in options:
-        section["size"] = height
+    if setting.data is not None:
+        height, width = [*run.info["data"].get("shape", ()), 0, 0][:2]
+        if height == width and "size" in defaults_of(datasets.builder(setting.data, setting.data_dir)):
+            section["size"] = height
     return section
 
 

@@ -480,7 +480,7 @@ def test_the_digest_is_of_the_pixels_and_not_of_the_file(tmp_path):
 def test_one_large_image_is_decoded_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(images_module, "LARGE", 50)
     working, most = [], []
-    inner = images_module.upright_8_bit
+    inner = images_module._upright_8_bit
 
     def counted(image, mode):
         working.append(threading.get_ident())
@@ -490,10 +490,10 @@ def test_one_large_image_is_decoded_at_a_time(tmp_path, monkeypatch):
         finally:
             working.remove(threading.get_ident())
 
-    monkeypatch.setattr(images_module, "upright_8_bit", counted)
+    monkeypatch.setattr(images_module, "_upright_8_bit", counted)
     path = saved(tmp_path, noise(0, 64), "a.png")
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: read_image(path, (64, 64, 3)), range(100)))
+        list(pool.map(lambda _: read_image(path, (32, 32, 3)), range(100)))
     assert max(most) == 1
 
 

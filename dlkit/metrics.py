@@ -1,12 +1,16 @@
-"""Metrics of classifiers: how often they are right, about what, how sure of it they are, and which of two is better.
+"""Metrics: of classifiers how often they are right, about what, how sure of it they are; of translators BLEU and chrF.
 
-Pure NumPy. n is the number of examples, K the number of classes, and a label is an index of a class. A share of nothing
-is not-a-number, never 0: the precision of a class that was never predicted, say.
+Those of classifiers are pure NumPy. n is the number of examples, K the number of classes, and a label is an index of a
+class. A share of nothing is not-a-number, never 0: the precision of a class that was never predicted, say.
+
+Those of text are sacrebleu's (Post 2018, "A call for clarity in reporting BLEU scores"), on raw text that nobody has
+tokenized before, each with the signature that says how it was computed.
 """
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -260,3 +264,108 @@ def paired_difference(pairs: Paired, *, confidence: float = 0.95) -> tuple[float
     spread = math.sqrt(pairs.only_first + pairs.only_second + 1 - gain * centre) / (count + 2)
     half = _z(confidence) * spread
     return gain / count, (max(-1.0, centre - half), min(1.0, centre + half))
+
+
+# ------------------------------------------------------------------------------------------------ generated text
+
+
+class TextScores(NamedTuple):
+    """Corpus scores of translations, all in percent, with sacrebleu's signatures."""
+
+    bleu: float
+    chrf: float
+    bleu_signature: str
+    chrf_signature: str
+
+
+def text_scores(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False) -> TextScores:
+    """BLEU (Papineni et al. 2002) with sacrebleu's own tokenizer, and chrF2 (Popovic 2015), of a whole corpus.
+
+    Args:
+        hypotheses: the translations, n texts.
+        references: what they should be, n texts as people wrote them.
+        lowercase: whether both sides are lower-cased first; the signature says so.
+
+    Raises:
+        ValueError: there are not as many references as hypotheses, or there are none.
+
+    Example:
+        >>> text_scores(["the cat sat on the mat"], ["the cat sat on the mat"]).bleu
+        100.0
+    """
+    bleu, chrf = _text_metrics(hypotheses, references, lowercase=lowercase)
+    scores = bleu.corpus_score(hypotheses, [references]).score, chrf.corpus_score(hypotheses, [references]).score
+    return TextScores(*scores, str(bleu.get_signature()), str(chrf.get_signature()))
+
+
+class ByLength(NamedTuple):
+    """Scores of the sentences whose references have from `shortest` to `longest` words."""
+
+    shortest: int
+    longest: int
+    sentences: int
+    bleu: float
+    chrf: float
+    length_ratio: float  # words of the hypotheses / words of the references
+
+
+def text_scores_by_length(
+    hypotheses: Sequence[str], references: Sequence[str], *, bins: int = 5, lowercase: bool = False
+) -> list[ByLength]:
+    """Corpus scores of sentences of about the same length, the short ones first.
+
+    Bins hold about the same number of sentences each, sentences of equal length never being divided: so there may be
+    fewer bins than asked for.
+
+    Args:
+        hypotheses: the translations, n texts.
+        references: what they should be, n texts; their words, apart by white space, are what is counted.
+        bins: the most bins.
+        lowercase: as `text_scores`.
+    """
+    words = np.array([len(text.split()) for text in references])
+    edges = np.unique(np.quantile(words, np.arange(1, bins) / bins, method="lower")) if len(words) else words
+    bin_of = np.searchsorted(edges, words, side="left")
+    found = []
+    for number in np.unique(bin_of):
+        chosen = np.flatnonzero(bin_of == number).tolist()
+        said, wanted = [hypotheses[i] for i in chosen], [references[i] for i in chosen]
+        scores = text_scores(said, wanted, lowercase=lowercase)
+        ratio = sum(len(text.split()) for text in said) / max(1, int(words[chosen].sum()))
+        sizes = int(words[chosen].min()), int(words[chosen].max())
+        found.append(ByLength(*sizes, len(chosen), scores.bleu, scores.chrf, ratio))
+    return found
+
+
+def paired_bootstrap(
+    first: Sequence[str], second: Sequence[str], references: Sequence[str], *, lowercase: bool = False
+) -> dict[str, float]:
+    """How often BLEU would differ so much by chance alone: paired bootstrap resampling (Koehn 2004) by sacrebleu.
+
+    Args:
+        first: translations of one system, n texts.
+        second: those of another, of the same sources.
+        references: n texts.
+        lowercase: as `text_scores`.
+
+    Returns:
+        "difference" of the BLEU scores, first less second, and "p_value", over 1000 resamples.
+    """
+    from sacrebleu.significance import PairedTest
+
+    bleu, _ = _text_metrics(first, references, lowercase=lowercase)
+    _text_metrics(second, references, lowercase=lowercase)
+    test = PairedTest([("first", first), ("second", second)], {"BLEU": bleu}, [references], "bs")
+    _, scores = test()
+    baseline, other = scores["BLEU"]
+    difference = float(baseline.score - other.score)
+    # Of two systems that score the same sacrebleu counts no resample as further apart, and calls that significant.
+    return {"difference": difference, "p_value": float(other.p_value) if difference else 1.0}
+
+
+def _text_metrics(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool) -> tuple[Any, Any]:
+    from sacrebleu.metrics import BLEU, CHRF
+
+    if len(hypotheses) != len(references) or not references:
+        raise ValueError(f"{len(hypotheses)} translations and {len(references)} references")
+    return BLEU(lowercase=lowercase), CHRF(lowercase=lowercase)

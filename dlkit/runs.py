@@ -87,6 +87,11 @@ class Run:
         """Makes `best` or `last` point to a checkpoint."""
         durable.write(self.path / "checkpoints" / name, checkpoint + "\n")
 
+    @property
+    def has_average(self) -> bool:
+        """Whether `average` has made a checkpoint of this run."""
+        return (self.path / "checkpoints" / checkpoints.AVERAGE).is_dir()
+
     def metrics(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl in order, of each (kind, split, weights, step) the last one.
 
@@ -417,7 +422,7 @@ def find_checkpoint(run: Run, which: str | None = None) -> Path:
 
     Args:
         run: the run.
-        which: `best`, `last` or `step-N`; None for the best, or the last when none is the best yet.
+        which: `best`, `last`, `average` or `step-N`; None for the best, or the last when none is the best yet.
 
     Raises:
         dlkit.errors.DataError: the run has no such checkpoint.
@@ -429,12 +434,15 @@ def find_checkpoint(run: Run, which: str | None = None) -> Path:
         if name is None and existing and which != "best":
             name = existing[-1]
     else:
-        name = which if which in existing else None
+        made = existing if which != checkpoints.AVERAGE else [checkpoints.AVERAGE] * run.has_average
+        name = which if which in made else None
     if name is None:
         raise _no_checkpoint(run, which)
     folder = run.path / "checkpoints"
     problem = checkpoints.damage(folder / name)
     if problem:
+        if name == checkpoints.AVERAGE:
+            raise CheckpointError(f"{folder / name} is damaged: {problem}", f"`dlkit average {run.path}` makes it anew")
         whole = [other for other in reversed(existing) if other != name and not checkpoints.damage(folder / other)]
         hint = f"`{run.path}@{whole[0]}` is whole; " if whole else ""
         raise CheckpointError(
@@ -445,9 +453,45 @@ def find_checkpoint(run: Run, which: str | None = None) -> Path:
 
 
 def _no_checkpoint(run: Run, which: str | None) -> DataError:
-    existing = run.checkpoints()
+    existing = run.checkpoints() + [checkpoints.AVERAGE] * run.has_average
     known = ", ".join(["best", "last", *existing]) if existing else "none yet"
-    return DataError(f"{run.path} has no checkpoint {which or ''}".rstrip(), f"its checkpoints: {known}")
+    hint = f"`dlkit average {run.path}` makes it" if which == checkpoints.AVERAGE and existing else ""
+    return DataError(f"{run.path} has no checkpoint {which or ''}".rstrip(), hint or f"its checkpoints: {known}")
+
+
+def average(run: Run, last: int) -> tuple[Path, list[str]]:
+    """Averages the weights of the newest checkpoints into one that is called `average`, and replaces an older one.
+
+    Args:
+        run: the run; it is locked, so it must not be in training.
+        last: of how many checkpoints.
+
+    Returns:
+        The folder of the new checkpoint, and the names of those behind it, the oldest first.
+
+    Raises:
+        dlkit.errors.UsageError: the run does not keep so many, or is being trained.
+        dlkit.errors.CheckpointError: one of them is damaged.
+        dlkit.errors.DlkitError: the disk is full.
+    """
+    lock(run)
+    existing = run.checkpoints()
+    if not existing:
+        raise _no_checkpoint(run, None)
+    if last > len(existing):
+        raise UsageError(
+            f"{run.path} keeps {len(existing)} checkpoints, and {last} are to be averaged",
+            f"`--last {len(existing)}`; `--set train.keep={last}` keeps more in the next run",
+        )
+    names = existing[-last:]
+    arrays = checkpoints.average([find_checkpoint(run, name) for name in names])
+    path = run.path / "checkpoints" / checkpoints.AVERAGE
+    state = {"step": checkpoints.step_of(names[-1]), "averaged": names}
+    try:
+        checkpoints.write(path, {"weights": arrays}, state)
+    except OSError as failure:
+        raise cannot_write(run.path, failure) from None
+    return path, names
 
 
 def best_whole(run: Run) -> Path:
@@ -511,7 +555,7 @@ def load_model(text: str | Path, *, weights: Weights = "auto") -> "keras.Model":
     """Rebuilds the model of a run with the weights of a checkpoint.
 
     Args:
-        text: `runs/x` (its best checkpoint), `runs/x@best`, `runs/x@last` or `runs/x@step-1200`.
+        text: `runs/x` (its best checkpoint), `runs/x@best`, `runs/x@last`, `runs/x@average` or `runs/x@step-1200`.
         weights: `raw` ones, their moving average `ema`, or `auto`: the average when the run keeps one.
 
     Raises:

@@ -10,6 +10,7 @@ import typer
 
 from dlkit import __version__, console
 from dlkit.cli import (
+    average,
     data,
     doctor,
     evaluate,
@@ -56,7 +57,7 @@ def _root(
 
 for _verb in (
     train.train, evaluate.evaluate, predict.predict, translate.translate, summarize.summarize, inspect.inspect,
-    models.models,
+    average.average, models.models,
 ):  # fmt: skip
     app.add(_verb)
 app.add_typer(data.app, name="data")

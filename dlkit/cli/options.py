@@ -44,7 +44,8 @@ def complete_run(incomplete: str) -> list[str]:
     if at:
         kept = (path.name for path in Path(run).glob("checkpoints/step-*"))
         steps = sorted(kept, key=lambda name: (len(name), name))
-        return _beginning(incomplete, [f"{run}@{which}" for which in ["best", "last", *steps]])
+        average = ["average"] if (Path(run) / "checkpoints" / "average").is_dir() else []
+        return _beginning(incomplete, [f"{run}@{which}" for which in ["best", "last", *average, *steps]])
     folder = Path(incomplete).parent if "/" in incomplete else RUNS_DIR
     return _beginning(incomplete, sorted(str(path.parent) for path in folder.glob("[!.]*/run.json")))
 

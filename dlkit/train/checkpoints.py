@@ -1,6 +1,6 @@
 """Checkpoints: one folder of safetensors files, a state and a manifest of checksums. Knows nothing of models.
 
-    step-1200/
+    step-1200/                  or `average`, which has weights and a state only
         weights.safetensors     every variable of the model, by path
         optimizer.safetensors   its slots, `<slot>/<path>`
         ema.safetensors         averaged weights, when the run keeps them
@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from dlkit import durable
 from dlkit.errors import CheckpointError
 
 Arrays = Mapping[str, np.ndarray]
+
+AVERAGE = "average"
 
 
 def name_of(step: int) -> str:
@@ -110,6 +112,28 @@ def read(path: Path, group: str) -> dict[str, np.ndarray]:
         return load_file(file)
     except (OSError, SafetensorError, struct.error, ValueError) as failure:
         raise CheckpointError(f"cannot read {file}: {failure}") from None
+
+
+def average(paths: Sequence[Path]) -> dict[str, np.ndarray]:
+    """The mean of the weights of several checkpoints, summed in float64 (Vaswani et al. 2017, section 6.1).
+
+    Args:
+        paths: checkpoints of one run that `damage` found whole, at least one.
+
+    Raises:
+        dlkit.errors.CheckpointError: one cannot be read, or has other weights than the first.
+    """
+    sums: dict[str, np.ndarray] = {}
+    kinds: dict[str, np.dtype] = {}
+    for path in paths:
+        arrays = read(path, "weights")
+        if not sums:
+            kinds = {name: array.dtype for name, array in arrays.items()}
+            sums = {name: np.zeros(array.shape, np.float64) for name, array in arrays.items()}
+        check_names({name: each.shape for name, each in sums.items()}, arrays, what="weights", where=str(path))
+        for name, array in arrays.items():
+            sums[name] += array
+    return {name: (each / len(paths)).astype(kinds[name]) for name, each in sums.items()}
 
 
 def has(path: Path, group: str) -> bool:

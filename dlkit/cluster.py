@@ -27,7 +27,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from dlkit import __version__, console, runtime, workers
-from dlkit.errors import DlkitError, Interrupted, UsageError
+from dlkit.errors import DataError, DlkitError, Interrupted, UsageError
 from dlkit.runtime import Place
 
 TIMEOUT = "DLKIT_WORKER_TIMEOUT"
@@ -126,6 +126,17 @@ class Peers:
         for what in [*theirs, *ours]:
             if theirs.get(what) != ours.get(what):
                 raise DlkitError(f"{what} is {ours.get(what)} here and {theirs.get(what)} for the chief", hint)
+
+    def share(self, failure: DataError | None) -> DataError:
+        """What fails in one process or several is told to all, so that the chief, too, can say it.
+
+        Args:
+            failure: of this process; None when it has none, and then another must have one.
+        """
+        if failure is not None:
+            self._tell([f"{self._name()} failed: {failure.message}", failure.hint])
+            return failure
+        return DataError(*self._told.get())
 
     def announce(self, run: str) -> None:
         """The chief says which run they train, so that any of them can say how it goes on."""

@@ -192,14 +192,18 @@ def data_row(cells: Sequence[str]) -> None:
 
 
 def data_json(value: Any) -> None:
-    """Prints one JSON value on stdout, on one line; what is invisible stands as a JSON escape.
+    """Prints one JSON value on stdout, on one line, as `as_json` writes it."""
+    sys.stdout.write(as_json(value) + "\n")
+    sys.stdout.flush()
+
+
+def as_json(value: Any) -> str:
+    """A JSON value as text on one line; what is invisible stands as a JSON escape.
 
     Not-a-number and the infinities, which JSON does not have, become null.
     """
     text = json.dumps(finite(value), ensure_ascii=False, allow_nan=False)
-    escaped = "".join(_json_escape(c) if is_invisible(c) else c for c in text)
-    sys.stdout.write(escaped + "\n")
-    sys.stdout.flush()
+    return "".join(_json_escape(c) if is_invisible(c) else c for c in text)
 
 
 def _json_escape(character: str) -> str:

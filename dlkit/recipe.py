@@ -76,6 +76,9 @@ class TrainSection(_Section):
     epochs: Positive | None = Field(None, description="passes over the training data; excludes steps")
     steps: Count | None = Field(None, description="updates of the weights; excludes epochs")
     batch_size: Count = Field(64, description="examples per update, over all devices and micro-batches")
+    batch_tokens: Count | None = Field(
+        None, description="target tokens per update at most, padding included, instead of batch_size pairs"
+    )
     accumulate: Count = Field(1, description="micro-batches that one update is computed in, to save memory")
     optimizer: Literal["sgd", "adam", "adamw"] = Field("adam", description="the update rule")
     lr: Positive = Field(1e-3, description="the largest learning rate of the schedule")
@@ -98,6 +101,10 @@ class TrainSection(_Section):
     gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="factor of step and plateau")
     power: Positive = Field(1.0, description="exponent of polynomial")
     plateau_patience: Positive = Field(5.0, description="epochs without progress before plateau lowers the rate")
+    sampling: Literal["constant", "linear", "exponential", "inverse_sigmoid"] | None = Field(
+        None, description="scheduled sampling: how the probability changes that a decoder reads its own word"
+    )
+    sampling_rate: Share = Field(0.25, description="the largest probability of scheduled sampling")
     label_smoothing: Rate = Field(0.0, description="probability spread evenly over all classes")
     clip_norm: Positive | None = Field(None, description="largest global norm of the gradient")
     clip_value: Positive | None = Field(None, description="largest absolute value of a gradient's entry")
@@ -590,6 +597,12 @@ def _check_train(train: Mapping[str, Any], task: str) -> None:
     metrics = TASKS[task].metrics
     if train.get("monitor") not in {None, *metrics}:
         raise unknown("metric", train["monitor"], metrics)
+    if train.get("batch_tokens") and not TASKS[task].texts:
+        raise UsageError(
+            f"train.batch_tokens is for tasks on text, not for {TASKS[task].title}", "`--batch-size` counts examples"
+        )
+    if train.get("sampling") and not TASKS[task].generates:
+        raise UsageError(f"train.sampling is for tasks that generate, not for {TASKS[task].title}", "leave it out")
     if train.get("accumulate", 1) > train.get("batch_size", TrainSection.model_fields["batch_size"].default):
         raise UsageError(
             f"train.accumulate {train['accumulate']} is more than train.batch_size",
@@ -639,7 +652,9 @@ def _check_unread(recipe: "Recipe") -> None:
                 f"train.{key} is for the {other} {' or '.join(sorted(choices))}, and this one is {chosen}",
                 f"leave it out, or add `--{other} {sorted(choices)[0]}`",
             )
-    if recipe.sources.get("decode.max_len") in {"flag", "set"} and recipe.task != "translation":
+    if recipe.sources.get("train.sampling_rate") in {"flag", "set"} and recipe.train.sampling is None:
+        raise UsageError("train.sampling_rate is for scheduled sampling", "add `--set train.sampling=linear`")
+    if recipe.sources.get("decode.max_len") in {"flag", "set"} and not TASKS[recipe.task].generates:
         raise UsageError(f"decode.max_len is for tasks that generate, and {recipe.model.name} does not", "leave it out")
 
 

@@ -234,7 +234,9 @@ def summarize(model: keras.Model, inputs: Any = None, *, precision: str = "float
 
     A layer of an unknown kind that has weights is asked, when it has a method `multiply_adds(input_shape,
     output_shape)` (shapes without the batch; a list of them where there are several): it answers for all of its parts.
-    Of one without the method, each weight matrix is taken to be used once at each output position, and a note says so.
+    One that keeps more for the backward pass than its input and output says how many numbers, in a method
+    `values_inside(input_shapes, output_shapes)`, which gets lists. Of one without the first method, each weight
+    matrix is taken to be used once at each output position, and a note says so.
 
     Args:
         model: a functional or sequential model, or any other with its inputs.
@@ -523,6 +525,8 @@ def _reads(layer: keras.Operation) -> tuple[bool, bool]:
 def _values_inside(call: Call) -> int:
     """Numbers that are kept for the backward pass and are no layer's output."""
     layer = call.layer
+    if hasattr(layer, "values_inside"):
+        return int(layer.values_inside([_known(spec) for spec in call.inputs], [_known(spec) for spec in call.outputs]))
     if _is_recurrent(layer):
         recurrent = [w.shape for w in layer.weights if w.name == "recurrent_kernel"]
         return _known(call.inputs[0])[0] * sum(units + gates for units, gates in recurrent)

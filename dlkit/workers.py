@@ -4,7 +4,8 @@ The process of the command line starts them, waits, and tells what became of the
 nothing. The first of them, the chief, has its terminal; of the others only the last words are kept.
 
 A signal may come to this process alone, or, as Ctrl-C and the cancelling of a batch job do, to all. So the workers have
-SIGINT and SIGTERM blocked, and this process, which gets each of them once, passes it on as SIGUSR1.
+SIGINT and SIGTERM blocked, and this process, which gets each of them once, passes it on as SIGUSR1. That one a worker
+may also get by itself; it takes one and several for the same, since the second signal is this process' to act on.
 """
 
 import json
@@ -109,7 +110,7 @@ def _signals() -> Iterator[list[int]]:
     def note(number: int, _: FrameType | None) -> None:
         received.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield received
     finally:

@@ -124,6 +124,22 @@ def test_a_failure_has_the_same_exit_code_everywhere(met, ends):
     assert ends.wait(1) == [(f"worker 0 ({chief.place.addresses[0]}) failed: training diverged", "", 5)]
 
 
+@pytest.mark.parametrize("seconds", [12, 600])
+def test_a_machine_that_answers_no_more_is_missed_in_time(met, monkeypatch, seconds):
+    """The system asks at a quarter of the time, three times, and breaks what nobody has confirmed at its end."""
+    monkeypatch.setenv("DLKIT_WORKER_TIMEOUT", str(seconds))
+    for peers in met(2):
+        connections = [writer.get_extra_info("socket") for writer in [*peers._out.values(), *peers._accepted]]
+        assert len(connections) == 2, "one in each direction"
+        for connection in connections:
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            quarter = seconds // 4
+            for name, value in {"TCP_KEEPIDLE": quarter, "TCP_KEEPINTVL": quarter, "TCP_KEEPCNT": 3,
+                                "TCP_USER_TIMEOUT": seconds * 1000}.items():  # fmt: skip
+                if hasattr(socket, name):
+                    assert connection.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) == value, name
+
+
 @pytest.mark.parametrize("victim", [0, 2])
 def test_who_is_killed_is_missed_by_all(victim, met, ends):
     peers = met(3)

@@ -358,9 +358,9 @@ def test_seq2seq():
     with unallocated():
         model = models.build("seq2seq", source_vocabulary=30, target_vocabulary=40, width=16)
         summary = summarize(model, IDS)
-    gru = 3 * 16 * (16 + 16)
-    assert summary.multiply_adds == 6 * gru + 7 * gru + 7 * 16 * 40
-    assert summary.parameters == 30 * 16 + 40 * 16 + 2 * (gru + 48) + 16 * 40 + 40
+    lstm = 4 * 16 * (16 + 16)
+    assert summary.multiply_adds == 2 * (6 * lstm + 7 * lstm) + 7 * 16 * 40  # two layers each
+    assert summary.parameters == 30 * 16 + 40 * 16 + 4 * (lstm + 64) + 16 * 40 + 40
     assert summary.output == (7, 40)
 
 

@@ -19,6 +19,7 @@ from dlkit.cli import (
     predict,
     recipes,
     runs,
+    score,
     summarize,
     train,
     translate,
@@ -56,7 +57,8 @@ def _root(
 
 
 for _verb in (
-    train.train, evaluate.evaluate, predict.predict, translate.translate, summarize.summarize, inspect.inspect,
+    train.train, evaluate.evaluate, predict.predict, translate.translate, score.score,
+    summarize.summarize, inspect.inspect,
     average.average, models.models,
 ):  # fmt: skip
     app.add(_verb)

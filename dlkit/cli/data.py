@@ -26,18 +26,23 @@ ImageSet = Annotated[
 app = App("List the datasets that models are trained on.")
 
 
-def list_() -> None:
-    """List the datasets.
+def list_(data_dir: opt.DataDir = None) -> None:
+    """List the datasets: ours, those that lie prepared, and those that `dlkit data prepare` fetches.
 
     Example: dlkit data list
     """
     from dlkit import data
+    from dlkit.data import tfds_names
 
-    rows = [(name, about(data.targets()[name])) for name in data.names()]
+    rows = [(name, True, about(data.targets()[name])) for name in data.names()]
+    for name, of, is_prepared in tfds_names.listed(tfds_names.data_dir(data_dir)):
+        rows.append((name, is_prepared, f"{of} of TensorFlow Datasets" if of else "prepared by TensorFlow Datasets"))
     if console.settings.json:
-        console.data_json([{"name": name, "about": text} for name, text in rows])
+        console.data_json([{"name": name, "ready": ready, "about": text} for name, ready, text in rows])
     else:
-        console.table(["dataset", "about"], rows)
+        console.table(
+            ["dataset", "ready", "about"], [(name, "yes" if ready else "-", text) for name, ready, text in rows]
+        )
 
 
 def check(
@@ -110,6 +115,7 @@ def show(
         typer.Option("--set", metavar="data.KEY=VALUE", help="Change the data, such as data.size=64. Repeat for more."),
     ] = None,
     data_dir: opt.DataDir = None,
+    on_bad: opt.OnBad = None,
     file: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE.png", help="Where to draw; by default DATA_SPLIT.png."),
@@ -131,6 +137,7 @@ def show(
         overrides=[(*recipe.parse_override(text), "set") for text in sets or []],
         flags={
             "data.dir": data_dir,
+            "data.on_bad": on_bad,
             "data.augment": [word.strip() for word in augment.split(",")] if augment else None,
         },
     )

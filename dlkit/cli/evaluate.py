@@ -13,7 +13,7 @@ from dlkit.cli import options as opt
 from dlkit.cli.inspect import picture_path
 from dlkit.errors import UsageError
 from dlkit.probe.views import Subject
-from dlkit.tasks import TASKS
+from dlkit.tasks import POINTS, TASKS
 
 if TYPE_CHECKING:
     from dlkit.train.evaluation import Setting
@@ -69,10 +69,12 @@ def evaluate(
             "--data",
             metavar="NAME",
             autocompletion=opt.complete_data,
-            help="Another dataset with classes of the same names: of `dlkit data list`, or a folder.",
+            help="Another dataset with classes of the same names: of `dlkit data list`, or a folder, which is tested"
+            " on as a whole when it has no splits.",
         ),
     ] = None,
     data_dir: opt.DataDir = None,
+    on_bad: opt.OnBad = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Does not change the result.")] = 256,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use this many examples.")] = None,
     devices: opt.Devices = "auto",
@@ -104,7 +106,7 @@ def evaluate(
     runtime.import_tensorflow()
     from dlkit.train.evaluation import Setting
 
-    setting = Setting(split, weights, data, data_dir, batch_size, limit)
+    setting = Setting(split, weights, data, data_dir, batch_size, limit, on_bad)
     if len(operands) > 1:
         _compare(operands, setting, devices)
     else:
@@ -171,6 +173,8 @@ def _examples(result: Mapping[str, Any]) -> str:
 
 
 def _value(name: str, value: float) -> str:
+    if name in POINTS:
+        return f"{value:.2f}"
     return f"{value:.4f}" if name in PLAIN else _percent(value)
 
 

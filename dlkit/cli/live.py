@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any, Self
 
 from dlkit import console
+from dlkit.tasks import POINTS
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -44,9 +45,11 @@ def count(value: float, noun: str) -> str:
 
 
 def metric(name: str, value: float) -> str:
-    """A metric as people read it: shares in percent, losses with three digits."""
+    """A metric as people read it: shares in percent, losses with three digits, BLEU as it is."""
     if name == "loss":
         return f"loss {value:.3f}" if abs(value) < 1000 else f"loss {value:.3g}"
+    if name in POINTS:
+        return f"{name} {value:.1f}"
     return f"{SHORT.get(name, name)} {100 * value:.1f}"
 
 

@@ -1,14 +1,12 @@
 """Operands and options that several commands share, and what the shell proposes for them. Loads no TensorFlow."""
 
-import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dlkit import console
-from dlkit.errors import DataError, UsageError
+from dlkit.errors import UsageError
 
 RUNS_DIR = Path("runs")
 
@@ -81,6 +79,13 @@ def with_weights(text: str | None) -> str | None:
     return text
 
 
+def all_with_weights(texts: list[str] | None) -> list[str] | None:
+    """`with_weights` of each."""
+    for text in texts or []:
+        with_weights(text)
+    return texts
+
+
 # ----------------------------------------------------------------------------------------------------------- operands
 
 Model = Annotated[
@@ -132,6 +137,13 @@ RunModel = Annotated[
         help="A run or a checkpoint; by default the newest run of the task.",
     ),
 ]  # fmt: skip
+RunModels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model", metavar="RUN", autocompletion=complete_run, callback=all_with_weights,
+        help="A run or a checkpoint; by default the newest run of the task. Repeat it for an ensemble.",
+    ),
+]  # fmt: skip
 RunsDir = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where runs lie.")]
 Name = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="The run's name; by default the recipe's and a number.")
@@ -159,24 +171,6 @@ def run_or_newest(model: str | None, task: str, runs_dir: Path) -> str:
     return str(run.path)
 
 
-def lines(arguments: list[str] | None, batch_size: int) -> tuple[Iterable[str], int]:
-    """The texts to work on and how many to take at a time: the arguments, or standard input line by line.
-
-    On a terminal each line is answered at once.
-    """
-    if arguments:
-        return arguments, batch_size
-    if sys.stdin is None:
-        return [], batch_size
-    typed = sys.stdin.isatty()
-    if typed:
-        console.note("type a line and press Enter; Ctrl-D ends")
-    return _standard_input(), 1 if typed else batch_size
-
-
-def _standard_input() -> Iterator[str]:
-    try:
-        for line in sys.stdin:
-            yield line.rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise DataError("standard input is not a text in UTF-8", "convert it first, with `iconv` for example") from None
+def runs_or_newest(models: list[str] | None, task: str, runs_dir: Path) -> list[str]:
+    """The runs that were named, or as `run_or_newest`."""
+    return models or [run_or_newest(None, task, runs_dir)]

@@ -9,6 +9,7 @@ from dlkit.cli import options as opt
 # Flags that are aliases of recipe keys: parameter of the command -> key.
 KEYS = {
     "data_dir": "data.dir", "epochs": "train.epochs", "steps": "train.steps", "batch_size": "train.batch_size",
+    "batch_tokens": "train.batch_tokens", "source": "data.source", "target": "data.target",
     "accumulate": "train.accumulate", "lr": "train.lr", "optimizer": "train.optimizer", "schedule": "train.schedule",
     "warmup": "train.warmup", "weight_decay": "train.weight_decay", "label_smoothing": "train.label_smoothing",
     "clip_norm": "train.clip_norm", "clip_value": "train.clip_value", "ema": "train.ema",
@@ -40,6 +41,11 @@ def train(
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", help="Examples per update, over all devices.")
     ] = None,
+    batch_tokens: Annotated[
+        int | None, typer.Option("--batch-tokens", help="Target tokens per update, instead of --batch-size pairs.")
+    ] = None,
+    source: Annotated[str | None, typer.Option("--source", help="Language to translate from, such as en.")] = None,
+    target: Annotated[str | None, typer.Option("--target", help="Language to translate to.")] = None,
     accumulate: Annotated[
         int | None,
         typer.Option(

@@ -147,6 +147,7 @@ def _introduce(prepared: "Prepared", loop: "Loop", cost: "Cost") -> None:
         again += f" {loop.run.info['resumes']})"
         rows.append(("run", f"{loop.run.path}{again if attempt > 1 else ''}"))
     rows.append(("data", prepared.task.describe()))
+    rows += [("", remark) for remark in prepared.task.remarks()]
     trained = sum(math.prod(variable.shape) for variable in model.trainable_variables)
     counts = f"{model.count_params():,} parameters, {cost.multiply_adds / 1e6:,.2f} M multiply-adds an example"
     if trained != model.count_params():

@@ -1,39 +1,240 @@
 """`dlkit translate`: lines of text in, their translations out."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
+from dlkit.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from dlkit.data.tokenizer import Tokenizer
+    from dlkit.decode.tree import Node
+    from dlkit.tasks.translator import Search, Translated
+
+BEAMS = 5
+FATES = ("", "kept", "ended", "pruned")  # of `dlkit.decode.step`
 
 
 def translate(
     text: Annotated[
         list[str] | None, typer.Argument(help="What to translate; without it, the lines of standard input.")
     ] = None,
-    model: opt.RunModel = None,
+    model: opt.RunModels = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", metavar="FILE", help="Translate its lines.")] = None,
+    beam: Annotated[
+        int | None, typer.Option("--beam", min=1, metavar="N", help=f"Prefixes kept in the search.  [default: {BEAMS}]")
+    ] = None,
+    n_best: Annotated[int, typer.Option("--n-best", min=1, metavar="N", help="Outputs for each line.")] = 1,
+    length_norm: Annotated[
+        Literal["avg", "gnmt", "none"],
+        typer.Option(
+            "--length-norm",
+            help="Outputs of length L are compared by log-probability / L (avg), / ((5 + L) / 6)^alpha (gnmt), or as"
+            " they are (none); L counts the end token.",
+        ),
+    ] = "avg",
+    alpha: Annotated[float, typer.Option("--alpha", min=0, help="Exponent of gnmt.")] = 0.6,
     max_len: Annotated[
         int | None, typer.Option("--max-len", min=1, help="Most tokens of an output; default: the recipe's.")
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Lines at a time, from a file or pipe.")] = 32,
+    min_len: Annotated[int, typer.Option("--min-len", min=0, help="Fewest tokens of an output.")] = 0,
+    sample: Annotated[bool, typer.Option("--sample", help="Draw outputs at random instead of searching.")] = False,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", min=0, help="Below 1, likely tokens get likelier.  [default: 1]")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Draw from the k most probable tokens.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option("--top-p", min=0, max=1, help="Draw from those that make up this probability.")
+    ] = None,
+    seed: opt.Seed = None,
+    prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="How every output has to begin.")] = "",
+    scores: Annotated[bool, typer.Option("--scores", help="Print the score of each output before it.")] = False,
+    align: Annotated[
+        bool, typer.Option("--align", help="Print source-output pairs of token numbers: where each token looked.")
+    ] = False,
+    show_beams: Annotated[
+        bool, typer.Option("--show-beams", help="Draw the tree of hypotheses, with running log-probabilities.")
+    ] = False,
+    png: Annotated[
+        Path | None, typer.Option("--png", metavar="FILE", help="Draw the tree of one line as a picture.")
+    ] = None,
+    format_: Annotated[
+        Literal["text", "tsv", "jsonl"],
+        typer.Option("--format", help="tsv: line, rank, score, log-probability, output. jsonl: all there is."),
+    ] = "text",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file, complete or not at all.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Lines at a time.")] = 32,
     runs_dir: opt.RunsDir = opt.RUNS_DIR,
 ) -> None:
-    """Translate text, line by line.
+    """Translate text, line by line: as many lines come out as go in, in their order.
 
-    Example: echo "a b c" | dlkit translate --model runs/seq2seq_reverse-1
+    Several --model are an ensemble: their probabilities are averaged.
+
+    Example: echo "Il fait un froid de canard." | dlkit translate --beam 5
     """
-    lines, size = opt.lines(text, batch_size)
-    run = opt.run_or_newest(model, "translation", runs_dir)
-    runs.open_run(run)  # before TensorFlow takes its time
-    runtime.import_tensorflow()
-    from dlkit.tasks.translation import translate_lines
+    from dlkit.cli import lines
 
-    translated = translate_lines(lines, model=run, max_len=max_len, batch_size=size)
-    for number, (source, output, unknown) in enumerate(translated, 1):
-        if unknown:
-            console.warn(f"line {number}: not in the vocabulary: {' '.join(unknown)}")
-        if console.settings.json:
-            console.data_json({"source": source, "translation": output, "unknown": unknown})
-        else:
-            console.data(output)
+    drawing = {"--temperature": temperature, "--top-k": top_k, "--top-p": top_p, "--seed": seed}
+    given = [option for option, value in drawing.items() if value is not None]
+    _check(given, sample=sample, beam=beam, n_best=n_best, text=text, file=file)
+    if (show_beams or png) and sample:
+        raise UsageError("--show-beams is about beam search, not about sampling", "leave out --sample")
+    names = opt.runs_or_newest(model, "translation", runs_dir)
+    for name in names:
+        runs.open_run(name)  # before TensorFlow takes its time
+    groups = lines.groups(text, file, batch_size=batch_size)
+    runtime.import_tensorflow()
+    from dlkit.tasks.translator import Search, load
+
+    search = Search(
+        method="sample" if sample else "beam", beams=beam or max(BEAMS, n_best), n_best=n_best,
+        length_norm=length_norm, alpha=alpha, max_len=max_len, min_len=min_len,
+        temperature=1.0 if temperature is None else temperature, top_k=top_k or 0,
+        top_p=1.0 if top_p is None else top_p, seed=seed or 0, prefix=prefix, align=align,
+        record=show_beams or png is not None,
+    )  # fmt: skip
+    translator = load(names)
+    printer = _Printer(
+        "jsonl" if console.settings.json else format_, search, translator.target,
+        scores=scores, tree=show_beams, png=png,
+    )  # fmt: skip
+    failed = None
+    with lines.writer(output) as write:
+        for number, found in enumerate(translator.each(groups, search, batch_size=batch_size), 1):
+            if isinstance(found, DataError):  # the other lines are still worth an answer
+                failed = found
+                console.error(found)
+            for row in printer.rows(number, found):
+                write(row)
+    if failed:
+        raise typer.Exit(failed.code)
+
+
+def _check(
+    given: list[str], *, sample: bool, beam: int | None, n_best: int, text: list[str] | None, file: Path | None
+) -> None:
+    if given and not sample:
+        raise UsageError(f"{given[0]} is for sampling", "add --sample, or leave it out")
+    if sample and beam is not None:
+        raise UsageError("--beam searches and --sample draws", "give one of them")
+    if beam is not None and n_best > beam:
+        raise UsageError(f"--n-best {n_best} of {beam} beams", f"`--beam {n_best}` keeps enough")
+    if text and file is not None:
+        raise UsageError("a text and --file are both given", "give one of them")
+
+
+class _Printer:
+    """Turns what became of a line into rows of output."""
+
+    def __init__(
+        self,
+        format_: str,
+        search: "Search",
+        target: "Tokenizer",
+        *,
+        scores: bool,
+        tree: bool,
+        png: Path | None,
+    ) -> None:
+        self.format, self.search, self.target = format_, search, target
+        self.scores, self.tree, self.png = scores, tree, png
+
+    def rows(self, number: int, found: "Translated | DataError") -> list[str]:
+        if isinstance(found, DataError):
+            return [self._failed(number, found)]
+        if found.unknown:
+            console.warn(f"line {number}: not in the vocabulary: {' '.join(found.unknown)}")
+        if self.png and found.record:
+            self._draw(found, self.png)
+            self.png = None  # of the first line: a picture for each would be too many
+        if self.format == "jsonl":
+            return [console.as_json(self._record(found))]
+        if self.tree and self.format == "text":
+            return self._tree(found)
+        rows = []
+        for rank, hypothesis in enumerate(found.hypotheses, 1):
+            score = f"{hypothesis.score:.4f}"
+            cells = [str(number), str(rank), score, f"{hypothesis.log_probability:.4f}"]
+            cells = cells if self.format == "tsv" else [score] * self.scores
+            cells.append(hypothesis.text.replace("\t", " "))
+            if self.search.align:
+                cells.append(" ".join(f"{source}-{target}" for source, target in hypothesis.alignment))
+            rows.append("\t".join(cells))
+        return rows
+
+    def _failed(self, number: int, failure: DataError) -> str:
+        """An empty translation, so that every line keeps its place."""
+        if self.format == "jsonl":
+            return console.as_json({"line": number, "error": failure.message})
+        return f"{number}\t1\t\t\t" if self.format == "tsv" else ""
+
+    def _record(self, found: "Translated") -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "line": found.number,
+            "source": found.source,
+            "translation": found.hypotheses[0].text,
+            "unknown": found.unknown,
+        }
+        if self.search.align:
+            record["source_tokens"] = found.pieces
+        record["hypotheses"] = [
+            {
+                "text": hypothesis.text,
+                "score": hypothesis.score,
+                "log_probability": hypothesis.log_probability,
+                "tokens": hypothesis.pieces,
+                **({"alignment": hypothesis.alignment} if self.search.align else {}),
+            }
+            for hypothesis in found.hypotheses
+        ]
+        if self.tree and found.record:
+            record["steps"] = [
+                [
+                    {
+                        "token": self._piece(node.token),
+                        "log_probability": node.log_probability,
+                        "fate": FATES[node.fate],
+                        "chosen": node.chosen,
+                        "leads_to": [level.index(child) for child in node.children] if level else [],
+                    }
+                    for node in nodes
+                ]
+                for nodes, level in zip(*self._levels(found), strict=True)
+            ]
+        return record
+
+    def _levels(self, found: "Translated") -> "tuple[list[list[Node]], list[list[Node]]]":
+        """The levels of the tree, and for each the one after it."""
+        from dlkit.decode import tree
+
+        assert found.record is not None
+        levels = tree.grow(found.record, 0, chosen=found.hypotheses[0].ids)
+        return levels, [*levels[1:], []]
+
+    def _piece(self, token: int) -> str:
+        return self.target.pieces([token])[0].replace("\u2581", " ").strip() or "_"
+
+    def _tree(self, found: "Translated") -> list[str]:
+        """The tree, and below it what was chosen."""
+        from dlkit.decode import tree
+
+        if not found.record:
+            return []
+        width = console.width("stdout") if console.is_terminal("stdout") else None
+        best = found.hypotheses[0]
+        figures = f"log-probability {best.log_probability:.1f}, {len(best.ids)} tokens, score {best.score:.2f}"
+        chosen = f"chosen  {best.text}   {figures} ({self.search.length_norm})"
+        return [*tree.text(self._levels(found)[0], self._piece, width=width), chosen]
+
+    def _draw(self, found: "Translated", path: Path) -> None:
+        from dlkit.decode import tree
+        from dlkit.probe import pictures
+
+        title = f"{found.source} -> {found.hypotheses[0].text}"
+        pictures.save(tree.picture(self._levels(found)[0], self._piece, title=title), path)
+        console.note(f"picture {path}")

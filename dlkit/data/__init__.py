@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 DATASETS: dict[str, str] = {
     "digits": "dlkit.data.digits:digits",
     "synthetic:shapes": "dlkit.data.shapes:shapes",
+    "tatoeba": "dlkit.data.tatoeba:tatoeba",
     "synthetic:reverse": "dlkit.data.synthetic:reverse",
+    "synthetic:copy": "dlkit.data.synthetic:copy",
 }
 
 
 def is_path(name: str) -> bool:
-    """Whether a data name is the path of a folder: it says so (`./x`, `/x`, `~/x`), or there is such a folder."""
+    """Whether a data name is a path and no name: it says so (`./x`, `/x`, `~/x`), or there is such a folder."""
     return name.startswith((".", "/", "~")) or (name not in targets() and Path(name).is_dir())
 
 
@@ -45,10 +47,11 @@ def names() -> list[str]:
 def builder(name: str, dir: Path | None = None) -> Callable[..., Any]:  # noqa: A002 - the recipe's key is data.dir
     """Returns the function that builds the dataset `name`, which imports no TensorFlow yet.
 
-    A name is, in this order, one of our table, the path of a folder, or a name of TensorFlow Datasets.
+    A name is, in this order, one of our table, the path of parallel texts, that of a folder of images, or a name of
+    TensorFlow Datasets.
 
     Args:
-        name: such as `digits`, `~/pictures`, `cifar10:3.0.2`.
+        name: such as `digits`, `pairs.tsv`, `train.en,train.de`, `~/pictures`, `cifar10:3.0.2`.
         dir: the folder of prepared data; a set of the user's own is known when it lies there.
 
     Raises:
@@ -58,11 +61,19 @@ def builder(name: str, dir: Path | None = None) -> Callable[..., Any]:  # noqa: 
     if name in targets():
         module, _, function = targets()[name].partition(":")
         return getattr(importlib.import_module(module), function)
+    from dlkit.data.parallel import is_parallel, parallel
+
+    if is_parallel(name):
+        return partial(parallel, name)
     if is_path(name):
         from dlkit.data.folders import folder
 
         return partial(folder, name)
     if tfds_names.is_known(name, dir):
+        from dlkit.data.tfds_translation import is_translation, translation_set
+
+        if is_translation(name, dir):
+            return partial(translation_set, name)
         from dlkit.data.tfds import tfds_set
 
         return partial(tfds_set, name)
@@ -72,7 +83,8 @@ def builder(name: str, dir: Path | None = None) -> Callable[..., Any]:  # noqa: 
             f"a dataset name has no namespace: {name}",
             "after a colon only a version may stand, such as `:3.0.2`; `dlkit data list` lists all names",
         )
-    raise unknown("dataset", name, names() + tfds_names.names(), "`dlkit data list` lists all")
+    others = [each.name for each in tfds_names.listed(tfds_names.data_dir(dir))]
+    raise unknown("dataset", name, names() + others, "`dlkit data list` lists all")
 
 
 def load(name: str, **options: Any) -> Any:

@@ -269,6 +269,7 @@ def augment(
     mean: ArrayLike,
     std: ArrayLike,
     options: Mapping[str, float] | None = None,
+    partners: NDArray[np.int64] | None = None,
 ) -> Batch:
     """Standardizes a batch and applies the named augmentations, each kind at its place. `pixels` stay as they are.
 
@@ -280,10 +281,12 @@ def augment(
         mean: (channels,), see `dlkit.data.images.standardize`.
         std: (channels,), likewise.
         options: of `option_names`; other keys are left alone.
+        partners: (m,), the places of the images that a mix takes for the first m; the rest are there to be taken only.
+            Without them the images are a whole batch, which has the `partners` of its keys.
 
     Returns:
-        `images` float32, of the shape of `pixels`, and `labels`; with a mix also `other_labels` (n,) int32, and
-        `shares` (n,) float32: how much of an example is of its own label, the rest being of the other.
+        `images` float32, of the shape of `pixels` or of its first m, and `labels`; with a mix also `other_labels` (n,)
+        int32, and `shares` (n,) float32: how much of an example is of its own label, the rest being of the other.
 
     Raises:
         dlkit.errors.UsageError: there is no such augmentation, or it is not for such images.
@@ -307,26 +310,39 @@ def augment(
     for name in names:
         if name in IMAGES:
             images = functions[name](images, keys)
-    batch: Batch = {"images": images, "labels": labels}
-    mixes = [functions[name] for name in functions if name in MIXES]
-    return batch | _mixed(mixes, images, labels, keys) if mixes else batch
+    count = len(images) if partners is None else len(partners)
+    batch: Batch = {"images": images[:count], "labels": labels[:count]}
+    if not mixes(names):
+        return batch
+    others = partners_of(keys) if partners is None else partners
+    ways = [functions[name] for name in functions if name in MIXES]
+    mixed, shares = _mixed(ways, batch["images"], images[others], keys[:count])
+    return batch | {"images": mixed, "other_labels": labels[others], "shares": shares}
 
 
-def _mixed(
-    mixes: Sequence[Callable[..., tuple[Images, NDArray[np.float32]]]],
-    images: Images,
-    labels: NDArray[np.int32],
-    keys: Keys,
-) -> Batch:
-    """Mixes each example with another one of the batch, in the way that it draws."""
-    # A ring in an order that is drawn: everyone has a partner that is not itself, and nobody has two.
+def mixes(names: Iterable[str]) -> bool:
+    """Whether an augmentation among these mixes examples, so that one takes the images of two."""
+    return any(name in MIXES for name in names)
+
+
+def partners_of(keys: Keys) -> NDArray[np.int64]:
+    """Which example of a batch each one is mixed with, (n,), from the keys of them all.
+
+    They stand in a ring in an order that is drawn: everyone has a partner that is not itself, and nobody has two.
+    """
     ring = np.argsort(uniform(keys, 1, purpose="partner")[:, 0])
     partners = np.empty_like(ring)
     partners[ring] = np.roll(ring, 1)
-    others = images[partners]
-    drawn = (uniform(keys, 1, purpose="mix")[:, 0] * len(mixes)).astype(np.int64)
+    return partners
+
+
+def _mixed(
+    ways: Sequence[Callable[..., tuple[Images, NDArray[np.float32]]]], images: Images, others: Images, keys: Keys
+) -> tuple[Images, NDArray[np.float32]]:
+    """Mixes each image with the other one in the way that it draws, and says how much of it is left."""
+    drawn = (uniform(keys, 1, purpose="mix")[:, 0] * len(ways)).astype(np.int64)
     mixed, shares = images.copy(), np.ones(len(images), np.float32)
-    for number, mix in enumerate(mixes):
+    for number, mix in enumerate(ways):
         rows = drawn == number
         mixed[rows], shares[rows] = mix(images[rows], others[rows], keys[rows])
-    return {"images": mixed, "other_labels": labels[partners], "shares": shares}
+    return mixed, shares

@@ -53,44 +53,51 @@ def pad_rows(batch: Batch, multiple: int, *, always_weighted: bool = False) -> B
     return padded
 
 
-def pad_micro_batches(batch: Batch, accumulate: int, replicas: int) -> Batch:
-    """Divides a batch into micro-batches of equal size, each padded until it divides over the devices.
+def layout(size: int, *, replicas: int, accumulate: int = 1) -> NDArray[np.int64]:
+    """Which row of a batch stands where, when it is divided into micro-batches and these over the devices.
+
+    Micro-batch m is a run of consecutive rows of the global batch, divided over the devices in order and padded until
+    it divides. So what a micro-batch contains, and with it the statistics of batch norm, does not depend on the number
+    of devices.
+
+    Args:
+        size: number of rows of the global batch.
+        replicas: number of devices over all processes.
+        accumulate: number of micro-batches.
+
+    Returns:
+        (replicas, accumulate, rows) numbers of rows, -1 for padding.
+
+    Example:
+        >>> layout(7, replicas=2, accumulate=2).tolist()
+        [[[0, 1], [4, 5]], [[2, 3], [6, -1]]]
+    """
+    rows = -(-size // accumulate)
+    of_device = -(-rows // replicas)
+    numbers = np.arange(accumulate * rows).reshape(accumulate, rows)
+    places = np.full((accumulate, replicas * of_device), -1)
+    places[:, :rows] = np.where(numbers < size, numbers, -1)
+    return places.reshape(accumulate, replicas, of_device).swapaxes(0, 1)
+
+
+def lay_out(batch: Batch, places: NDArray[np.int64], *, weighted: bool) -> Batch:
+    """Puts rows of a batch at the places that `layout` gives to one device, its micro-batches one after another.
 
     Args:
         batch: arrays with a row an example.
-        accumulate: number of micro-batches.
-        replicas: number of devices over all processes.
-
-    Returns:
-        As of `pad_rows`, the micro-batches one after another.
+        places: any shape, numbers of rows and -1 for padding.
+        weighted: add `row_weights` as `pad_rows` does, unless the batch has them.
     """
-    even = pad_rows(batch, accumulate)
-    rows = len(next(iter(even.values()))) // accumulate
-    if rows % replicas == 0:
-        return even
-    micro = [{key: array[at * rows : (at + 1) * rows] for key, array in even.items()} for at in range(accumulate)]
-    parts = [pad_rows(part, replicas) for part in micro]
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-
-
-def rows_of_replica(batch: Batch, replica: int, *, replicas: int, accumulate: int) -> Batch:
-    """The rows that one device gets, its micro-batches one after another.
-
-    Micro-batch m is a run of consecutive rows of the global batch, divided over the devices in order. So what a
-    micro-batch contains, and with it the statistics of batch norm, does not depend on the number of devices.
-
-    Args:
-        batch: what `pad_micro_batches` gives.
-        replica: index of the device over all processes.
-        replicas: number of devices over all processes.
-        accumulate: number of micro-batches.
-    """
-    if replicas == 1:
-        return batch
-    return {
-        key: array.reshape(accumulate, replicas, -1, *array.shape[1:])[:, replica].reshape(-1, *array.shape[1:])
-        for key, array in batch.items()
-    }
+    rows = places.ravel()
+    real = rows >= 0
+    first = int(rows[0])
+    if real.all() and np.array_equal(rows, np.arange(first, first + len(rows))):
+        laid = {key: array[first : first + len(rows)] for key, array in batch.items()}  # no copy
+    else:
+        laid = {key: np.zeros((len(rows), *array.shape[1:]), array.dtype) for key, array in batch.items()}
+        for key, array in batch.items():
+            laid[key][real] = array[rows[real]]
+    return laid if ROW_WEIGHTS in batch or not weighted else laid | {ROW_WEIGHTS: real.astype(np.float32)}
 
 
 def prefetch(items: Iterable[Item], *, depth: int = 2) -> Iterator[Item]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dlkit import data as datasets
-from dlkit.data.folders import SPLITS, Unread, attempt, divide, in_threads, list_images
-from dlkit.data.images import ImageData, open_image, pixel_digest
+from dlkit.data.folders import SPLITS, Unread, attempt, divide, in_threads, list_images, progress
+from dlkit.data.images import ImageData, ImageSplit, in_runs, open_image, pixel_digest
 from dlkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def check(name: str, *, data_dir: Path | None = None) -> Report:
 
 def _check_folder(name: str) -> Report:
     listing = list_images(name)
-    splits = divide(listing.files, validation=0.1, test=0.1)
+    splits = divide(listing.files)
     report = Report(name, len(listing.files), {label: Counter() for label in listing.classes})
     odd: list[Finding] = []
     seen: list[Seen] = []
@@ -168,8 +168,7 @@ def _check_arrays(data: ImageData) -> Report:
     report = Report(data.name, sum(map(len, data.splits.values())), {label: Counter() for label in data.classes})
     seen = []
     for split, held in data.splits.items():
-        for start in range(0, len(held), 1024):
-            rows = np.arange(start, min(start + 1024, len(held)))
+        for rows in in_runs(np.arange(len(held)), held.shape):
             for row, image in zip(rows, held.fetch(rows), strict=True):
                 label = data.classes[held.labels[row]]
                 digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()  # all have one shape
@@ -182,6 +181,21 @@ def _check_arrays(data: ImageData) -> Report:
             report.findings.append(Finding("empty class", label, "has no images"))
     report.findings += _unbalanced(report.counts)
     return report
+
+
+def decode_all(data: ImageData) -> None:
+    """Decodes every image once, so that one that cannot be decoded ends the work now and not hours later.
+
+    Raises:
+        dlkit.errors.DataError: names the first one.
+    """
+    for name, split in data.splits.items():
+        if isinstance(split, ImageSplit):
+            continue
+        with progress(f"{data.name}: {name} images", len(split)) as advance:
+            for rows in in_runs(np.arange(len(split)), split.shape):
+                split.fetch(rows)
+                advance(int(rows[-1]) + 1)
 
 
 def _look(path: Path) -> tuple[bytes, list[tuple[str, str]]]:
@@ -250,7 +264,7 @@ def _unbalanced(counts: Mapping[str, Mapping[str, int]]) -> list[Finding]:
     found = [
         Finding("not learned", label, "has no training images")
         for label, count in of_training.items()
-        if not count and any(counts[label].values())
+        if not count and any(counts[label].values()) and any(of_training.values())
     ]
     there = {label: count for label, count in of_training.items() if count}
     if there and max(there.values()) > BALANCED * min(there.values()):

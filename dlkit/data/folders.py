@@ -1,7 +1,8 @@
 """Folders of labelled images, in one of three layouts: DIR/<split>/<class>/*, DIR/<class>/*, or DIR/labels.csv.
 
 `list_images` goes by names alone. Then the header of every file is read, which tells what size and how many channels
-the images have; then they are decoded, once into memory or, where they do not fit, whenever they are wanted.
+the images have. They are decoded when they are wanted, and kept where they fit into memory; to skip the bad ones, all
+are decoded beforehand.
 """
 
 import csv
@@ -15,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,12 +29,15 @@ from pydantic import Field
 from dlkit import console
 from dlkit.data.images import (
     DEFAULT_SIZE,
+    HELD_OUT,
     Header,
     ImageData,
     ImageSplit,
+    Kept,
     LazySplit,
     Split,
     UnreadableImage,
+    check_unread,
     decoders,
     fits_in_memory,
     read_header,
@@ -147,8 +151,8 @@ def list_images(folder: str | Path) -> Listing:
         raise DataError(f"{root} is a file, not a folder", "name the folder that the images lie in")
     if os.path.isfile(root / LABELS):  # noqa: PTH113 - Path.is_file() raises where it may not look
         listing = _from_table(root)
-    elif splits := _split_folders(root):
-        listing = _from_splits(root, splits)
+    elif _split_folders(root):
+        listing = _from_splits(root)
     else:
         listing = Listing(root, CLASSES)
         for name in _folders(listing, ""):
@@ -170,8 +174,6 @@ def _check_labels(listing: Listing) -> None:
         inside = shlex.quote(str(root / classes[0]))
         hint = f"did you mean {inside}?" if nested and listing.layout == CLASSES else f"a dataset is {layouts}"
         raise DataError(f"{root} has only one class: {classes[0]}", hint)
-    if any(file.split for file in listing.files) and not any(file.split == "train" for file in listing.files):
-        raise DataError(f"{root} has no images to train on", "its split `train` is missing or empty")
 
 
 def _entries(root: Path, at: str) -> list[os.DirEntry[str]]:
@@ -253,7 +255,7 @@ def _split_folders(root: Path) -> dict[str, str]:
     return found if "train" in found and _folders(inside, found["train"]) and not inside.strays else {}
 
 
-def _from_splits(root: Path, splits: Mapping[str, str]) -> Listing:
+def _from_splits(root: Path) -> Listing:
     listing = Listing(root, "split folders")
     for at in _folders(listing, ""):
         split = SPLITS.get(at.casefold())
@@ -262,8 +264,6 @@ def _from_splits(root: Path, splits: Mapping[str, str]) -> Listing:
             continue
         for path in _folders(listing, at):
             _add_class(listing, path, label=posixpath.basename(path), split=split)
-    if "train" not in splits:
-        raise DataError(f"{root} has no images to train on", f"it has {', '.join(splits.values())}, and no `train`")
     return listing
 
 
@@ -338,7 +338,22 @@ def _table_row(cells: Mapping[str, str], line: int, surplus: int) -> ImageFile:
 # -------------------------------------------------------------------------------------------------------------- splits
 
 
-def divide(files: Sequence[ImageFile], *, validation: float, test: float) -> dict[str, list[ImageFile]]:
+def has_splits(folder: str | Path) -> bool:
+    """Whether a folder says itself which images are for training and which for tests.
+
+    Raises:
+        dlkit.errors.DataError: as `list_images`.
+    """
+    return any(file.split for file in list_images(folder).files)
+
+
+def divide(
+    files: Sequence[ImageFile],
+    *,
+    validation: float = HELD_OUT,
+    test: float | Literal["all"] = HELD_OUT,
+    split_seed: int = 0,
+) -> dict[str, list[ImageFile]]:
     """Divides images over the splits: as the folder does, and where it does not, by a checksum of their paths.
 
     Every path has a place of its own on the line from 0 to 1, and those below the share are held out: an image stays in
@@ -348,25 +363,35 @@ def divide(files: Sequence[ImageFile], *, validation: float, test: float) -> dic
 
     Args:
         files: the images.
-        validation: a number of images, or below 1 a share of the training images, unless there is a validation split.
-        test: a number of images or a share of all, unless the folder has splits.
+        validation: a number of images, or below 1 a share of the training images, where there is no validation split.
+        test: a number of images or a share of all, where the folder has no splits; `all` is for those to be tested on.
+        split_seed: another one gives other places on the line.
 
     Raises:
-        dlkit.errors.UsageError: nothing would be left to train on.
+        dlkit.errors.UsageError: nothing would be left to train on, or what is given is for folders of another kind.
     """
     splits: dict[str, list[ImageFile]] = {"train": [], "validation": [], "test": []}
     for file in files:
         splits[file.split or "train"].append(file)
-    if not any(file.split for file in files):
-        splits["train"], splits["test"] = _draw(splits["train"], test, "test")
-    if not splits["validation"]:
-        splits["train"], splits["validation"] = _draw(splits["train"], validation, "validation")
+    own = [name for name in splits if any(file.split == name for file in files)]
+    if own:
+        check_unread("test", test, own)
+    elif test == "all":
+        splits = {"test": splits["train"]}
+    else:
+        splits["train"], splits["test"] = _draw(splits["train"], test, "test", split_seed)
+    if "validation" in own or not splits.get("train"):
+        check_unread("validation", validation, own or splits)
+        check_unread("split_seed", split_seed, own or splits)
+    else:
+        splits["train"], splits["validation"] = _draw(splits["train"], validation, "validation", split_seed)
     return {name: sorted(held, key=lambda file: _place(file.path)) for name, held in splits.items() if held}
 
 
-def _draw(files: list[ImageFile], part: float, split: str) -> tuple[list[ImageFile], list[ImageFile]]:
+def _draw(files: list[ImageFile], part: float, split: str, seed: int) -> tuple[list[ImageFile], list[ImageFile]]:
     """Those that stay, and those that are held out: of a share one at least, but never all."""
-    places = np.array([_place(f"{split}/{file.path}") for file in files])
+    line = f"{seed}/{split}" if seed else split
+    places = np.array([_place(f"{line}/{file.path}") for file in files])
     count = int(part) if part >= 1 else min(max(int(np.sum(places < part)), 1 if part else 0), len(files) - 1)
     if count >= len(files):
         raise UsageError(
@@ -388,8 +413,9 @@ def folder(
     path: str,
     *,
     size: Annotated[int, Field(ge=8, le=4096)] | None = None,
-    validation: Part = 0.1,
-    test: Part = 0.1,
+    validation: Part = HELD_OUT,
+    test: Part | Literal["all"] = HELD_OUT,
+    split_seed: Annotated[int, Field(ge=0)] = 0,
     on_bad: Literal["error", "skip"] = "error",
 ) -> ImageData:
     """The images of a folder: `DIR/<split>/<class>/*`, `DIR/<class>/*`, or images and a `labels.csv`.
@@ -403,12 +429,15 @@ def folder(
         path: the folder.
         size: side of the images in pixels; by default their own size when all are alike, else 224.
         validation: share or number of the training images held out where there is no validation split.
-        test: share or number of the images held out where there are no splits at all.
-        on_bad: what to do about a file that cannot be read: stop, or skip it and say how many there were.
+        test: share or number of the images held out where there are no splits at all; `all` leaves none to train on.
+        split_seed: another one holds out other images.
+        on_bad: what to do about a file that cannot be read: stop when it is wanted, or skip it and say how many there
+            were.
 
     Raises:
-        dlkit.errors.DataError: the folder has none of the layouts or one class only, or a file cannot be read.
-        dlkit.errors.UsageError: nothing would be left to train on.
+        dlkit.errors.DataError: the folder has none of the layouts or one class only, or no file can be read.
+        dlkit.errors.UsageError: nothing would be left to train on, or `validation`, `test` or `split_seed` is given for
+            splits that the folder has.
 
     Example:
         >>> folder("photos", size=64).shape
@@ -416,55 +445,80 @@ def folder(
     """
     listing = list_images(path)
     listing.tell()
-    reader = _Reader(listing.root, skip=on_bad == "skip")
-    found = {}
-    for name, files in divide(listing.files, validation=validation, test=test).items():
-        headers = reader.each(read_header, files, f"{listing.root}: headers of {name} images")
-        found[name] = [(files[i], header) for i, header in headers]
-    splits = _load(listing, found, size, reader)
-    reader.tell(len(listing.files))
-    if "train" not in splits:
-        raise DataError(f"{listing.root} has no images to train on", f"`dlkit data check {shlex.quote(path)}` says why")
+    reader = _Reader(listing.root)
+    found = {
+        name: reader.headers(files, f"{listing.root}: headers of {name} images")
+        for name, files in divide(listing.files, validation=validation, test=test, split_seed=split_seed).items()
+    }
+    if on_bad == "skip":
+        splits = _whole(listing, found, size, reader)
+        reader.tell_skipped(len(listing.files))
+    else:
+        splits = _lazy(listing, found, size, reader)
     _tell_coverage(listing, splits)
-    height, width, _ = splits["train"].shape
+    height, width, _ = next(iter(splits.values())).shape
     if size is None and max(height, width) > 2 * DEFAULT_SIZE:
         smaller = f"`--set data.size={DEFAULT_SIZE}` trains on smaller ones"
         console.warn(f"{path}: all images are {height}x{width} and stay so; {smaller}")
     return ImageData(path, listing.classes, splits)
 
 
-Found = Mapping[str, Sequence[tuple[ImageFile, Header]]]
+# The files of each split with their headers, or with the reason why a header cannot be read.
+Found = Mapping[str, Sequence[tuple[ImageFile, "Header | Unread"]]]
 
 
-def _load(listing: Listing, found: Found, size: int | None, reader: "_Reader") -> dict[str, Split]:
-    """The splits of the files that can be read, in memory if they fit."""
-    shape = _common_shape(found, size)
-    lazy = not fits_in_memory(sum(map(len, found.values())), shape)
-    kept, images = {}, {}
-    for name, pairs in found.items():
-        kept[name] = pairs
-        if not lazy or reader.skip:  # what is decoded when wanted is decoded now, too, to find what is to be skipped
-            files = [file for file, _ in pairs]
-            rows, images[name] = reader.decode(files, shape, f"{listing.root}: {name} images", keep=not lazy)
-            kept[name] = [pairs[row] for row in rows]
-    if _common_shape(kept, size) != shape:  # a size that only skipped files have
-        images.clear()
-        return _load(listing, kept, size, reader)
-    number = {label: index for index, label in enumerate(listing.classes)}
+def _lazy(listing: Listing, found: Found, size: int | None, reader: "_Reader") -> dict[str, Split]:
+    """The splits of all files; one that cannot be read is an error when it is wanted."""
+    shape = _common_shape(listing, found, size)
+    kept = fits_in_memory(sum(map(len, found.values())), shape)
     splits: dict[str, Split] = {}
-    for name, pairs in kept.items():
+    for name, pairs in found.items():
         files = [file for file, _ in pairs]
-        labels, source = np.array([number[file.label] for file in files], np.int32), _source(pairs)
-        if lazy and files:
-            splits[name] = LazySplit(reader.reading(files, shape), np.arange(len(files)), labels, shape, source)
-        elif files:
-            splits[name] = ImageSplit(images[name], labels, source)
+        splits[name] = LazySplit(
+            reader.reading(files, shape), np.arange(len(files)), _labels(listing, files), shape, _source(pairs),
+            Kept.room(len(files), shape) if kept else None,
+        )  # fmt: skip
     return splits
 
 
-def _common_shape(found: Found, size: int | None) -> tuple[int, int, int]:
-    """Height, width and channels that all images are given."""
-    headers = [header for pairs in found.values() for _, header in pairs]
+def _whole(listing: Listing, found: Found, size: int | None, reader: "_Reader") -> dict[str, Split]:
+    """The splits of the files that can be decoded, which is tried with each of them."""
+    shape = _common_shape(listing, found, size)
+    keep = fits_in_memory(sum(map(len, found.values())), shape)
+    whole: dict[str, list[tuple[ImageFile, Header | Unread]]] = {}
+    splits: dict[str, Split] = {}
+    for name, pairs in found.items():
+        rows, images = reader.decode(pairs, shape, f"{listing.root}: {name} images", keep=keep)
+        whole[name] = [pairs[row] for row in rows]
+        files = [file for file, _ in whole[name]]
+        labels, source = _labels(listing, files), _source(whole[name])
+        if keep and files:
+            splits[name] = ImageSplit(images, labels, source)
+        elif files:
+            splits[name] = LazySplit(reader.reading(files, shape), np.arange(len(files)), labels, shape, source)
+    if splits and _common_shape(listing, whole, size) != shape:  # a size that only skipped files have
+        splits.clear()
+        return _whole(listing, whole, size, reader)
+    if not splits:
+        raise _nothing_readable(listing)
+    return splits
+
+
+def _labels(listing: Listing, files: Sequence[ImageFile]) -> NDArray[np.int32]:
+    number = {label: index for index, label in enumerate(listing.classes)}
+    return np.array([number[file.label] for file in files], np.int32)
+
+
+def _nothing_readable(listing: Listing) -> DataError:
+    check = f"`dlkit data check {shlex.quote(str(listing.root))}` says why"
+    return DataError(f"{listing.root}: none of the {len(listing.files):,} images can be read", check)
+
+
+def _common_shape(listing: Listing, found: Found, size: int | None) -> tuple[int, int, int]:
+    """Height, width and channels that all images are given, by the headers that can be read."""
+    headers = [header for pairs in found.values() for _, header in pairs if isinstance(header, Header)]
+    if not headers:
+        raise _nothing_readable(listing)
     channels = 1 if all(header.is_gray for header in headers) else 3
     own = {(header.height, header.width) for header in headers}
     if size is not None or len(own) != 1:
@@ -472,16 +526,19 @@ def _common_shape(found: Found, size: int | None) -> tuple[int, int, int]:
     return *own.pop(), channels
 
 
-def _source(pairs: Iterable[tuple[ImageFile, Header]]) -> str:
+def _source(pairs: Iterable[tuple[ImageFile, "Header | Unread"]]) -> str:
     """A checksum of the names and marks of files; that of a copy of the folder is the same."""
     digest = hashlib.sha256()
     for file, header in pairs:
-        digest.update(f"{file.path}\0{header.mark}\n".encode(errors="surrogateescape"))
+        mark = header.mark if isinstance(header, Header) else ""
+        digest.update(f"{file.path}\0{mark}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
 def _tell_coverage(listing: Listing, splits: Mapping[str, Split]) -> None:
     """Warns of classes that are not learned, or that stand in the training folder only."""
+    if "train" not in splits:
+        return
     held = {name: {listing.classes[label] for label in np.unique(split.labels)} for name, split in splits.items()}
     given = {file.split for file in listing.files} & set(held) - {"train"}
     elsewhere = set().union(*(held[name] for name in given)) if given else held["train"]
@@ -496,63 +553,70 @@ def _tell_coverage(listing: Listing, splits: Mapping[str, Split]) -> None:
 
 
 class _Reader:
-    """Reads the files of a folder; at one that cannot be read it stops, or skips it and takes it down in `bad`.
+    """Reads the files of a folder, and takes down in `bad` those that could not be read.
 
     Args:
         root: the folder.
-        skip: whether to go on.
     """
 
-    def __init__(self, root: Path, *, skip: bool) -> None:
-        self.root, self.skip = root, skip
+    def __init__(self, root: Path) -> None:
+        self.root = root
         self.bad: dict[str, str] = {}  # path -> reason
 
-    def each(
-        self, read: Callable[[Path], Result], files: Sequence[ImageFile], doing: str
-    ) -> Iterator[tuple[int, Result]]:
-        """The index of each file that can be read, and what `read` gives for it."""
-        paths = [self.root / file.path for file in files]
-        with closing(in_threads(partial(attempt, read), paths, doing)) as results:
-            for index, result in enumerate(results):
-                if not isinstance(result, Unread):
-                    yield index, result
-                elif self.skip:
-                    self.bad[files[index].path] = result.reason
-                else:
-                    raise self.error(files[index], result.reason)
+    def headers(self, files: Sequence[ImageFile], doing: str) -> list[tuple[ImageFile, "Header | Unread"]]:
+        """Each file with its header."""
+        return list(zip(files, self._each(read_header, files, doing), strict=True))
 
     def decode(
-        self, files: Sequence[ImageFile], shape: tuple[int, int, int], doing: str, *, keep: bool
+        self,
+        pairs: Sequence[tuple[ImageFile, "Header | Unread"]],
+        shape: tuple[int, int, int],
+        doing: str,
+        *,
+        keep: bool,
     ) -> tuple[list[int], NDArray[np.uint8]]:
         """The indices of the files that can be decoded, and with `keep` their images."""
+        readable = [index for index, (_, header) in enumerate(pairs) if isinstance(header, Header)]
+        files = [pairs[index][0] for index in readable]
         kept: list[int] = []
         images = np.empty((len(files) if keep else 0, *shape), np.uint8)
-        for index, image in self.each(partial(read_image, shape=shape), files, doing):
+        for index, image in zip(readable, self._each(partial(read_image, shape=shape), files, doing), strict=True):
+            if isinstance(image, Unread):
+                continue
             if keep:
                 images[len(kept)] = image
             kept.append(index)
         return kept, images[: len(kept)]
 
+    def _each(
+        self, read: Callable[[Path], Result], files: Sequence[ImageFile], doing: str
+    ) -> "Iterator[Result | Unread]":
+        """What `read` gives for each file."""
+        with closing(in_threads(partial(attempt, read), [self.root / file.path for file in files], doing)) as results:
+            for file, result in zip(files, results, strict=True):
+                if isinstance(result, Unread):
+                    self.bad[file.path] = result.reason
+                yield result
+
     def reading(self, files: Sequence[ImageFile], shape: tuple[int, int, int]) -> Callable[[int], NDArray[np.uint8]]:
-        """A function that decodes the file of an index."""
+        """A function that decodes the file of an index, and says which file it is when that fails."""
 
         def read(index: int) -> NDArray[np.uint8]:
             try:
                 return read_image(self.root / files[index].path, shape)
             except UnreadableImage as failure:
-                raise self.error(files[index], failure.reason) from None
+                raise self._error(files[index], failure.reason) from None
 
         return read
 
-    def error(self, file: ImageFile, reason: str) -> DataError:
-        """What to say of a file that cannot be read, when that ends the work."""
+    def _error(self, file: ImageFile, reason: str) -> DataError:
         place = f"{self.root / LABELS} line {file.line}: " if file.line else ""
         return DataError(
             f"{place}{self.root / file.path} {reason}",
             f"`dlkit data check {shlex.quote(str(self.root))}` finds all such files, `--on-bad skip` leaves them out",
         )
 
-    def tell(self, count: int) -> None:
+    def tell_skipped(self, count: int) -> None:
         """Says in a line how many files were skipped."""
         if self.bad:
             path, reason = next(iter(self.bad.items()))
@@ -591,27 +655,43 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item], doing:
         items: its arguments.
         doing: what is done, in words.
     """
-    shown = console.is_terminal() and not console.settings.quiet and len(items) > AHEAD
-    bar = console.progress(doing, len(items)) if shown else None
     waiting: deque[Future[Result]] = deque()
+    with progress(doing, len(items)) as advance:
+        try:
+            for done, item in enumerate(items):
+                waiting.append(decoders().submit(function, item))
+                if len(waiting) == AHEAD:
+                    yield waiting.popleft().result()
+                    advance(done)
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@contextmanager
+def progress(doing: str, count: int) -> Iterator[Callable[[int], None]]:
+    """Shows how far it is with many images: a bar on a terminal, elsewhere a line now and then.
+
+    Args:
+        doing: what is done, in words.
+        count: of images.
+
+    Yields:
+        A function that takes how many are done.
+    """
+    shown = console.is_terminal() and not console.settings.quiet and count > AHEAD
+    bar = console.progress(doing, count) if shown else None
     told = time.monotonic()
-    try:
+
+    def advance(done: int) -> None:
+        nonlocal told
         if bar:
-            bar.start()
-        for done, item in enumerate(items):
-            waiting.append(decoders().submit(function, item))
-            if len(waiting) < AHEAD:
-                continue
-            yield waiting.popleft().result()
-            if bar:
-                bar.update(bar.task_ids[0], completed=done, figures=f"{done:,} of {len(items):,}")
-            elif time.monotonic() - told > QUIET:
-                console.note(f"{doing}: {done:,} of {len(items):,}")
-                told = time.monotonic()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
-        if bar:
-            bar.stop()
+            bar.update(bar.task_ids[0], completed=done, figures=f"{done:,} of {count:,}")
+        elif time.monotonic() - told > QUIET:
+            console.note(f"{doing}: {done:,} of {count:,}")
+            told = time.monotonic()
+
+    with bar or nullcontext():
+        yield advance

@@ -1,4 +1,4 @@
-"""Images in memory: splits, their statistics, standardization, and reading an image file as a model wants it."""
+"""Splits of images, their statistics, standardization, and reading an image file as a model wants it."""
 
 import collections
 import errno
@@ -8,20 +8,21 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dlkit import workers
 from dlkit.errors import DataError, UsageError
-from dlkit.runtime import memory
+from dlkit.runtime import memory, place
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,13 +31,16 @@ Result = TypeVar("Result")
 
 # What Pillow may decode. Its other formats are not photographs, and some start programs (EPS) or are rarely tested.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
-# A file can claim any size in a few bytes; this many pixels are 270 MB as RGB, and more than a camera takes.
+# A file can claim any size in a few bytes. This many pixels, more than most cameras take, are 360 MB in colour while
+# they are decoded (Pillow takes 4 bytes for each), 720 MB while they are converted, and 1.1 GB while they are turned.
 MAX_PIXELS = 90_000_000
 DEFAULT_SIZE = 224  # side of the images of a set whose images differ in size, as in ImageNet
 # Images of more pixels than this are decoded one at a time: what each takes would add up over the threads.
 LARGE = 8_000_000
 # So many images stand for a split that is decoded when wanted; their mean is off by a hundredth of their deviation.
 SAMPLE = 10_000
+RUN = 1 << 26  # bytes of pixels that are looked at together
+HELD_OUT = 0.1  # the share of the images that is held out where there is no such split
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class ImageSplit:
     images: NDArray[np.uint8]
     labels: NDArray[np.int32]
     source: str = ""
+
+    is_kept: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -71,9 +77,26 @@ class ImageSplit:
         return ImageSplit(self.images[rows], self.labels[rows], _part(self.source, rows))
 
 
+class Kept(NamedTuple):
+    """Room for the images of a source, which stay here once they are decoded; the system gives it when it is filled.
+
+    Args:
+        images: (n, height, width, channels) uint8.
+        there: (n,) bool, which of them are decoded.
+    """
+
+    images: NDArray[np.uint8]
+    there: NDArray[np.bool_]
+
+    @classmethod
+    def room(cls, count: int, shape: tuple[int, int, int]) -> "Kept":
+        """Room for so many images of a shape."""
+        return cls(np.empty((count, *shape), np.uint8), np.zeros(count, np.bool_))
+
+
 @dataclass(frozen=True)
 class LazySplit:
-    """One split of an image dataset that does not fit into memory: images are decoded when they are wanted.
+    """One split of an image dataset whose images are decoded when they are wanted.
 
     Args:
         read: takes the position of an image in its source and returns it, (height, width, channels) uint8. It is called
@@ -83,6 +106,7 @@ class LazySplit:
         shape: height, width and channels of every image.
         source: text that names these images in this order, such that other images have another: a name and a version, a
             checksum; empty when there is none.
+        kept: where the images of the source stay once they are decoded; None when they do not fit into memory.
     """
 
     read: Callable[[int], NDArray[np.uint8]]
@@ -90,16 +114,37 @@ class LazySplit:
     labels: NDArray[np.int32]
     shape: tuple[int, int, int]
     source: str = ""
+    kept: Kept | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether each image is decoded once only."""
+        return self.kept is not None
+
     def fetch(self, indices: ArrayLike) -> NDArray[np.uint8]:
         """The images at `indices`, (n, height, width, channels) uint8, in that order."""
-        wanted = self.rows[np.asarray(indices, dtype=np.int64)].tolist()
-        images = np.empty((len(wanted), *self.shape), np.uint8)
-        for at, image in enumerate(decoders().map(self.read, wanted)):
-            images[at] = image
+        wanted = self.rows[np.asarray(indices, dtype=np.int64)]
+        if self.kept is None:
+            return self._decoded(wanted)
+        images, there = self.kept
+        missing = np.unique(wanted[~there[wanted]])  # two threads that miss the same image write the same pixels
+        if len(missing):
+            images[missing] = self._decoded(missing)
+            there[missing] = True
+        return images[wanted]
+
+    def _decoded(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        images = np.empty((len(rows), *self.shape), np.uint8)
+        step = max(1, len(rows) // 64)  # to hand over a small image to a thread takes as long as to decode it
+
+        def fill(start: int) -> None:
+            for at in range(start, min(start + step, len(rows))):
+                images[at] = self.read(int(rows[at]))
+
+        collections.deque(decoders().map(fill, range(0, len(rows), step)), maxlen=0)
         return images
 
     def take(self, rows: NDArray[np.int64]) -> "LazySplit":
@@ -123,21 +168,25 @@ def decoders() -> ThreadPoolExecutor:
 
 
 def in_memory(split: LazySplit) -> ImageSplit:
-    """Decodes a split once and for all; a thread takes many images at a time, since to hand one over takes as long."""
-    images = np.empty((len(split), *split.shape), np.uint8)
-
-    def fill(start: int) -> None:
-        for at in range(start, min(start + 256, len(images))):
-            images[at] = split.read(int(split.rows[at]))
-
-    collections.deque(decoders().map(fill, range(0, len(images), 256)), maxlen=0)
-    return ImageSplit(images, split.labels, split.source)
+    """Decodes a split once and for all."""
+    return ImageSplit(split.fetch(np.arange(len(split))), split.labels, split.source)
 
 
 def fits_in_memory(images: int, shape: tuple[int, int, int]) -> bool:
-    """Whether so many images may be kept decoded: in a quarter of the memory, which leaves the rest to training."""
+    """Whether so many images may be kept decoded: in a quarter of the memory, which leaves the rest to training.
+
+    The processes of `--workers` share the quarter, since each keeps images of its own.
+    """
     there = memory()
-    return there is None or images * math.prod(shape) <= there // 4
+    processes = len(place().addresses) if workers.launcher() else 1
+    return there is None or images * math.prod(shape) * processes <= there // 4
+
+
+def in_runs(rows: NDArray[np.int64], shape: tuple[int, int, int]) -> Iterator[NDArray[np.int64]]:
+    """Consecutive rows of images of a shape, as many at a time as may be in memory beside everything else."""
+    count = max(1, min(1024, RUN // math.prod(shape)))
+    for start in range(0, len(rows), count):
+        yield rows[start : start + count]
 
 
 @dataclass(frozen=True)
@@ -147,7 +196,7 @@ class ImageData:
     Args:
         name: the name it is loaded by.
         classes: the class names; a label is an index into them.
-        splits: split name -> images and labels, `train` among them.
+        splits: split name -> images and labels; one at least. Without `train` there is nothing to train on.
     """
 
     name: str
@@ -157,7 +206,7 @@ class ImageData:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels of every image."""
-        return self.splits["train"].shape
+        return next(iter(self.splits.values())).shape
 
 
 def hold_out(splits: Mapping[str, Split], validation: float) -> dict[str, Split]:
@@ -166,15 +215,18 @@ def hold_out(splits: Mapping[str, Split], validation: float) -> dict[str, Split]
     The draw depends on the number of images only, so all runs on a dataset are validated on the same images.
 
     Args:
-        splits: `train` among them.
+        splits: without `train` among them there is nothing to take from.
         validation: a number of images, or below 1 a share of the training images; 0 takes none.
 
     Raises:
-        dlkit.errors.UsageError: nothing would be left to train on.
+        dlkit.errors.UsageError: nothing would be left to train on, or a number is given where nothing is held out.
     """
+    if "validation" in splits or "train" not in splits:
+        check_unread("validation", validation, splits)
+        return dict(splits)
     train = splits["train"]
     count = round(validation * len(train)) if validation < 1 else int(validation)
-    if "validation" in splits or count == 0:
+    if count == 0:
         return dict(splits)
     if count >= len(train):
         raise UsageError(f"data.validation {count} leaves nothing of {len(train)} training images")
@@ -185,19 +237,30 @@ def hold_out(splits: Mapping[str, Split], validation: float) -> dict[str, Split]
     }
 
 
+def check_unread(option: str, given: object, splits: Iterable[str]) -> None:
+    """Raises a UsageError when a user asks for a division of data that are divided already.
+
+    Args:
+        option: the key of [data] that nothing reads.
+        given: its value; the default and 0, for nothing, are let pass.
+        splits: what there is.
+    """
+    if given not in (0, HELD_OUT):
+        raise UsageError(f"data.{option} changes nothing: the data have the splits {', '.join(splits)}", "leave it out")
+
+
 def fingerprint(split: Split) -> str:
     """sha256 of the labels and of what stands for the images.
 
     That is the split's `source` where it has one, so that the same data have the same fingerprint whether or not they
-    fit into memory; else every pixel in memory, or every pixel of 100 images that are decoded when wanted.
+    fit into memory; else every pixel, or where images do not fit into memory every pixel of 100.
     """
     digest = hashlib.sha256(split.labels.tobytes())
     if split.source:
         digest.update(split.source.encode())
         return digest.hexdigest()
-    rows = np.arange(len(split)) if isinstance(split, ImageSplit) else _sample(len(split), 100)
-    for start in range(0, len(rows), 1024):
-        digest.update(split.fetch(rows[start : start + 1024]).tobytes())
+    for rows in in_runs(np.arange(len(split)) if split.is_kept else _sample(len(split), 100), split.shape):
+        digest.update(split.fetch(rows).tobytes())
     return digest.hexdigest()
 
 
@@ -210,7 +273,7 @@ def statistics(split: Split) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation of each channel over all pixels of a split, in units of 1 = white.
 
     Computed from how often each of the 256 values occurs, so the result is exact and needs one pass and no memory. Of a
-    split that is decoded when wanted, 10,000 images stand for all, always the same ones.
+    split that does not fit into memory, 10,000 images stand for all, always the same ones.
 
     Returns:
         Two (channels,) float64 arrays.
@@ -221,9 +284,8 @@ def statistics(split: Split) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if not len(split):
         raise DataError("a split without images has no mean and standard deviation")
     counts = np.zeros((split.shape[-1], 256), dtype=np.int64)  # (channels, values)
-    rows = np.arange(len(split)) if isinstance(split, ImageSplit) else _sample(len(split), SAMPLE)
-    for start in range(0, len(rows), 1024):
-        images = split.fetch(rows[start : start + 1024])
+    for rows in in_runs(np.arange(len(split)) if split.is_kept else _sample(len(split), SAMPLE), split.shape):
+        images = split.fetch(rows)
         for channel in range(len(counts)):
             counts[channel] += np.bincount(images[..., channel].ravel(), minlength=256)
     values = np.arange(256) / 255
@@ -448,7 +510,8 @@ def pixel_digest(image: "Image.Image") -> bytes:
     def digest() -> bytes:
         upright = _upright_8_bit(image, "RGB")
         digest = hashlib.blake2b(repr(upright.size).encode(), digest_size=16)
-        digest.update(np.asarray(upright).data)
+        for _, strip in _strips(upright):
+            digest.update(strip.tobytes())
         return digest.digest()
 
     return _with_room(image, digest)
@@ -480,12 +543,29 @@ def _upright_8_bit(image: "Image.Image", mode: str) -> "Image.Image":
     image.load()
     if operation := _UPRIGHT.get(_orientation(image)):
         image = image.transpose(Image.Transpose[operation])
+    if image.mode == mode and not image.has_transparency_data:
+        return image
+    converted = Image.new(mode, image.size)
+    for top, strip in _strips(image):
+        converted.paste(_8_bit(strip).convert(mode), (0, top))
+    return converted
+
+
+def _strips(image: "Image.Image") -> "Iterator[tuple[int, Image.Image]]":
+    """The rows of an image from the top, so few at a time that what they become on their way takes no room."""
+    height = max(1, (1 << 18) // image.width)
+    for top in range(0, image.height, height):
+        yield top, image.crop((0, top, image.width, min(top + height, image.height)))
+
+
+def _8_bit(image: "Image.Image") -> "Image.Image":
+    """The image in a mode of 8 bits, on white where it is transparent."""
+    from PIL import Image
+
     if image.mode.startswith("I"):  # 16 bits a sample, which `convert` would clip instead of scale
         samples = np.asarray(image).clip(0, 65535).astype(np.uint32)
-        samples += 128
-        samples //= 257
-        image = Image.fromarray(samples.astype(np.uint8))
+        return Image.fromarray(((samples + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image

@@ -1,30 +1,83 @@
-"""Pairs of sequences in memory, and their batches for teacher forcing."""
+"""Pairs of sequences in memory, from raw texts to batches for teacher forcing.
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+A dataset of pairs is its texts, how to prepare them (`Preparation`), and tokenizers. The rest follows when it is first
+asked for: tokenizers are trained, texts become ids, and training pairs that cannot be learned from are dropped.
+"""
+
+import functools
+import inspect
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from itertools import chain
+from typing import Annotated, Any, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from dlkit.data.tokenizer import END, PAD, START, WordTokenizer
+from dlkit.data import tokenizer
+from dlkit.data.tokenizer import CONTROL, END, PAD, START, UNKNOWN, Kind, Normalization, Tokenizer
 from dlkit.errors import DataError
 
 # Batches are padded to multiples of this, so that few shapes occur: each costs a trace of the training step.
 LENGTH_STEP = 8
 
+# ----------------------------------------------------------------------------------------------------------------- ids
+
+
+class Ragged(Sequence[NDArray[np.int32]]):
+    """Many sequences of ids, one after another in one array: 4 bytes an id, where a list takes 8 and more.
+
+    Args:
+        flat: (all ids,) int32.
+        lengths: (n,) how many of them each sequence has.
+    """
+
+    def __init__(self, flat: NDArray[np.int32], lengths: NDArray[np.int64]) -> None:
+        self.flat = flat
+        self.lengths = lengths
+        self._stops = np.cumsum(lengths)
+
+    @classmethod
+    def of(cls, sequences: Sequence[Sequence[int]]) -> "Ragged":
+        """From lists of ids."""
+        lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
+        return cls(np.fromiter(chain.from_iterable(sequences), np.int32, int(lengths.sum())), lengths)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @overload
+    def __getitem__(self, row: int) -> NDArray[np.int32]: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[NDArray[np.int32]]: ...
+    def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, slice):
+            return [self[i] for i in range(*row.indices(len(self)))]
+        stop = self._stops[row]
+        return self.flat[stop - self.lengths[row] : stop]
+
+    def take(self, rows: NDArray[np.int64]) -> "Ragged":
+        """The sequences at `rows`, in that order."""
+        lengths = self.lengths[rows]
+        starts = np.repeat(self._stops[rows] - lengths - (np.cumsum(lengths) - lengths), lengths)
+        return Ragged(self.flat[starts + np.arange(int(lengths.sum()))], lengths)
+
 
 @dataclass(frozen=True)
 class PairSplit:
-    """One split: `target[i]` belongs to `source[i]`. Token ids without start and end.
+    """One split: `target[i]` belongs to `source[i]`. Token ids without start and end, and the texts they are made of.
 
     Raises:
         dlkit.errors.DataError: there are not as many targets as sources.
     """
 
-    source: Sequence[Sequence[int]]
-    target: Sequence[Sequence[int]]
+    source: Sequence[Sequence[int]] | Ragged
+    target: Sequence[Sequence[int]] | Ragged
+    source_texts: Sequence[str] = ()
+    target_texts: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if len(self.source) != len(self.target):
@@ -34,26 +87,16 @@ class PairSplit:
         return len(self.source)
 
     @cached_property
+    def lengths(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Tokens of each source and of each target, the end token included, (n,) each."""
+        sides = (self.source, self.target)
+        source, target = (np.fromiter(map(len, side), np.int64, len(side)) + 1 for side in sides)
+        return source, target
+
+    @cached_property
     def longest(self) -> tuple[int, int]:
         """Tokens of the longest source and of the longest target, the end token included."""
-        return max(map(len, self.source)) + 1, max(map(len, self.target)) + 1
-
-
-@dataclass(frozen=True)
-class PairData:
-    """A dataset of pairs of sequences.
-
-    Args:
-        name: the name it is loaded by.
-        splits: split name -> pairs, `train` among them.
-        source_tokenizer: makes the ids of the sources.
-        target_tokenizer: makes those of the targets.
-    """
-
-    name: str
-    splits: dict[str, PairSplit]
-    source_tokenizer: WordTokenizer
-    target_tokenizer: WordTokenizer
+        return int(self.lengths[0].max()), int(self.lengths[1].max())
 
 
 class PairBatch(NamedTuple):
@@ -85,19 +128,292 @@ def pad(sequences: Sequence[Sequence[int]], *, length: int | None = None) -> NDA
     return padded
 
 
-def batch(split: PairSplit, indices: Iterable[int]) -> PairBatch:
+def batch(split: PairSplit, indices: Iterable[int], *, lengths: tuple[int, int] | None = None) -> PairBatch:
     """The pairs at `indices`, in that order, for teacher forcing.
 
-    Both lengths are the next multiple of 8, or the longest of the whole split where that is less.
+    Args:
+        split: where the pairs are.
+        indices: their rows.
+        lengths: time steps of the padded source and target. By default each is the next multiple of 8, or the longest
+            of the whole split where that is less.
     """
-    indices = list(indices)
-    sources = [[*split.source[i], END] for i in indices]
-    starts = [[START, *split.target[i]] for i in indices]
-    ends = [[*split.target[i], END] for i in indices]
-    source_length, target_length = (
-        min(-max(map(len, sequences)) // LENGTH_STEP * -LENGTH_STEP, longest)
-        for sequences, longest in zip((sources, ends), split.longest, strict=True)
+    rows = list(indices)
+    source_length, target_length = lengths or (
+        min(-int(side[rows].max()) // LENGTH_STEP * -LENGTH_STEP, longest)
+        for side, longest in zip(split.lengths, split.longest, strict=True)
     )
-    return PairBatch(
-        pad(sources, length=source_length), pad(starts, length=target_length), pad(ends, length=target_length)
+    made = PairBatch(
+        np.full((len(rows), source_length), PAD, np.int32),
+        np.full((len(rows), target_length), PAD, np.int32),
+        np.full((len(rows), target_length), PAD, np.int32),
     )
+    made.target_in[:, 0] = START
+    for row, at in enumerate(rows):
+        source, target = split.source[at], split.target[at]
+        made.source[row, : len(source)] = source
+        made.source[row, len(source)] = END
+        made.target_in[row, 1 : len(target) + 1] = target
+        made.target_out[row, : len(target)] = target
+        made.target_out[row, len(target)] = END
+    return made
+
+
+# --------------------------------------------------------------------------------------------------------- preparation
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Raw texts: `target[i]` is the translation of `source[i]`.
+
+    Raises:
+        dlkit.errors.DataError: there are not as many targets as sources.
+    """
+
+    source: Sequence[str]
+    target: Sequence[str]
+
+    def __post_init__(self) -> None:
+        if len(self.source) != len(self.target):
+            raise DataError(f"{len(self.source)} sources but {len(self.target)} targets")
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def take(self, rows: Iterable[int]) -> "Texts":
+        """The pairs at `rows`, in that order."""
+        rows = list(rows)
+        return Texts([self.source[i] for i in rows], [self.target[i] for i in rows])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """How texts become ids. All datasets of texts have these options; only training pairs are ever dropped.
+
+    Args:
+        tokenizer: `unigram` and `bpe` learn pieces of words, `word` takes what is apart by white space, `char` single
+            characters.
+        vocabulary: most ids of a tokenizer, the four special ones included.
+        joint: one vocabulary learned from both sides, which embeddings can share; else one each.
+        min_count: words that occur less often in training are `<unk>`; for `word`.
+        coverage: share of the training text that the known characters make up; not for `word`. For Chinese or Japanese
+            0.9995 keeps the vocabulary free of characters that hardly occur.
+        normalization: `nmt_nfkc` takes compatible characters and all white space as the same, `identity` leaves text
+            alone; for `unigram` and `bpe`.
+        lower: turn texts into lower case; references for evaluation stay as they are.
+        max_length: drop pairs of which a side has more tokens; None for no limit.
+        length_ratio: drop pairs of which one side has more than so many times the tokens of the other; None for any.
+        duplicates: what becomes of a pair that has occurred before, with the same text on both sides.
+    """
+
+    tokenizer: Kind = "unigram"
+    vocabulary: Annotated[int, Field(ge=8)] = 8000
+    joint: bool = True
+    min_count: Annotated[int, Field(ge=1)] = 2
+    coverage: Annotated[float, Field(gt=0.9, le=1)] = 1.0
+    normalization: Normalization = "nmt_nfkc"
+    lower: bool = False
+    max_length: Annotated[int, Field(ge=1)] | None = 128
+    length_ratio: Annotated[float, Field(ge=1)] | None = None
+    duplicates: Literal["drop", "keep"] = "drop"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the texts.
+
+    Args:
+        read: training pairs before any was dropped.
+        dropped: reason in words -> training pairs dropped for it; each counts once, under the first reason.
+        unknown: split -> share of `<unk>` among the tokens of its sources and of its targets.
+        unknown_pieces: what is `<unk>` in the training texts, the most frequent first, at most 20.
+        notes: other lines for people, such as of the splits.
+    """
+
+    read: int
+    dropped: dict[str, int]
+    unknown: dict[str, tuple[float, float]]
+    unknown_pieces: list[str]
+    notes: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """The report for people, a line each; none when there is nothing to tell."""
+        lines = list(self.notes)
+        if total := sum(self.dropped.values()):
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items() if count)
+            lines.append(f"dropped {total:,} of {self.read:,} training pairs: {reasons}")
+        shares = [
+            f"{share:.2%} of {split} {side} tokens"
+            for split, both in self.unknown.items()
+            for side, share in zip(("source", "target"), both, strict=True)
+            if share
+        ]
+        if shares:
+            examples = f" (such as {' '.join(self.unknown_pieces[:5])})" if self.unknown_pieces else ""
+            lines.append(f"unknown{examples}: {', '.join(shares)}")
+        return lines
+
+
+@dataclass(frozen=True)
+class PairData:
+    """A dataset of pairs of sequences; ids, tokenizers and the report are made when they are first asked for.
+
+    Args:
+        name: the name it is loaded by.
+        texts: split name -> raw texts, `train` among them.
+        options: how the texts become ids.
+        tokenizers: for the sources and for the targets; None to train them on the training texts.
+        languages: codes or names of the source and the target language, empty where they are not known.
+        notes: lines for the report.
+
+    Raises:
+        dlkit.errors.DataError: nothing is left to train on.
+        dlkit.errors.UsageError: the vocabulary is too small for the text.
+    """
+
+    name: str
+    texts: Mapping[str, Texts]
+    options: Preparation = field(default_factory=Preparation)
+    tokenizers: tuple[Tokenizer, Tokenizer] | None = None
+    languages: tuple[str, str] = ("", "")
+    notes: tuple[str, ...] = ()
+
+    def with_tokenizers(self, source: Tokenizer, target: Tokenizer) -> "PairData":
+        """The same texts with the tokenizers of a run, so that none is trained."""
+        return replace(self, tokenizers=(source, target))
+
+    @cached_property
+    def _tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
+        return self.tokenizers or _trained(self.texts["train"], self.options)
+
+    @property
+    def source_tokenizer(self) -> Tokenizer:
+        """Makes the ids of the sources."""
+        return self._tokenizers[0]
+
+    @property
+    def target_tokenizer(self) -> Tokenizer:
+        """Makes those of the targets; the same object as for the sources where the vocabulary is joint."""
+        return self._tokenizers[1]
+
+    @cached_property
+    def _encoded(self) -> tuple[dict[str, PairSplit], dict[str, int]]:
+        splits = {
+            name: PairSplit(
+                Ragged.of(self.source_tokenizer.encode_all(texts.source)),
+                Ragged.of(self.target_tokenizer.encode_all(texts.target)),
+                texts.source,
+                texts.target,
+            )
+            for name, texts in self.texts.items()
+        }
+        splits["train"], dropped = _without_unfit(splits["train"], self.options)
+        if not len(splits["train"]):
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items() if count)
+            raise DataError(f"{self.name} has nothing to train on" + (f": dropped {reasons}" if reasons else ""))
+        return splits, dropped
+
+    @property
+    def splits(self) -> dict[str, PairSplit]:
+        """Split name -> pairs; those of `train` without the dropped ones, the others as they came."""
+        return self._encoded[0]
+
+    @cached_property
+    def report(self) -> Report:
+        """What became of the texts."""
+        splits, dropped = self._encoded
+        train = self.texts["train"]
+        unknown = {name: (_unknown_share(split.source), _unknown_share(split.target)) for name, split in splits.items()}
+        pieces: Counter[str] = Counter()
+        for ids, texts, by in (
+            (splits["train"].source, splits["train"].source_texts, self.source_tokenizer),
+            (splits["train"].target, splits["train"].target_texts, self.target_tokenizer),
+        ):
+            for row in _rows_with_unknown(ids):
+                pieces.update(by.unknown(texts[row]))
+        notes = list(self.notes)
+        if controls := sum(map(_has_control, train.source, train.target)):
+            notes.append(f"{controls:,} training pair{'s' * (controls > 1)} with control characters")
+        most = sorted(pieces, key=lambda piece: (-pieces[piece], piece))[:20]
+        return Report(len(train), dropped, unknown, most, tuple(notes))
+
+
+def _has_control(source: str, target: str) -> bool:
+    return CONTROL.search(source) is not None or CONTROL.search(target) is not None
+
+
+def _trained(texts: Texts, options: Preparation) -> tuple[Tokenizer, Tokenizer]:
+    make = functools.partial(
+        tokenizer.train,
+        options.tokenizer,
+        size=options.vocabulary,
+        min_count=options.min_count,
+        coverage=options.coverage,
+        normalization=options.normalization,
+        lower=options.lower,
+    )
+    if options.joint:
+        both = make([*texts.source, *texts.target])
+        return both, both
+    return make(texts.source), make(texts.target)
+
+
+def _without_unfit(split: PairSplit, options: Preparation) -> tuple[PairSplit, dict[str, int]]:
+    """The pairs to train on, and how many are left out for which reason."""
+    source, target = (side - 1 for side in split.lengths)  # without the end token
+    shorter, longer = np.minimum(source, target), np.maximum(source, target)
+    reasons = {"with an empty side": shorter == 0}
+    if options.max_length is not None:
+        reasons[f"longer than {options.max_length:,} tokens"] = longer > options.max_length
+    if options.length_ratio is not None:
+        reasons[f"with a side more than {options.length_ratio:g} times the other"] = (
+            longer > options.length_ratio * shorter
+        )
+    if options.duplicates == "drop":
+        reasons["twice"] = _occurred_before(split)
+    kept, dropped = np.ones(len(split), bool), {}
+    for reason, unfit in reasons.items():
+        dropped[reason] = int((kept & unfit).sum())
+        kept &= ~unfit
+    if kept.all():
+        return split, dropped
+    rows = np.flatnonzero(kept)
+    texts = Texts(split.source_texts, split.target_texts).take(rows)
+    sides = [side if isinstance(side, Ragged) else Ragged.of(side) for side in (split.source, split.target)]
+    return PairSplit(sides[0].take(rows), sides[1].take(rows), texts.source, texts.target), dropped
+
+
+def _occurred_before(split: PairSplit) -> NDArray[np.bool_]:
+    pairs = list(zip(split.source_texts, split.target_texts, strict=True))
+    first: dict[tuple[str, str], int] = {}
+    return np.array([first.setdefault(pair, row) != row for row, pair in enumerate(pairs)], bool)
+
+
+def _unknown_share(ids: Sequence[Sequence[int]] | Ragged) -> float:
+    flat = ids.flat if isinstance(ids, Ragged) else Ragged.of(ids).flat
+    return float((flat == UNKNOWN).mean()) if flat.size else 0.0
+
+
+def _rows_with_unknown(ids: Sequence[Sequence[int]] | Ragged) -> list[int]:
+    ragged = ids if isinstance(ids, Ragged) else Ragged.of(ids)
+    rows = np.repeat(np.arange(len(ragged)), ragged.lengths)
+    return np.unique(rows[ragged.flat == UNKNOWN]).tolist()
+
+
+def prepared(read: Callable[..., PairData]) -> Callable[..., PairData]:
+    """Gives a function that reads texts the options of `Preparation` beside its own.
+
+    They are stated once, there, and yet stand in the signature, which is what recipes are checked against.
+    """
+    own, shared = inspect.signature(read), inspect.signature(Preparation)
+    hints = {name: parameter.annotation for name, parameter in shared.parameters.items()}
+
+    @functools.wraps(read)
+    def load(*args: Any, **options: Any) -> PairData:
+        how = {name: options.pop(name) for name in shared.parameters if name in options}
+        return replace(read(*args, **options), options=Preparation(**how))
+
+    load.__signature__ = own.replace(  # type: ignore[attr-defined]
+        parameters=[*own.parameters.values(), *shared.parameters.values()]
+    )
+    load.__annotations__ = hints | read.__annotations__
+    return load

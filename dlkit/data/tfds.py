@@ -18,12 +18,13 @@ from dlkit.data import tfds_names
 from dlkit.data.images import (
     DEFAULT_SIZE,
     FORMATS,
+    HELD_OUT,
     ImageData,
+    Kept,
     LazySplit,
     fits_in_memory,
     fitted,
     hold_out,
-    in_memory,
     upright_size,
 )
 from dlkit.data.tfds_files import EncodedImages, Prepared, encoded_images
@@ -38,7 +39,7 @@ def tfds_set(
     *,
     dir: Path | None = None,  # noqa: A002 - the recipe's key is data.dir
     size: Annotated[int, Field(ge=1)] | None = None,
-    validation: Annotated[float, Field(ge=0)] = 0.1,
+    validation: Annotated[float, Field(ge=0)] = HELD_OUT,
 ) -> ImageData:
     """The image classification set `name` of TensorFlow Datasets, prepared before with `dlkit data prepare`.
 
@@ -47,7 +48,7 @@ def tfds_set(
     and validation images are held out of the training images, as they are for sets with no validation split.
 
     Images keep their channels. When they differ in size, they are scaled until they just cover `size` x `size`, and the
-    middle is cut out; so they are when a size is given.
+    middle is cut out; so they are when a size is given. They are decoded when they are wanted, and kept where they fit.
 
     Args:
         name: `cifar10`, `imagenette/160px-v2`, `cifar10:3.0.2`.
@@ -57,7 +58,7 @@ def tfds_set(
 
     Raises:
         dlkit.errors.DataError: the set is not prepared, or only half; on a terminal the user is asked first.
-        dlkit.errors.UsageError: it has no images with a class each, or none to train on.
+        dlkit.errors.UsageError: it has no images with a class each, or `validation` is given and it has such a split.
 
     Example:
         >>> len(tfds_set("cifar10").splits["test"])
@@ -70,14 +71,18 @@ def tfds_set(
     encoded = {split: encoded_images(prepared, split, image, label) for split in prepared.splits}
     classes = _classes(prepared, label, encoded.values())
     roles = _roles([split for split, images in encoded.items() if images.labels.max() >= 0])
-    if "train" not in roles:
-        raise UsageError(f"{name} has nothing to train on: its splits are {', '.join(prepared.splits)}")
+    if not roles:
+        raise UsageError(f"{name} has no image with a class: its splits are {', '.join(prepared.splits)}")
     shape = _shape(prepared.features[image], [encoded[split] for split in roles.values()], size)
-    lazy = {role: _lazy(prepared, split, encoded[split], shape) for role, split in roles.items()}
-    splits = hold_out(lazy, validation)
-    used = {role: split for role, split in splits.items() if role in {"train", "validation", "test"}}
-    if fits_in_memory(sum(map(len, used.values())), shape):
-        splits |= {role: in_memory(split) for role, split in used.items() if isinstance(split, LazySplit)}
+    used = {role: split for role, split in roles.items() if role in {"train", "validation", "test"}}
+    keep = fits_in_memory(sum(len(encoded[split].labels) for split in used.values()), shape)
+    splits = hold_out(
+        {
+            role: _lazy(prepared, split, encoded[split], shape, keep=keep and role in used)
+            for role, split in roles.items()
+        },
+        validation,
+    )
     return ImageData(name, classes, splits)
 
 
@@ -139,13 +144,16 @@ def _shape(feature: dict[str, Any], encoded: list[EncodedImages], size: int | No
 
 
 def _common_size(encoded: list[EncodedImages]) -> tuple[int, int] | None:
-    """Height and width of all images, or None when they differ, which mostly the second tells."""
+    """Height and width of all images that can be read, or None when they differ, which mostly the second tells."""
     sizes = (_size_of(images.read(row)) for images in encoded for row in range(len(images.labels)))
-    first = next(sizes)
-    return first if all(size == first for size in sizes) else None
+    there = (size for size in sizes if size is not None)
+    first = next(there, None)
+    return first if all(size == first for size in there) else None
 
 
-def _lazy(prepared: Prepared, split: str, images: EncodedImages, shape: tuple[int, int, int]) -> LazySplit:
+def _lazy(
+    prepared: Prepared, split: str, images: EncodedImages, shape: tuple[int, int, int], *, keep: bool
+) -> LazySplit:
     def read(row: int) -> NDArray[np.uint8]:
         try:
             return decode(images.read(row), shape)
@@ -157,9 +165,11 @@ def _lazy(prepared: Prepared, split: str, images: EncodedImages, shape: tuple[in
 
     digest = hashlib.sha256(images.checksums.tobytes()).hexdigest()
     source = f"{prepared.folder.relative_to(prepared.root)} {split} {shape} {digest}"
-    everything = LazySplit(read, np.arange(len(images.labels)), images.labels, shape, source)
+    count = len(images.labels)
+    kept = Kept.room(count, shape) if keep else None
+    everything = LazySplit(read, np.arange(count), images.labels, shape, source, kept)
     labelled = np.flatnonzero(images.labels >= 0)
-    return everything if len(labelled) == len(everything) else everything.take(labelled)
+    return everything if len(labelled) == count else everything.take(labelled)
 
 
 def decode(encoded: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -170,8 +180,12 @@ def decode(encoded: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
         return fitted(image, shape)
 
 
-def _size_of(encoded: bytes) -> tuple[int, int]:
+def _size_of(encoded: bytes) -> tuple[int, int] | None:
+    """Height and width of an image; None when it is damaged, which is told when it is wanted."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-        return upright_size(image)
+    try:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            return upright_size(image)
+    except Exception:  # as in `_lazy`
+        return None

@@ -11,7 +11,7 @@ import json
 import mmap
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -54,7 +54,7 @@ class Prepared:
         folder: where its files are.
         file_format: `tfrecord` or `array_record`.
         splits: split name -> its files; a split without records is left out.
-        features: name -> kind and details, of what a record is made of.
+        features: name -> kind and details, of what a record is made of; without a name where it is a single thing.
         supervised: the names of the features that are input and target, where the set says so.
     """
 
@@ -155,7 +155,7 @@ def read(text: str, root: Path, folder: Path) -> Prepared:
     try:
         file_format = info.get("fileFormat", "tfrecord")
         splits = {split["name"]: _shards(folder, info["name"], file_format, split) for split in info.get("splits", [])}
-        described = {key: feature(value) for key, value in features["featuresDict"]["features"].items()}
+        described = described_features(features)
         supervised = _supervised(info.get("supervisedKeys"))
     except (KeyError, TypeError, ValueError, AttributeError) as failure:
         raise half_prepared(text, root, folder, f"{INFO} or {FEATURES} does not say what is there") from failure
@@ -213,6 +213,12 @@ def _has_content(path: Path) -> bool:
         return False
 
 
+def described_features(content: dict[str, Any]) -> dict[str, Any]:
+    """`Prepared.features` of what `features.json` holds."""
+    several = content["featuresDict"]["features"] if "featuresDict" in content else {"": content}
+    return {key: feature(value) for key, value in several.items()}
+
+
 def feature(value: dict[str, Any]) -> dict[str, Any]:
     """{"kind": "image", ...} of the {"pythonClassName": ..., "image": {...}} of a file; the class is not looked up."""
     kind = next(key for key in value if key not in {"pythonClassName", "description"})
@@ -263,6 +269,38 @@ def encoded_images(prepared: Prepared, split: str, image: str, label: str) -> En
     if prepared.file_format == "array_record":
         return _in_array_records(prepared, shards, keys)
     return _in_tfrecords(prepared, shards, keys)
+
+
+def texts(prepared: Prepared, split: str, keys: Sequence[str]) -> list[list[str]]:
+    """The texts of a split, one list for each of the features `keys`, in the order of the files.
+
+    Raises:
+        NotPrepared: a file is cut short or damaged, or a text is no UTF-8.
+    """
+    found: list[list[str]] = [[] for _ in keys]
+    for shard in prepared.splits[split]:
+        for content, start, stop in _records(prepared, shard):
+            try:
+                features = dict(_features(content, start, stop))
+                for key, column in zip(keys, found, strict=True):
+                    ((first, last),) = _values(content, *features[key.encode()])
+                    column.append(content[first:last].decode())
+            except (IndexError, KeyError, ValueError) as failure:
+                raise _damaged(prepared, shard) from failure
+    return found
+
+
+def _records(prepared: Prepared, shard: Shard) -> "Iterator[tuple[Buffer, int, int]]":
+    """The records of a file as start and stop in a buffer."""
+    if prepared.file_format == "array_record":
+        record = _array_record(prepared, shard)
+        for number in range(shard.records):
+            content = record(number)
+            yield content, 0, len(content)
+    else:
+        with _mapped(shard.path) as mapped:
+            for start, stop in _tfrecord(prepared, shard, mapped):
+                yield mapped, start, stop
 
 
 def verify(prepared: Prepared) -> None:

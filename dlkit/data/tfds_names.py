@@ -83,8 +83,18 @@ def names() -> list[str]:
 @cache
 def image_names() -> list[str]:
     """The sets of the package's category of image classification, without their configurations and versions."""
+    return _of_category("image_classification")
+
+
+@cache
+def translation_names() -> list[str]:
+    """The sets of the package's category of translation, without their configurations and versions."""
+    return _of_category("translate")
+
+
+def _of_category(category: str) -> list[str]:
     package = _package()
-    return sorted(_imported_by(package / "image_classification" / "__init__.py")) if package else []
+    return sorted(_imported_by(package / category / "__init__.py")) if package else []
 
 
 def _imported_by(init: Path) -> list[str]:
@@ -107,6 +117,29 @@ def prepared(root: Path) -> list[str]:
     folders = {path.parent for depth in ("*/*", "*/*/*") for path in root.glob(f"{depth}/dataset_info.json")}
     found = {folder.parent.relative_to(root).as_posix() for folder in folders if VERSION.fullmatch(folder.name)}
     return sorted(name for name in found if parse(name))
+
+
+class Listed(NamedTuple):
+    """A set that is shown in lists.
+
+    Args:
+        name: with its configuration when it lies prepared in one.
+        about: what it is of, in words; empty for a set that is in no category of the package.
+        is_prepared: whether it can be used at once.
+    """
+
+    name: str
+    about: str
+    is_prepared: bool
+
+
+def listed(root: Path) -> list[Listed]:
+    """The sets of images and of translations: first those that lie prepared in a folder, then those of the package."""
+    about = dict.fromkeys(image_names(), "labelled images") | dict.fromkeys(translation_names(), "translations")
+    there = prepared(root)
+    return [Listed(name, about.get(name.partition("/")[0], ""), True) for name in there] + [
+        Listed(name, about[name], False) for name in sorted(about) if name not in there
+    ]
 
 
 def downloads(dataset: str) -> dict[str, int]:

@@ -231,10 +231,10 @@ def _kind(builder: "tfds.core.DatasetBuilder") -> tuple[dict[str, Any], tuple[st
     """Features and supervised keys, as in `tfds_files.Prepared`, of a set that is not prepared yet."""
     from google.protobuf import json_format  # type: ignore[import-untyped]
 
-    content = json_format.MessageToDict(builder.info.features.to_proto())["featuresDict"]["features"]
+    content = json_format.MessageToDict(builder.info.features.to_proto())
     keys = builder.info.supervised_keys
     supervised = (str(keys[0]), str(keys[1])) if keys and len(keys) == 2 else None
-    return {key: tfds_files.feature(value) for key, value in content.items()}, supervised
+    return tfds_files.described_features(content), supervised
 
 
 def _check_manual_files(plan: _Plan) -> None:

@@ -1,1 +1,1 @@
-"""Decoding over a step function: `step(tokens, state) -> (logits, state)`."""
+"""Decoding: it never sees a model, only `start(source) -> state, memory` and `step(tokens, state, memory) -> Step`."""

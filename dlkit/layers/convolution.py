@@ -20,7 +20,7 @@ class Conv2D(keras.layers.Conv2D):
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Convolves (batch, height, width, channels) with a kernel of (height, width, channels, filters)."""
-        if self.groups > 1:
+        if self.groups > 1 and self.dilation_rate == (1, 1):
             return _grouped(inputs, kernel, self.groups, self.strides, self.padding)
         if inputs.dtype == tf.bfloat16 and self._gradient_by_products(inputs.shape):
             kernel = tf.cast(kernel, inputs.dtype)  # a tensor: a custom gradient may read no variable
@@ -42,7 +42,10 @@ class Conv2D(keras.layers.Conv2D):
 
 
 def _grouped(inputs: tf.Tensor, kernel: tf.Tensor, groups: int, strides: Any, padding: str) -> tf.Tensor:
-    """A convolution in groups; Keras' layer compiles it with XLA on a CPU, where these plain ones are faster."""
+    """A convolution in groups; Keras' layer compiles it with XLA on a CPU, where these plain ones are faster.
+
+    Not of a dilated one: of that TensorFlow has no gradient on a CPU without XLA.
+    """
     parts = zip(tf.split(inputs, groups, -1), tf.split(kernel, groups, -1), strict=True)
     return tf.concat([tf.nn.conv2d(x, k, strides, padding.upper()) for x, k in parts], -1)
 

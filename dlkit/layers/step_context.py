@@ -22,11 +22,13 @@ class StepContext:
         seed: (2,) int32 tensor, folded from (seed, purpose, step): the same on every replica.
         first_row: scalar int32 tensor, the place of this call's first row in the global batch.
         row_weights: (rows,) float tensor, 0 for padded rows and 1 for real ones; None when all rows are real.
+        sampling: scalar float tensor, how probably a decoder reads its own word; None without scheduled sampling.
     """
 
     seed: tf.Tensor
     first_row: tf.Tensor
     row_weights: tf.Tensor | None = None
+    sampling: tf.Tensor | None = None
 
 
 _local = threading.local()

@@ -29,6 +29,8 @@ MODELS_BY_TASK: dict[str, dict[str, str]] = {
     },
     "translation": {
         "seq2seq": "dlkit.models.seq2seq:seq2seq",
+        "seq2seq_attention": "dlkit.models.seq2seq_attention:seq2seq_attention",
+        "transformer": "dlkit.models.transformer:transformer",
     },
 }
 

@@ -1,29 +1,32 @@
-"""Sequence to sequence with two recurrent networks (Sutskever et al. 2014; Cho et al. 2014)."""
+"""Sequence to sequence with two recurrent networks (Sutskever et al. 2014)."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import keras
 import tensorflow as tf
 from pydantic import Field
 
 from dlkit.data.tokenizer import PAD
+from dlkit.decode.step import Step
+from dlkit.errors import UsageError
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
-from dlkit.layers.recurrent import GRU
+from dlkit.layers.recurrent import Cell, Stack
 from dlkit.models import Paper
 
 PAPERS = {
     "seq2seq": Paper(
-        "Sutskever et al. 2014, Sequence to sequence learning with neural networks, "
-        "with the gated unit of Cho et al. 2014, Learning phrase representations using RNN encoder-decoder"
+        "Sutskever et al. 2014, Sequence to sequence learning with neural networks; with gru as the cell Cho et al. "
+        "2014, Learning phrase representations using RNN encoder-decoder"
     )
 }
 
 
 class Seq2Seq(keras.Model):
-    """An encoder GRU whose last state is the first state of a decoder GRU; each has weights of its own.
+    """An encoder whose last states are the first states of a decoder, level by level; each has weights of its own.
 
-    `start` and `step` are what decoding needs; `call` is teacher forcing: all decoder inputs are known.
+    `start` and `step` are what decoding needs; `call` is teacher forcing: all decoder inputs are known. For the
+    arguments see `seq2seq`.
     """
 
     def __init__(
@@ -31,25 +34,46 @@ class Seq2Seq(keras.Model):
         source_vocabulary: int,
         target_vocabulary: int,
         *,
+        cell: Cell,
+        layers: int,
         width: int,
+        bidirectional: bool,
+        reverse_source: bool,
+        tied_embeddings: bool,
+        dropout: float,
         init: str,
         recurrent_init: str,
-        dropout: float,
-        reverse_source: bool,
+        forget_bias: float,
     ) -> None:
         super().__init__(name="seq2seq")
+        if bidirectional and width % 2:
+            raise UsageError(
+                f"a bidirectional encoder has half of the width for each direction, and {width} is odd",
+                f"set model.width={width + 1} or model.bidirectional=false",
+            )
         self.reverse_source = reverse_source
+        drawn: dict[str, Any] = {"init": init, "recurrent_init": recurrent_init, "forget_bias": forget_bias}
         self.source_embedding = keras.layers.Embedding(source_vocabulary, width, name="source_embedding")
         self.source_dropout = Dropout(dropout, name="source_dropout")
-        self.encoder = GRU(width, init=init, recurrent_init=recurrent_init, name="encoder_gru1")
-        self.target_embedding = keras.layers.Embedding(target_vocabulary, width, name="target_embedding")
+        self.encoder = Stack(
+            cell,
+            width // 2 if bidirectional else width,
+            layers=layers,
+            bidirectional=bidirectional,
+            dropout=dropout,
+            name="encoder",
+            **drawn,
+        )
+        self.target_embedding = keras.layers.ReversibleEmbedding(target_vocabulary, width, name="target_embedding")
         self.target_dropout = Dropout(dropout, name="target_dropout")
-        self.decoder = GRU(width, init=init, recurrent_init=recurrent_init, name="decoder_gru1")
+        self.decoder = Stack(cell, width, layers=layers, dropout=dropout, name="decoder", **drawn)
         self.head_dropout = Dropout(dropout, name="head_dropout")
-        self.head = keras.layers.Dense(target_vocabulary, kernel_initializer=initializer(init), name="head")
+        self.head = None
+        if not tied_embeddings:
+            self.head = keras.layers.Dense(target_vocabulary, kernel_initializer=initializer(init), name="head")
         for layer in (self.source_embedding, self.target_embedding):
             layer.build((None, None))
-        for layer in (self.encoder, self.decoder, self.head):
+        for layer in filter(None, (self.encoder, self.decoder, self.head)):
             layer.build((None, None, width))
         self.built = True
 
@@ -61,55 +85,70 @@ class Seq2Seq(keras.Model):
             training: whether dropout is on.
 
         Returns:
-            (batch, target time, target vocabulary).
+            (batch, target time, target vocabulary), float32 (float64 when the model is).
         """
         source, target_in = inputs
         embedded = self.target_dropout(self.target_embedding(target_in), training=training)
         # No mask: padding comes after all that counts, and the decoder does not look ahead.
-        outputs, _ = self.decoder(embedded, initial_state=self._encode(source, training))
-        return self.head(self.head_dropout(outputs, training=training))
+        outputs, _ = self.decoder(embedded, initial_state=self._encode(source, training), training=training)
+        return self._logits(self.head_dropout(outputs, training=training))
 
-    def start(self, source: tf.Tensor) -> tf.Tensor:
-        """The decoder's first state, (batch, width), for source ids (batch, source time)."""
-        return self._encode(source, training=False)
+    def start(self, source: tf.Tensor, *, max_len: tf.Tensor | int = 0) -> tuple[Any, tuple[()]]:
+        """The decoder's first state and no memory; see `dlkit.decode.step.Decodable`. Any length fits the state."""
+        return tf.nest.map_structure(lambda leaf: leaf[:, tf.newaxis], self._encode(source, training=False)), ()
 
-    def step(self, tokens: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Logits (batch, target vocabulary) after one more token (batch,), and the state after it."""
-        output, state = self.decoder.step(self.target_embedding(tokens), state)
-        return self.head(output), state
+    def step(self, tokens: tf.Tensor, state: Any, memory: tuple[()] = ()) -> Step:
+        """Logits (batch, beams, target vocabulary) after one more token on each beam, and the state after it."""
+        outputs, state = self.decoder.step(self.target_embedding(tokens), state)
+        return Step(self._logits(outputs), state)
 
-    def _encode(self, source: tf.Tensor, training: bool) -> tf.Tensor:
-        real = tf.not_equal(source, PAD)
-        if self.reverse_source:
-            source = tf.reverse_sequence(source, tf.reduce_sum(tf.cast(real, tf.int32), axis=1), seq_axis=1)
+    def _encode(self, source: tf.Tensor, training: bool) -> tuple[Any, ...]:
         embedded = self.source_dropout(self.source_embedding(source), training=training)
-        _, state = self.encoder(embedded, mask=real)
-        return state
+        real = tf.not_equal(source, PAD)
+        _, states = self.encoder(embedded, mask=real, reverse=self.reverse_source, training=training)
+        return states
+
+    def _logits(self, outputs: tf.Tensor) -> tf.Tensor:
+        logits = self.head(outputs) if self.head else self.target_embedding(outputs, reverse=True)
+        return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
 
 
 def seq2seq(
     source_vocabulary: int,
     target_vocabulary: int,
     *,
+    cell: Cell = "lstm",
+    layers: Annotated[int, Field(ge=1, le=5)] = 2,
     width: Annotated[int, Field(ge=1)] = 128,
+    bidirectional: bool = False,
+    reverse_source: bool = True,
+    tied_embeddings: bool = False,
+    dropout: float = 0.0,
     init: str = "glorot",
     recurrent_init: str = "orthogonal",
-    dropout: float = 0.0,
-    reverse_source: bool = True,
+    forget_bias: float = 1.0,
 ) -> keras.Model:
-    """One recurrent layer reads the source, another writes the target, with nothing but a state between them.
+    """Recurrent layers read the source, others write the target, with nothing but their states between them.
 
     Sutskever et al. (2014, section 3.3) read the source backwards, which brings its first words close to the first
-    words of the target.
+    words of the target. They have four layers.
 
     Args:
         source_vocabulary: number of source ids.
         target_vocabulary: number of target ids.
-        width: size of the embeddings and of the states.
+        cell: rnn, lstm or gru.
+        layers: recurrent layers of the encoder, and of the decoder.
+        width: size of the embeddings and of each layer's state.
+        bidirectional: whether the encoder reads both ways, each with half of the width.
+        reverse_source: whether the source is read from its end; a bidirectional encoder swaps its halves.
+        tied_embeddings: whether the target embeddings are the matrix of the logits, too (Press and Wolf 2017).
+        dropout: share of units dropped between layers, never between time steps (Zaremba et al. 2014).
         init: initializer of the input and output matrices.
         recurrent_init: initializer of the recurrent matrices.
-        dropout: share of units dropped between layers, never between time steps (Zaremba et al. 2014).
-        reverse_source: whether the source is read from its end.
+        forget_bias: bias of the forget gates of lstm before training.
+
+    Raises:
+        dlkit.errors.UsageError: an unknown cell or init, or an odd width with a bidirectional encoder.
 
     Example:
         >>> model = seq2seq(30, 30, width=64)
@@ -119,9 +158,14 @@ def seq2seq(
     return Seq2Seq(
         source_vocabulary,
         target_vocabulary,
+        cell=cell,
+        layers=layers,
         width=width,
+        bidirectional=bidirectional,
+        reverse_source=reverse_source,
+        tied_embeddings=tied_embeddings,
+        dropout=dropout,
         init=init,
         recurrent_init=recurrent_init,
-        dropout=dropout,
-        reverse_source=reverse_source,
+        forget_bias=forget_bias,
     )

@@ -140,7 +140,8 @@ class Gallery:
 def _examples(
     data: ImageData, section: DataSection, split: str, indices: NDArray[np.int64], seed_and_epoch: tuple[int, int]
 ) -> list[Example]:
-    source, train = data.splits[split], data.splits["train"]
+    source = data.splits[split]
+    train = data.splits.get("train", source)  # of data that are for tests only
     images, labels = source.fetch(indices), source.labels[indices]
     seen: Sequence[NDArray[np.uint8] | None] = [None] * len(indices)
     others, shares = labels, np.ones(len(labels))

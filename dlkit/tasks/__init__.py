@@ -5,6 +5,9 @@ from typing import Any, Literal
 
 Direction = Literal["higher", "lower"]
 
+# Metrics from 0 to 100, as the field tells them. The others are losses or shares.
+POINTS = frozenset({"bleu", "chrf"})
+
 
 @dataclass(frozen=True)
 class TaskInfo:
@@ -19,6 +22,8 @@ class TaskInfo:
         monitor: the metric that chooses the best checkpoint unless the recipe names another.
         look: the command that shows what a run of the task can do; `{run}` is its folder, `{view}` a view of its net.
         classifies: whether each example has one label among the run's classes, and the model says so in logits.
+        texts: whether its examples are texts, whose lengths differ.
+        generates: whether its models write, a token at a time.
         defaults: "section.key" -> value, under the recipe file and above the fields' own defaults.
     """
 
@@ -30,6 +35,8 @@ class TaskInfo:
     monitor: str
     look: str
     classifies: bool = False
+    texts: bool = False
+    generates: bool = False
     defaults: dict[str, Any] = field(default_factory=dict)
 
 
@@ -57,10 +64,12 @@ TASKS: dict[str, TaskInfo] = {
         target="dlkit.tasks.translation:Translation",
         title="translation",
         default_data="synthetic:reverse",
-        metrics={"loss": "lower", "accuracy": "higher", "exact": "higher"},
+        metrics={"loss": "lower", "accuracy": "higher", "exact": "higher", "bleu": "higher", "chrf": "higher"},
         per_example=("exact",),
         monitor="loss",
         look="dlkit translate --model {run}",
+        texts=True,
+        generates=True,
         defaults={
             "train.epochs": 10,
             "train.batch_size": 64,

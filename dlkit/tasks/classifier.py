@@ -37,6 +37,8 @@ class Classifier:
             raise UsageError(f"{run.path} is no image classifier but a run of {what}", "`dlkit runs list` shows others")
         self.info = run.info["data"]
         self.model = runs.load_model(model)
+        images = tf.TensorSpec((None, *self.info["shape"]), tf.float32)  # one graph for batches of any size
+        self._probabilities = tf.function(self._of_standardized, input_signature=[images])
 
     @overload  # a text, too, is a sequence of texts
     def __call__(self, images: str | Path, *, top: int = 1) -> Guesses: ...  # type: ignore[overload-overlap]
@@ -87,9 +89,12 @@ class Classifier:
         except DataError as failure:
             return failure
 
+    def _of_standardized(self, images: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softmax(tf.cast(self.model(images, training=False), tf.float32))
+
     def _guesses(self, images: NDArray[np.uint8], top: int) -> list[Guesses]:
-        logits = self.model(standardize(images, self.info["mean"], self.info["std"]), training=False)  # (n, classes)
-        probabilities = tf.nn.softmax(tf.cast(logits, tf.float32)).numpy()
+        standardized = standardize(images, self.info["mean"], self.info["std"])
+        probabilities = self._probabilities(standardized).numpy()  # (n, classes)
         names = self.info["classes"]
         return [
             [{"class": names[index], "probability": float(row[index])} for index in order]

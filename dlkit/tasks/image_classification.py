@@ -11,9 +11,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from dlkit import data as datasets
-from dlkit.data.augment import augment, example_keys
+from dlkit.data.augment import augment, example_keys, mixes, partners_of
 from dlkit.data.batching import ROW_WEIGHTS, Batch
-from dlkit.data.images import ImageData, fingerprint, standardize, statistics
+from dlkit.data.check import decode_all
+from dlkit.data.images import ImageData, Split, fingerprint, standardize, statistics
 from dlkit.errors import DataError, UsageError
 from dlkit.recipe import image_options
 from dlkit.tasks.task import Sums, Task
@@ -54,6 +55,16 @@ class ImageClassification(Task):
 
     unit = "img"
 
+    def obtain(self) -> None:
+        """Prepares a set of TensorFlow Datasets; to decode it takes as long again, and every process does so."""
+        from dlkit.data import tfds, tfds_names, tfds_prepare
+
+        name, folder = self.options["name"], self.options.get("dir")
+        if getattr(datasets.builder(name, folder), "func", None) is tfds.tfds_set:
+            tfds_prepare.obtain(name, tfds_names.data_dir(folder), wanted=tfds.image_and_label)
+        elif name in datasets.targets() and name not in datasets.DATASETS:
+            super().obtain()  # of another package, whose function may do anything
+
     @cached_property
     def data(self) -> ImageData:
         """The dataset, loaded when first needed: predictions with a stored run never need it."""
@@ -84,7 +95,7 @@ class ImageClassification(Task):
         """Standardization, classes, their weights when they have some, and shape."""
         if self.stored is not None:
             return dict(self.stored)
-        train = self.data.splits["train"]
+        train = self._train
         mean, std = statistics(train)
         info = {
             "mean": mean.tolist(), "std": std.tolist(), "classes": self.data.classes, "shape": list(self.data.shape)
@@ -93,14 +104,40 @@ class ImageClassification(Task):
             info["class_weights"] = class_weights(chosen, train.labels, self.data.classes)
         return info
 
+    @property
+    def _train(self) -> Split:
+        splits = self.data.splits
+        if "train" not in splits:
+            raise UsageError(
+                f"{self.options['name']} has nothing to train on: it has only {' and '.join(splits)}",
+                "`dlkit evaluate RUN --data NAME` tests a run on such data",
+            )
+        return splits["train"]
+
     def dataset_options(self) -> dict[str, Any]:
         """What the dataset's own function takes of the section [data]."""
         ours = image_options()
         return {key: value for key, value in super().dataset_options().items() if key not in ours}
 
     def fingerprint(self) -> str:
-        """sha256 of the training split's labels and of its images, or of the files that they come from."""
-        return fingerprint(self.data.splits["train"])
+        """sha256 of the training split's labels and of its images, or of the files that they come from.
+
+        It is asked for when training begins and when it goes on. So all images are decoded here, which finds damaged
+        ones before the first step; those that do not fit into memory when training begins only.
+
+        Raises:
+            dlkit.errors.DataError: an image cannot be decoded.
+        """
+        train = self._train
+        if self.stored is None:
+            decode_all(self.data)
+        elif train.is_kept:
+            try:
+                decode_all(self.data)
+            except DataError as failure:
+                hint = "a run goes on with the images that it began with: put back what was there"
+                raise DataError(failure.message, hint) from failure
+        return fingerprint(train)
 
     def model_arguments(self) -> dict[str, Any]:
         """Shape and number of classes."""
@@ -118,13 +155,26 @@ class ImageClassification(Task):
 
     def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
         """`images` (n, h, w, c) float32 and `labels` (n,) int32; of mixed images also `other_labels` and `shares`."""
+        return self.part(split, indices, np.arange(len(indices)), epoch=epoch)
+
+    def part(self, split: str, indices: NDArray[np.int64], rows: NDArray[np.int64], *, epoch: int | None) -> Batch:
+        """The given rows of `batch`: their images are decoded and, for a mix, those that they are mixed with."""
         source, info = self.data.splits[split], self.info
-        pixels, labels = source.fetch(indices), source.labels[indices]
         if epoch is None:
-            return {"images": standardize(pixels, info["mean"], info["std"]), "labels": labels}
+            wanted = indices[rows]
+            images = standardize(source.fetch(wanted), info["mean"], info["std"])
+            return {"images": images, "labels": source.labels[wanted]}
         keys = example_keys(self.seed, epoch, indices)
         names = self.options.get("augment") or []
-        return augment(names, pixels, labels, keys, mean=info["mean"], std=info["std"], options=self.options)
+        others = partners_of(keys)[rows] if mixes(names) else rows
+        needed = np.concatenate([rows, np.setdiff1d(others, rows)])
+        at = np.empty(len(indices), np.int64)
+        at[needed] = np.arange(len(needed))
+        wanted = indices[needed]
+        return augment(
+            names, source.fetch(wanted), source.labels[wanted], keys[needed], mean=info["mean"], std=info["std"],
+            options=self.options, partners=at[others],
+        )  # fmt: skip
 
     def loss_sums(
         self, model: keras.Model, batch: Mapping[str, tf.Tensor], *, training: bool, smoothing: float

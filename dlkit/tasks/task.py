@@ -45,9 +45,13 @@ class Task(ABC):
             come from the training split.
         folder: the run folder that keeps the task's files, such as a tokenizer; None when there is no run yet.
         max_len: most tokens of what the model generates, of the recipe's [decode] section.
+        batch_tokens: most tokens of a training batch, where a task makes its batches by tokens; None for so many
+            examples.
     """
 
     unit = "examples"
+    # Whether batches come in many shapes: then one graph is traced for all of them, instead of one for each.
+    shapes_vary = False
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class Task(ABC):
         info: Mapping[str, Any] | None = None,
         folder: Path | None = None,
         max_len: int = 100,
+        batch_tokens: int | None = None,
     ) -> None:
         self.options = dict(data)
         self.seed = seed
@@ -65,6 +70,7 @@ class Task(ABC):
         self.folder = folder
         self.stored = info
         self.max_len = max_len
+        self.batch_tokens = batch_tokens
 
     @property
     @abstractmethod
@@ -75,6 +81,10 @@ class Task(ABC):
     @abstractmethod
     def data(self) -> Any:
         """The dataset: what has `splits`, a dict of things with a length. Loaded when first needed."""
+
+    def obtain(self) -> None:
+        """Makes sure that the data are on this machine; of several processes, one is to do it before the others."""
+        _ = self.data
 
     @property
     def splits(self) -> list[str]:
@@ -102,15 +112,30 @@ class Task(ABC):
     def describe(self) -> str:
         """The data in one line for people."""
 
+    def remarks(self) -> list[str]:
+        """What a user should know of the data besides, a line each, such as what was left out of training."""
+        return []
+
     def plan(self, split: str, *, batch_size: int, epoch: int | None) -> list[NDArray[np.int64]]:
         """The batches of an epoch as arrays of example indices, shuffled; in order without an epoch."""
         count = self.size(split)
         order = np.arange(count) if epoch is None else shuffled(count, seed=self.seed, epoch=epoch)
         return in_batches(order, batch_size)
 
+    def rows(self, batch_size: int) -> int:
+        """Examples of a training batch, when they are all as large as those of `example_inputs`."""
+        return min(batch_size, self.size("train"))
+
     @abstractmethod
     def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
         """The arrays of one batch, a row an example; augmented for `epoch`, as they are without one."""
+
+    def part(self, split: str, indices: NDArray[np.int64], rows: NDArray[np.int64], *, epoch: int | None) -> Batch:
+        """The given rows of `batch`, for a process that trains on them alone.
+
+        A task whose examples take time to make does without the others.
+        """
+        return {key: array[rows] for key, array in self.batch(split, indices, epoch=epoch).items()}
 
     @abstractmethod
     def loss_sums(
@@ -152,9 +177,10 @@ def open_task(
     info: Mapping[str, Any] | None = None,
     folder: Path | None = None,
     max_len: int = 100,
+    batch_tokens: int | None = None,
 ) -> Task:
     """Makes the task `name` of the table, with the arguments of `Task`."""
     module, _, cls = TASKS[name].target.partition(":")
     return getattr(importlib.import_module(module), cls)(
-        data, seed=seed, limit=limit, info=info, folder=folder, max_len=max_len
+        data, seed=seed, limit=limit, info=info, folder=folder, max_len=max_len, batch_tokens=batch_tokens
     )

@@ -16,14 +16,15 @@ import re
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from dlkit import durable
 from dlkit.errors import CheckpointError
 
-Arrays = Mapping[str, np.ndarray]
+if TYPE_CHECKING:
+    import numpy as np
+
+Arrays = Mapping[str, "np.ndarray"]
 
 AVERAGE = "average"
 
@@ -70,7 +71,9 @@ def write(path: Path, groups: Mapping[str, Arrays], state: Mapping[str, Any]) ->
         (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 
-def _contiguous(arrays: Arrays) -> dict[str, np.ndarray]:
+def _contiguous(arrays: Arrays) -> "dict[str, np.ndarray]":
+    import numpy as np
+
     # safetensors writes the buffer as it lies: a transposed view would be saved scrambled.
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
@@ -98,7 +101,7 @@ def damage(path: Path) -> str | None:
     return None
 
 
-def read(path: Path, group: str) -> dict[str, np.ndarray]:
+def read(path: Path, group: str) -> "dict[str, np.ndarray]":
     """Reads one group of arrays of a checkpoint that `damage` found whole.
 
     Raises:
@@ -114,7 +117,7 @@ def read(path: Path, group: str) -> dict[str, np.ndarray]:
         raise CheckpointError(f"cannot read {file}: {failure}") from None
 
 
-def average(paths: Sequence[Path]) -> dict[str, np.ndarray]:
+def average(paths: Sequence[Path]) -> "dict[str, np.ndarray]":
     """The mean of the weights of several checkpoints, summed in float64 (Vaswani et al. 2017, section 6.1).
 
     Args:
@@ -123,6 +126,8 @@ def average(paths: Sequence[Path]) -> dict[str, np.ndarray]:
     Raises:
         dlkit.errors.CheckpointError: one cannot be read, or has other weights than the first.
     """
+    import numpy as np
+
     sums: dict[str, np.ndarray] = {}
     kinds: dict[str, np.dtype] = {}
     for path in paths:

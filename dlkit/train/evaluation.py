@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from dlkit import data as datasets
 from dlkit import metrics, runs, runtime
 from dlkit.data.batching import pad_rows, prefetch
+from dlkit.data.folders import folder, has_splits
 from dlkit.errors import DataError, UsageError
-from dlkit.recipe import check_data_dir, defaults_of
+from dlkit.recipe import check_data_dir, check_value, defaults_of
 from dlkit.runs import Run
 from dlkit.runtime import Devices
 from dlkit.tasks import TASKS
@@ -58,7 +59,7 @@ class Evaluation:
     def __init__(self, task: Task, model: keras.Model, devices: Devices, *, batch_size: int) -> None:
         self.task, self.model, self.devices = task, model, devices
         self.batch_size = -(-batch_size // devices.replicas) * devices.replicas
-        self._run = tf.function(self._distributed)
+        self._run = tf.function(self._distributed, reduce_retracing=task.shapes_vary)
 
     def __call__(self, split: str) -> dict[str, float]:
         """The loss and every metric of the task on a split, each the mean over all its examples or tokens."""
@@ -107,6 +108,7 @@ class Setting:
         data_dir: where prepared data lies; None for where it lay in training.
         batch_size: examples at a time; does not change the result.
         limit: use no more than this many examples.
+        on_bad: at an image file that cannot be read, `error` or `skip`; None for what was done in training.
     """
 
     split: str = "test"
@@ -115,6 +117,7 @@ class Setting:
     data_dir: Path | None = None
     batch_size: int = 256
     limit: int | None = None
+    on_bad: str | None = None
 
 
 def evaluate_run(text: str, setting: Setting = Setting(), *, devices: str = "auto") -> dict[str, Any]:
@@ -152,12 +155,14 @@ class _Subject:
         run = runs.open_run(text)
         return cls(text, run, runs.find_checkpoint(run, runs.split_operand(text)[1]))
 
-    def evaluated(self, setting: Setting, devices: Devices) -> tuple[dict[str, Any], Outputs | None]:
-        """The result as JSON values, and of a classifier what it says of each example."""
+    def evaluated(
+        self, setting: Setting, devices: Devices, *, among: Sequence[Run] = ()
+    ) -> tuple[dict[str, Any], Outputs | None]:
+        """The result as JSON values, and of a classifier what it says of each example; `among` these runs."""
         run, split = self.run, setting.split
         task = open_task(
             run.task,
-            _data_section(run, setting),
+            _data_section(run, setting, among or [run]),
             seed=int(run.recipe["train"]["seed"]),
             limit=setting.limit,
             info=run.info["data"],
@@ -188,17 +193,41 @@ class _Subject:
         return result, outputs
 
 
-def _data_section(run: Run, setting: Setting) -> dict[str, Any]:
-    """The section [data] of a run, or one for another dataset, whose images are then made as large as the run's."""
-    section: dict[str, Any] = dict(run.recipe["data"]) if setting.data is None else {"name": setting.data}
+def _data_section(run: Run, setting: Setting, among: Sequence[Run]) -> dict[str, Any]:
+    """The section [data] of a run, or one for another dataset, whose images are then made as large as the run's.
+
+    Data that one of the runs was trained on is divided as it was then. Any other folder without splits is tested on as
+    a whole.
+    """
+    section: dict[str, Any] = dict(run.recipe["data"])
+    if setting.data is not None:
+        own = next((each.recipe["data"] for each in among if _is_same(each.recipe["data"]["name"], setting.data)), {})
+        section = {**own, "name": setting.data}
+        if not own and _is_undivided(setting.data):
+            section["test"] = "all"
     if setting.data_dir is not None:
         check_data_dir(section["name"], setting.data_dir)
         section["dir"] = setting.data_dir
-    if setting.data is not None:
-        height, width = [*run.info["data"].get("shape", ()), 0, 0][:2]
-        if height == width and "size" in defaults_of(datasets.builder(setting.data, setting.data_dir)):
-            section["size"] = height
+    options = defaults_of(datasets.builder(section["name"], section.get("dir")))
+    height, width = [*run.info["data"].get("shape", ()), 0, 0][:2]
+    if setting.data is not None and height == width and "size" in options:
+        section["size"] = height
+    if setting.on_bad is not None:
+        if "on_bad" not in options:
+            raise UsageError(f"{section['name']} is no folder of images: --on-bad is for those", "leave it out")
+        section["on_bad"] = check_value(Literal["error", "skip"], setting.on_bad, "--on-bad")
     return section
+
+
+def _is_same(own: str, other: str) -> bool:
+    """Whether two names are those of one dataset: the same, or paths of the same folder."""
+    paths = {Path(name).expanduser().resolve() if datasets.is_path(name) else name for name in (own, other)}
+    return len(paths) == 1
+
+
+def _is_undivided(name: str) -> bool:
+    """Whether a dataset is a folder of images without splits."""
+    return getattr(datasets.builder(name), "func", None) is folder and not has_splits(name)
 
 
 def classification(outputs: Outputs, classes: Sequence[str]) -> dict[str, Any]:
@@ -271,7 +300,8 @@ def compare_runs(texts: Sequence[str], setting: Setting = Setting(), *, devices:
         _check_comparable(subjects[0].run, subject.run, same_data=setting.data is None)
     runtime.import_tensorflow()
     where = runtime.devices(devices, alone=True)  # the processes of a cluster evaluate each by itself
-    results, outputs = zip(*(subject.evaluated(setting, where) for subject in subjects), strict=True)
+    among = [subject.run for subject in subjects]
+    results, outputs = zip(*(subject.evaluated(setting, where, among=among) for subject in subjects), strict=True)
     compared: dict[str, Any] = {"runs": list(results)}
     if len(subjects) == 2:
         if not np.array_equal(outputs[0].labels, outputs[1].labels):

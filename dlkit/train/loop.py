@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from dlkit import workers
 from dlkit.cluster import ALONE, Peers
 from dlkit.data.batching import Batch, prefetch
-from dlkit.errors import DivergedError, DlkitError, Interrupted
+from dlkit.errors import DataError, DivergedError, DlkitError, Interrupted
 from dlkit.recipe import TrainSection, seconds
 from dlkit.runs import Run, best_whole, cannot_write, find_checkpoint, load_weights
 from dlkit.runtime import Devices
@@ -28,8 +29,8 @@ from dlkit.tasks import TASKS, Direction
 from dlkit.tasks.task import Task
 from dlkit.train import checkpoints
 from dlkit.train.evaluation import Evaluation
-from dlkit.train.schedules import Plateau, schedule
-from dlkit.train.step import TrainingStep, means
+from dlkit.train.schedules import Plateau, own_word_probability, schedule
+from dlkit.train.step import TrainingStep, means, rows_here
 
 # The first call of a graph traces and optimizes it; these many steps after it tell how fast it runs.
 WARM_STEPS = 3
@@ -127,12 +128,12 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
     """Turns SIGINT, SIGTERM and SIGUSR1 into a question, `which signal came?`, that the loop asks between steps.
 
     The second signal acts at once, for those who do not want to wait. SIGUSR1 is what batch systems send before the
-    time is up, and `--workers` to its workers.
+    time is up, and `--workers` to its workers. As these may get it from both, it is not for them to act at once.
     """
     received: list[int] = []
 
     def note(number: int, _: FrameType | None) -> None:
-        if received:
+        if received and not workers.launcher():
             raise Interrupted("interrupted at once; what was saved before is whole", "", number)
         received.append(number)
 
@@ -147,18 +148,44 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
             signal.signal(number, handler)
 
 
-def batches(task: Task, settings: TrainSection, progress: Progress) -> Iterator[tuple[int, int, Batch]]:
-    """All batches from where `progress` stands, without end, as (epoch, position in it, arrays)."""
+class Drawn(NamedTuple):
+    """A batch of training, as far as this process needs it.
 
-    def drawn() -> Iterator[tuple[int, int, Batch]]:
+    Args:
+        epoch: its epoch, from 0.
+        position: its place in the epoch.
+        size: rows of the global batch.
+        batch: the rows of it that the devices of this process train on.
+    """
+
+    epoch: int
+    position: int
+    size: int
+    batch: Batch
+
+
+def batches(task: Task, settings: TrainSection, progress: Progress, devices: Devices) -> Iterator[Drawn]:
+    """All batches from where `progress` stands, without end."""
+
+    def drawn() -> Iterator[Drawn]:
         epoch, position = progress.epoch, progress.position
         while True:
             plan: list[NDArray[np.int64]] = task.plan("train", batch_size=settings.batch_size, epoch=epoch)
             for index in range(position, len(plan)):
-                yield epoch, index, task.batch("train", plan[index], epoch=epoch)
+                indices = plan[index]
+                rows = rows_here(len(indices), devices, accumulate=settings.accumulate)
+                yield Drawn(epoch, index, len(indices), task.part("train", indices, rows, epoch=epoch))
             epoch, position = epoch + 1, 0
 
     return prefetch(drawn())
+
+
+def _until_failure(items: Iterator[Drawn]) -> Iterator[Drawn | DataError]:
+    """The batches; when they break off, the reason as the last one."""
+    try:
+        yield from items
+    except DataError as failure:
+        yield failure
 
 
 def peak_memory() -> int:
@@ -227,6 +254,9 @@ class Loop:
                 settings.schedule, lr=lr, total_steps=total, warmup=warmup, final_lr=settings.final_lr,
                 milestones=settings.milestones, gamma=settings.gamma, power=settings.power, width=width,
             )  # fmt: skip
+        self.sampling = settings.sampling and own_word_probability(
+            settings.sampling, rate=settings.sampling_rate, total_steps=self.length.steps
+        )
         self.saved_step: int | None = None
         self.clock: list[float] = []  # when the first steps were done
         self._reset_interval()
@@ -248,24 +278,37 @@ class Loop:
         Raises:
             dlkit.errors.DivergedError: the loss or a gradient is not finite.
             dlkit.errors.Interrupted: a signal came; the state is saved.
+            dlkit.errors.DataError: an image cannot be decoded any more; the state is saved.
             dlkit.errors.DlkitError: the disk is full, or the memory.
         """
         budget = seconds(self.settings.max_time) if self.settings.max_time else math.inf
         started = time.monotonic()
-        before = self.progress.seconds
+        first, before = self.progress.step, self.progress.seconds
         reason = "done"
         self._reset_interval()
         with stop_signals() as signalled:
-            for epoch, position, batch in batches(self.task, self.settings, self.progress):
+            for drawn in _until_failure(batches(self.task, self.settings, self.progress, self.devices)):
                 if self.progress.step >= self.length.steps:
                     break
-                self._one_step(epoch, position, batch)
+                failure = drawn if isinstance(drawn, DataError) else None
+                number, over = signalled(), time.monotonic() - started >= budget
+                asked = self.progress.step > first and (number is not None or over)
+                # One sum for all that may stop the processes; what it was they ask each other once it does.
+                if self.devices.any(asked or failure is not None):
+                    reason = self._stop(number, failure)
+                    break
+                assert isinstance(drawn, Drawn)
+                self._one_step(drawn)
                 self.progress.seconds = before + time.monotonic() - started
                 ended = self.progress.step >= self.length.steps
                 if self.progress.step % self.length.log_every == 0 or ended:
                     self._log()
                 if self.progress.step % self.length.evaluate_every == 0 or ended:
-                    self._evaluate_and_save()
+                    try:
+                        self._evaluate_and_save()
+                    except DataError as damage:
+                        self._keep(damage)
+                        raise
                     self.progress.seconds = before + time.monotonic() - started
                     if self.finished == "early stopping":
                         reason = "early stopping"
@@ -273,24 +316,32 @@ class Loop:
                 elif self.settings.checkpoint_every and self.progress.step % self.settings.checkpoint_every == 0:
                     self._check_finite()
                     self.save()
-                number = signalled()
-                if self.devices.any(number is not None):
-                    self.peers.part()
-                    self._log()
-                    self.save()
-                    raise self._interrupted(number or signal.SIGTERM)
-                if not ended and self.devices.any(time.monotonic() - started >= budget):
-                    self._log()
-                    self.save()
-                    reason = "time is up"
-                    break
+            number = signalled()
+            if reason != "time is up" and self.devices.any(number is not None):
+                self._stop(number, None)
         self.peers.part()
         return reason
 
+    def _stop(self, number: int | None, failure: DataError | None) -> str:
+        """Saves before the end, in all processes after the same step, and says or raises why they stop."""
+        if self.devices.any(failure is not None):
+            failure = self.peers.share(failure)
+            self.peers.part()  # the chief may take its time to save
+            self._keep(failure)
+            raise failure
+        interrupted = self.devices.any(number is not None)
+        if interrupted:
+            self.peers.part()
+        self._log()
+        self.save()
+        if interrupted:
+            raise self._interrupted(number or signal.SIGTERM)
+        return "time is up"
+
     def try_out(self) -> None:
         """Makes the first few steps, which tells how long the run would take; the weights are lost to it."""
-        for epoch, position, batch in batches(self.task, self.settings, self.progress):
-            self._one_step(epoch, position, batch)
+        for drawn in batches(self.task, self.settings, self.progress, self.devices):
+            self._one_step(drawn)
             if len(self.clock) > WARM_STEPS or self.progress.step >= self.length.steps:
                 break
 
@@ -320,12 +371,15 @@ class Loop:
             self.run.update_info(result=result)
         return result
 
-    def _one_step(self, epoch: int, position: int, batch: Batch) -> None:
+    def _one_step(self, drawn: Drawn) -> None:
         rate = self.lr(self.progress.step)
+        sampling = self.sampling(self.progress.step) if self.sampling else None
         last_of_interval = (self.progress.step + 1) % self.length.log_every == 0
         before = self._weights() if last_of_interval else None
         started = time.monotonic()
-        measured = self._out_of_memory_explained(lambda: self.update(batch, step=self.progress.step, lr=rate))
+        measured = self._out_of_memory_explained(
+            lambda: self.update(drawn.batch, step=self.progress.step, lr=rate, size=drawn.size, sampling=sampling)
+        )
         if not self.devices.on_gpu:
             float(measured["loss"])  # done by now on a CPU; a GPU may work on while the next batch is made
         self.durations.append(time.monotonic() - started)
@@ -334,7 +388,7 @@ class Loop:
         if before is not None:
             self.update_ratio = self._ratio(before, self._weights())
         self.progress.step += 1
-        self.progress.epoch, self.progress.position = epoch, position + 1
+        self.progress.epoch, self.progress.position = drawn.epoch, drawn.position + 1
         self.display.advance(self.progress.step)
         self._time_steps()
 
@@ -390,6 +444,7 @@ class Loop:
             "kind": "train", "attempt": self.progress.attempt, "step": self.progress.step,
             "epoch": self.progress.step / self.length.steps_per_epoch, **means(totals),
             "lr": self.interval_rate, "gradient_norm": norm, "clipped": clipped, "update_ratio": self.update_ratio,
+            **({"sampling": self.sampling(self.progress.step - 1)} if self.sampling else {}),
             f"{self.task.unit}_per_second": totals["weight"] / count / per_step, "memory": peak_memory(),
             "seconds": self.progress.seconds,
             "seconds_left": (self.length.steps - self.progress.step) * per_step,
@@ -504,6 +559,18 @@ class Loop:
         saved = f", saved in {self.run.path}" if self.run else ""
         hint = f"`dlkit train --resume {self.run.path}` goes on from there" if self.run else ""
         return Interrupted(f"interrupted after step {self.progress.step}{saved}", hint, number)
+
+    def _keep(self, failure: DataError) -> None:
+        """Saves what is trained when the data fail, unless it is not finite, and tells how it goes on."""
+        if not self.progress.step or not all(bool(measured["finite"]) for measured in self.pending):
+            return
+        self._log()
+        self.save()
+        if self.run:
+            failure.hint = (
+                f"step {self.progress.step} is saved: with the file as it was, `dlkit train --resume {self.run.path}`"
+                f" goes on from there; without it, `--init-from {self.run.path}` starts a new run from these weights"
+            )
 
     def _out_of_memory_explained(self, call: Callable[[], Any]) -> Any:
         try:

@@ -207,3 +207,37 @@ def _drops(milestones: Sequence[float], total_steps: int, peak_at: int) -> list[
         f"the first milestone, {shares[0]:g} of {total_steps:,} steps, comes before the warm-up ends at {peak_at:,}",
     )
     return drops
+
+
+def own_word_probability(name: str, *, rate: float, total_steps: int) -> Callable[[int], float]:
+    """Scheduled sampling: how probably a decoder reads its own word, as a function of the step, which counts from 0.
+
+    The shapes are those of Bengio et al. 2015, section 2.4, scaled to rise from 0 at the beginning to `rate` at the
+    end. With x = step / (total_steps - 1):
+
+        constant          rate
+        linear            rate x
+        exponential       rate (1 - k^x) / (1 - k), k = 0.01                        fast, then slow
+        inverse_sigmoid   rate (s(x) - s(0)) / (s(1) - s(0)), s(x) = 1 / (1 + exp(12 (1/2 - x)))
+
+    Args:
+        name: constant, linear, exponential or inverse_sigmoid.
+        rate: the largest probability.
+        total_steps: number of updates of the whole training.
+
+    Raises:
+        dlkit.errors.UsageError: an unknown name.
+    """
+
+    def sigmoid(x: float) -> float:
+        return 1 / (1 + math.exp(12 * (0.5 - x)))
+
+    shapes: dict[str, Callable[[float], float]] = {
+        "constant": lambda x: 1.0,
+        "linear": lambda x: x,
+        "exponential": lambda x: (1 - 0.01**x) / (1 - 0.01),
+        "inverse_sigmoid": lambda x: (sigmoid(x) - sigmoid(0)) / (sigmoid(1) - sigmoid(0)),
+    }
+    if name not in shapes:
+        raise unknown("schedule of own words", name, shapes)
+    return lambda step: rate * shapes[name](min(1.0, step / max(1, total_steps - 1)))

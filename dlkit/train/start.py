@@ -87,9 +87,10 @@ def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = Non
         info=run.info["data"] if run else None,
         folder=run.path if run else None,
         max_len=recipe.decode.max_len,
+        batch_tokens=settings.batch_tokens,
     )
-    with peers.chief_first():  # who prepares the data; the others find it there
-        _ = task.data
+    with peers.chief_first():
+        task.obtain()  # the others find it there; to decode it is for all of them at once
     arguments = task.model_arguments()
     recipe = complete(recipe, arguments)
     with where.strategy.scope():
@@ -327,7 +328,7 @@ def expected(prepared: Prepared) -> Cost:
     summary = summarize(prepared.model, prepared.task.example_inputs(), precision=settings.precision)
 
     def memory(accumulate: int) -> int:
-        rows = math.ceil(min(settings.batch_size, prepared.task.size("train")) / accumulate / devices.replicas)
+        rows = math.ceil(prepared.task.rows(settings.batch_size) / accumulate / devices.replicas)
         return summary.training_memory(batch_size=rows, optimizer=settings.optimizer).total
 
     needed, there = memory(settings.accumulate), runtime.memory()

@@ -15,8 +15,9 @@ from zlib import crc32
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
-from dlkit.data.batching import ROW_WEIGHTS, Batch, pad_micro_batches, rows_of_replica
+from dlkit.data.batching import ROW_WEIGHTS, Batch, lay_out, layout
 from dlkit.layers import step_context
 from dlkit.runs import named_variables
 from dlkit.runtime import Devices
@@ -33,10 +34,12 @@ class Draw(NamedTuple):
     Args:
         seed: (2,) int32, folded from (seed, purpose, step).
         micro_rows: scalar int32, rows of a micro-batch over all devices, padding that divides it left out.
+        sampling: scalar float32, how probably a decoder reads its own word; None without scheduled sampling.
     """
 
     seed: tf.Tensor
     micro_rows: tf.Tensor
+    sampling: tf.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -47,20 +50,41 @@ class Clipping:
     value: float | None = None
 
 
-def place(batch: Batch, devices: Devices, *, accumulate: int = 1) -> Batch:
-    """Divides a global batch over the devices of this process; for one device it stays as it is.
+def _here(places: NDArray[np.int64], devices: Devices) -> NDArray[np.int64]:
+    """The part of a `layout` that is of the devices of this process."""
+    count = devices.replicas // devices.workers
+    return places[devices.worker * count :][:count]
+
+
+def rows_here(size: int, devices: Devices, *, accumulate: int = 1) -> NDArray[np.int64]:
+    """Which rows of a batch of `size` the devices of this process need, in the order that `place` wants them in."""
+    here = _here(layout(size, replicas=devices.replicas, accumulate=accumulate), devices)
+    return here[here >= 0]
+
+
+def place(batch: Batch, devices: Devices, *, accumulate: int = 1, size: int | None = None) -> Batch:
+    """Divides a batch over the devices of this process, padded where it does not divide evenly.
+
+    Args:
+        batch: NumPy arrays: the global batch or, when `size` is given, of it the `rows_here`.
+        devices: where it goes.
+        accumulate: number of micro-batches.
+        size: rows of the global batch.
 
     Returns:
-        The batch with padded rows if it does not divide evenly, as arrays or per-replica values.
+        For one device arrays, else per-replica values.
     """
-    padded = pad_micro_batches(batch, accumulate, devices.replicas)
+    held = len(next(iter(batch.values())))
+    places = layout(held if size is None else size, replicas=devices.replicas, accumulate=accumulate)
+    weighted = bool((places < 0).any())  # on all devices or on none: they run one graph
+    if size is not None:
+        here = _here(places, devices)
+        here[here >= 0] = np.arange(held)
     if devices.replicas == 1:
-        return padded
+        return lay_out(batch, places, weighted=weighted)
 
     def rows(context: Any) -> dict[str, tf.Tensor]:
-        mine = rows_of_replica(
-            padded, context.replica_id_in_sync_group, replicas=devices.replicas, accumulate=accumulate
-        )
+        mine = lay_out(batch, places[context.replica_id_in_sync_group], weighted=weighted)
         return {key: tf.constant(array) for key, array in mine.items()}
 
     return devices.strategy.experimental_distribute_values_from_function(rows)
@@ -138,7 +162,7 @@ class TrainingStep:
                 if ema
                 else {}
             )
-        self._update = tf.function(self._distributed)
+        self._update = tf.function(self._distributed, reduce_retracing=task.shapes_vary)
 
     @staticmethod
     def _zeros_like(variable: keras.Variable, name: str) -> tf.Variable:
@@ -148,21 +172,26 @@ class TrainingStep:
     def _copy_of(variable: keras.Variable, name: str) -> tf.Variable:
         return tf.Variable(tf.convert_to_tensor(variable.value), trainable=False, name=name)
 
-    def __call__(self, batch: Batch, *, step: int, lr: float) -> dict[str, tf.Tensor]:
+    def __call__(
+        self, batch: Batch, *, step: int, lr: float, size: int | None = None, sampling: float | None = None
+    ) -> dict[str, tf.Tensor]:
         """Makes one update.
 
         Args:
-            batch: the global batch, as NumPy arrays.
+            batch: the global batch, or with `size` of it the `rows_here`, as NumPy arrays.
             step: number of this update, from 0.
             lr: learning rate.
+            size: rows of the global batch.
+            sampling: how probably a decoder reads its own word; None without scheduled sampling.
 
         Returns:
             Scalars: the sums of `flat_sums`, `gradient_norm` before clipping, `clipped` (the share), `finite`.
         """
         seed = np.random.SeedSequence([self.seed, crc32(b"step"), step]).generate_state(2).view(np.int32)
-        placed = place(batch, self.devices, accumulate=self.accumulate)
-        micro_rows = -(-len(next(iter(batch.values()))) // self.accumulate)
-        draw = Draw(tf.constant(seed), tf.constant(micro_rows, tf.int32))
+        placed = place(batch, self.devices, accumulate=self.accumulate, size=size)
+        micro_rows = -(-(len(next(iter(batch.values()))) if size is None else size) // self.accumulate)
+        own = None if sampling is None else tf.constant(sampling, tf.float32)
+        draw = Draw(tf.constant(seed), tf.constant(micro_rows, tf.int32), own)
         measured = self._update(placed, tf.constant(step + 1, tf.int64), tf.constant(lr, tf.float64), draw)
         first = self.devices.strategy.experimental_local_results
         return {name: first(value)[0] for name, value in measured.items()}
@@ -212,6 +241,7 @@ class TrainingStep:
                 seed=draw.seed,
                 first_row=micro * draw.micro_rows + tf.cast(replica * rows, tf.int32),
                 row_weights=part.get(ROW_WEIGHTS),
+                sampling=draw.sampling,
             )
             with step_context.use(context), tf.GradientTape() as tape:
                 found = self.task.loss_sums(self.model, part, training=True, smoothing=self.smoothing)

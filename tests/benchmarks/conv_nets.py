@@ -70,12 +70,12 @@ def of_dlkit(net: str, precision: str, augment: str) -> Callable[[int], None]:
     }  # fmt: skip
     prepared = start.prepare(recipe.resolve(net, "digits", flags=flags))
     step = start.training_step(prepared)
-    drawn = batches(prepared.task, prepared.recipe.train, Progress())
+    drawn = batches(prepared.task, prepared.recipe.train, Progress(), prepared.devices)
     repeated = prepared.task.batch("train", np.arange(BATCH), epoch=None)
 
     def train(steps: int) -> None:
         for number in range(steps):
-            batch = next(drawn)[2] if augment else repeated
+            batch = next(drawn).batch if augment else repeated
             float(step(batch, step=number, lr=0.01)["loss"])
 
     return train

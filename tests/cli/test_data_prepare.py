@@ -17,6 +17,7 @@ from tiny_set import NAME
 def place(tmp_path, monkeypatch):
     """An empty folder of prepared data, and a set that the package knows."""
     monkeypatch.setattr(tfds_names, "names", lambda: [NAME])
+    monkeypatch.setattr(tfds_names, "image_names", lambda: [NAME])
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "prepared"))
     tiny_set.builder_class()
     return tmp_path / "prepared"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -304,6 +305,72 @@ def test_another_folder_is_scaled_to_the_images_of_the_run(as_json, photos, tmp_
     found = as_json(run, "--data", other)
     assert (found["data"], found["examples"]) == (str(other), 3)
     assert found["accuracy"] == pytest.approx(1 / 3)
+
+
+@pytest.fixture(scope="module")
+def undivided(tmp_path_factory):
+    """A folder of 50 images of each of three classes, without splits."""
+    root = tmp_path_factory.mktemp("undivided")
+    for index in range(3):
+        (root / f"class{index}").mkdir()
+        for copy in range(50):
+            pixels = np.full((8, 8), 60 * index + copy, np.uint8)
+            Image.fromarray(pixels).save(root / f"class{index}" / f"{copy}.png")
+    return root
+
+
+def test_another_folder_without_splits_is_tested_on_as_a_whole(as_json, undivided, photos, tmp_path):
+    """Unless a run was trained on it: then on what was held out, a tenth of the 150, the same for all that compare."""
+    foreign = saved(tmp_path, name="foreign", data=str(photos(3)), bias=one_hot(1, 3))
+    own = saved(tmp_path, name="own", data=str(undivided), bias=one_hot(1, 3))
+    found = as_json(foreign, "--data", undivided)
+    assert (found["examples"], found["accuracy"]) == (150, pytest.approx(1 / 3))
+    held_out = as_json(own)
+    assert 4 < held_out["examples"] < 30
+    assert as_json(own, "--data", undivided)["examples"] == held_out["examples"]
+    assert as_json(own, "--data", f"{undivided}/.")["examples"] == held_out["examples"]
+    compared = as_json(foreign, own, "--data", undivided)
+    assert [result["examples"] for result in compared["runs"]] == [held_out["examples"]] * 2
+
+
+def test_data_that_are_for_tests_only_are_tested_on(as_json, photos, tmp_path):
+    run = saved(tmp_path, data=str(photos(3)), bias=one_hot(1, 3))
+    other = photos(3)
+    shutil.rmtree(other / "train")
+    assert as_json(run, "--data", other)["examples"] == 3
+
+
+def test_only_the_split_that_is_evaluated_has_to_be_whole(as_json, evaluate, photos, tmp_path):
+    own, other = photos(3), photos(3)
+    run = saved(tmp_path, data=str(own), bias=one_hot(1, 3))
+    for root in (own, other):
+        (root / "train" / "class0" / "0.png").write_bytes(b"")
+        assert as_json(run, "--data", root)["examples"] == 3
+        (root / "test" / "class0" / "0.png").write_bytes(b"")
+        code, _, error = evaluate(run, "--data", root)
+        assert code == 3
+        assert error.startswith(f"error: {root / 'test' / 'class0' / '0.png'} is not an image: the file is empty\n")
+        assert "`--on-bad skip` leaves them out" in error
+        code, out, error = evaluate(run, "--data", root, "--on-bad", "skip", "--json")
+        assert code == 0, error
+        assert json.loads(out)["examples"] == 2
+        assert "skipped 2 of 9 images" in error
+    assert evaluate(run)[0] == 3
+    assert evaluate(run, "--on-bad", "skip")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "digits"], "digits is no folder of images: --on-bad is for those"),
+        ([], '--on-bad must be one of error, skip, not "stop"'),
+    ],
+)
+def test_a_wrong_way_with_bad_files(evaluate, photos, tmp_path, arguments, message):
+    run = saved(tmp_path, data=str(photos(3)), bias=one_hot(1, 3))
+    code, _, error = evaluate(run, "--on-bad", "stop", *arguments)
+    assert code == 2
+    assert error.startswith(f"error: {message}")
 
 
 def test_images_of_another_shape_are_refused(evaluate, threes, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -97,7 +98,7 @@ def test_every_command_explains_itself(dlkit, words):
     result = dlkit(*words, "--help")
     assert (result.code, result.err) == (0, "")
     assert result.out.startswith(f"Usage: dlkit {' '.join(words)} ")
-    assert f"Example: dlkit {' '.join(words)}" in " ".join(result.out.split()).replace('echo "a b c" | ', "")
+    assert f"Example: dlkit {' '.join(words)}" in re.sub('echo "[^"]*" [|] ', "", " ".join(result.out.split()))
     assert dlkit(*words, "-h").out == result.out
     for option in ("--json", "-q, --quiet", "-v, --verbose", "--debug"):
         assert option in result.out

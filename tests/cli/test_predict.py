@@ -19,6 +19,7 @@ from PIL import Image
 
 from dlkit import recipe, runs
 from dlkit.cli import doctor, main
+from dlkit.data.tokenizer import CONTROL
 from dlkit.train import checkpoints, start
 
 
@@ -269,6 +270,21 @@ def test_from_python(gray, tmp_path):
         classify([paths[0], tmp_path / "missing.png"])
 
 
+def test_a_graph_serves_batches_of_any_size(gray, tmp_path):
+    from dlkit.tasks.classifier import Classifier
+
+    paths = [gray_image(tmp_path / f"{at}.png", at) for at in (2, 5, 7)]
+    classify = Classifier(gray)
+    calls = []
+    model = classify.model
+    classify.model = lambda images, training: calls.append(images.shape) or model(images, training=training)
+    for batch_size in (1, 2, 3):
+        found = [guesses[0]["class"] for guesses in classify.each(paths, batch_size=batch_size)]
+        assert found == ["2", "5", "7"]
+    assert len(calls) == 1
+    assert calls[0][0] is None
+
+
 @pytest.mark.parametrize(("model", "code"), [("lenet", 2), ("runs/none", 3)])
 def test_a_model_without_weights(image, capsys, model, code):
     assert main(["predict", str(image), "--model", model]) == code
@@ -387,11 +403,10 @@ def test_what_succeeds_says_nothing_but_visible_text(echo, tmp_path_factory, mon
 
     translator = folder / "translator"
     shutil.copytree(echo.path, translator)
-    word = "".join(hostile.split()).encode(errors="replace").decode() or "x"
-    for file in ("source_tokenizer.json", "target_tokenizer.json"):
-        content = json.loads((translator / file).read_text())
-        words = [f"{word}{index}" for index in range(len(content["words"]))]
-        (translator / file).write_text(json.dumps({**content, "words": words}))
+    word = "".join(CONTROL.sub(" ", hostile).split()).encode(errors="replace").decode() or "x"
+    tokenizer = json.loads((translator / "tokenizer.json").read_text())
+    words = [f"{word}{index}" for index in range(len(tokenizer["words"]))]
+    (translator / "tokenizer.json").write_text(json.dumps({**tokenizer, "words": words}))
 
     unicode = hostile.replace("\udcff", "")  # all that TOML can hold
     other = recipe.resolve("mlp", overrides=[("train.freeze", [unicode], "set")])

@@ -157,8 +157,8 @@ def test_bfloat16_halves_the_activations_only(dlkit):
 
 def test_a_sequence_model(dlkit):
     report = json.loads(dlkit("summarize", "seq2seq", "--input", "10", "--classes", "50", "--json").out)
-    gru = 3 * 128 * (128 + 128)
-    assert report["multiply_adds"] == 2 * 10 * gru + 10 * 128 * 50
+    lstm = 4 * 128 * (128 + 128)
+    assert report["multiply_adds"] == 10 * 4 * lstm + 10 * 128 * 50  # two layers in the encoder, two in the decoder
     assert (report["input"], report["output"]) == ([[10], [10]], [10, 50])
 
 

@@ -32,6 +32,18 @@ def folder(tmp_path_factory):
     return root
 
 
+def splits_of(root, count):
+    """A folder with as many bright and dark images in `train` and in `test`."""
+    random = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name, shade in (("bright", 180), ("dark", 20)):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = shade + random.integers(0, 50, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+    return root
+
+
 @pytest.fixture(scope="module")
 def run(folder):
     """A run that skipped the bad file, and said so."""
@@ -102,6 +114,69 @@ def test_images_that_do_not_fit_into_memory_are_read_when_wanted(run, folder, dl
     error, hint = result.err.splitlines()[-2:]
     assert error.startswith(f"error: {folder / 'photos' / 'dark' / 'bad.png'} is damaged or cut short")
     assert "`--on-bad skip`" in hint
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_bad_file_anywhere_ends_training_before_the_first_step(dlkit, tmp_path, monkeypatch, split, kept):
+    """It is neither the first, nor among the images whose mean stands for all."""
+    monkeypatch.setattr(folders, "fits_in_memory", lambda images, shape: kept)
+    monkeypatch.setattr("dlkit.data.images.SAMPLE", 2)
+    photos = splits_of(tmp_path / "photos", 20)
+    bad = photos / split / "dark" / "7.png"
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:-40])
+    arguments = ["--data", str(photos), *SMALL, "--epochs", "1", "--name", "x"]
+    result = dlkit("train", "mlp", *arguments)
+    assert result.code == 3
+    assert result.err.splitlines()[-2].startswith(f"error: {bad} is damaged or cut short")
+    assert "step" not in result.err
+    assert not Path("runs").exists()
+    bad.write_bytes(whole)
+    assert dlkit("train", "mlp", *arguments).code == 0
+
+
+def test_a_run_says_which_of_its_files_is_damaged_and_goes_on_when_it_is_back(dlkit, tmp_path):
+    photos = splits_of(tmp_path / "photos", 10)
+    assert dlkit("train", "mlp", "--data", str(photos), *SMALL, "--epochs", "1", "--name", "x").code == 0
+    for split in ("train", "test"):
+        bad = photos / split / "bright" / "3.png"
+        whole = bad.read_bytes()
+        bad.write_bytes(whole[:-40])
+        result = dlkit("train", "--resume", "runs/x")
+        assert result.code == 3
+        error, hint = result.err.splitlines()[-2:]
+        assert error.startswith(f"error: {bad} is damaged or cut short")
+        assert hint == "hint: a run goes on with the images that it began with: put back what was there"
+        bad.write_bytes(whole)
+        assert dlkit("train", "--resume", "runs/x").code == 0
+
+
+def test_what_is_for_tests_only_is_not_trained_on(dlkit, tmp_path):
+    photos = splits_of(tmp_path / "photos", 5)
+    shutil.rmtree(photos / "train")
+    result = dlkit("train", "mlp", "--data", str(photos), *SMALL, "--epochs", "1")
+    assert result.code == 2
+    error, hint = result.err.splitlines()
+    assert error == f"error: {photos} has nothing to train on: it has only test"
+    assert "`dlkit evaluate RUN --data NAME`" in hint
+    result = dlkit("data", "show", str(photos), "--split", "test", "--augment", "flip", "-o", "a.png")
+    assert result.code == 0, result.err
+    result = dlkit("data", "check", str(photos))
+    assert result.code == 0, result.err
+    assert "not learned" not in result.out
+
+
+def test_data_show_may_skip_bad_files(dlkit, tmp_path):
+    photos = splits_of(tmp_path / "photos", 5)
+    (photos / "train" / "dark" / "0.png").write_bytes(b"")
+    result = dlkit("data", "show", str(photos), "-o", "a.png")
+    assert result.code == 3
+    assert "`--on-bad skip` leaves them out" in result.err
+    result = dlkit("data", "show", str(photos), "-o", "a.png", "--on-bad", "skip")
+    assert result.code == 0, result.err
+    assert "skipped 1 of 20 images" in result.err
+    assert dlkit("data", "show", str(photos), "--split", "test", "-o", "b.png").code == 0
 
 
 def test_a_folder_that_is_gone(run, folder, dlkit):

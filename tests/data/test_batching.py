@@ -32,14 +32,10 @@ def test_padding_adds_rows_of_weight_0():
 
 @pytest.mark.parametrize(("replicas", "accumulate"), [(1, 1), (2, 1), (3, 1), (1, 2), (2, 3), (3, 2)])
 def test_a_micro_batch_has_the_same_rows_whatever_the_number_of_devices(replicas, accumulate):
-    batch = {"x": np.arange(36).reshape(36, 1)}
-    shares = [
-        batching.rows_of_replica(batch, r, replicas=replicas, accumulate=accumulate)["x"] for r in range(replicas)
-    ]
-    size = 36 // replicas // accumulate
+    places = batching.layout(36, replicas=replicas, accumulate=accumulate)
+    assert places.shape == (replicas, accumulate, 36 // replicas // accumulate)
     for micro in range(accumulate):
-        together = np.concatenate([share[micro * size : (micro + 1) * size] for share in shares])
-        np.testing.assert_array_equal(together[:, 0], np.arange(36).reshape(accumulate, -1)[micro])
+        np.testing.assert_array_equal(places[:, micro].ravel(), np.arange(36).reshape(accumulate, -1)[micro])
 
 
 def test_prefetch_keeps_the_order_and_raises_here():
@@ -64,11 +60,29 @@ def test_prefetch_runs_ahead_by_its_depth_and_stops_when_it_is_left():
     assert len(begun) == count
 
 
-def test_micro_batches_hold_the_same_rows_on_any_number_of_devices():
-    """7 rows in 2 parts are 4 and 3; for 3 devices each is padded to 6."""
-    batch = {"x": np.arange(1, 8)}
-    padded = batching.pad_micro_batches(batch, 2, 3)
-    assert padded["x"].tolist() == [1, 2, 3, 4, 0, 0, 5, 6, 7, 0, 0, 0]
-    assert padded["row_weights"].tolist() == [1, 1, 1, 1, 0, 0, 1, 1, 1, 0, 0, 0]
-    assert batching.pad_micro_batches(batch, 2, 1)["x"].tolist() == [1, 2, 3, 4, 5, 6, 7, 0]
-    assert batching.pad_micro_batches(batch, 7, 1) is batch
+@pytest.mark.parametrize(
+    ("size", "replicas", "accumulate", "places"),
+    [
+        (7, 1, 2, [[[0, 1, 2, 3], [4, 5, 6, -1]]]),
+        (7, 3, 2, [[[0, 1], [4, 5]], [[2, 3], [6, -1]], [[-1, -1], [-1, -1]]]),
+        (1, 2, 1, [[[0]], [[-1]]]),
+        (7, 1, 7, [[[row] for row in range(7)]]),
+    ],
+)
+def test_what_does_not_divide_is_padded_in_each_micro_batch(size, replicas, accumulate, places):
+    assert batching.layout(size, replicas=replicas, accumulate=accumulate).tolist() == places
+
+
+def test_rows_are_laid_out_at_their_places():
+    batch = {"x": np.arange(10, 17), "images": np.ones((7, 2), np.float32)}
+    laid = batching.lay_out(batch, np.array([[2, 3], [6, -1]]), weighted=True)
+    assert laid["x"].tolist() == [12, 13, 16, 0]
+    assert laid["images"].tolist() == [[1, 1], [1, 1], [1, 1], [0, 0]]
+    assert laid["row_weights"].tolist() == [1, 1, 1, 0]
+    assert laid["row_weights"].dtype == laid["images"].dtype == np.float32
+    full = batching.lay_out(batch, np.array([[2, 3], [4, 5]]), weighted=True)
+    assert full["row_weights"].tolist() == [1, 1, 1, 1], "another device has to pad"
+    assert full["x"].tolist() == [12, 13, 14, 15]
+    assert "row_weights" not in batching.lay_out(batch, np.arange(7), weighted=False)
+    weighted = batch | {"row_weights": np.array([1, 1, 1, 1, 0, 0, 0], np.float32)}
+    assert batching.lay_out(weighted, np.array([3, 4, -1]), weighted=True)["row_weights"].tolist() == [1, 0, 0]

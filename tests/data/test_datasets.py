@@ -7,6 +7,7 @@ import pytest
 from dlkit import data
 from dlkit.data.folders import folder
 from dlkit.data.tfds import tfds_set
+from dlkit.data.tfds_translation import translation_set
 from dlkit.errors import UsageError
 
 
@@ -23,6 +24,12 @@ def test_every_name_of_the_table_can_be_imported():
 
 def test_load_builds_with_options():
     assert data.load("digits", size=8).shape == (8, 8, 1)
+
+
+def test_translation_sets_of_tensorflow_datasets_are_told_by_their_category(tmp_path):
+    for name in ("ted_hrlr_translate/ru_to_en", "wmt14_translate/de-en:1.0.0", "opus"):
+        assert data.builder(name, tmp_path).func is translation_set
+    assert data.builder("tatoeba").__module__ == "dlkit.data.tatoeba"
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest():
@@ -92,7 +99,8 @@ def test_a_package_adds_datasets_but_does_not_replace_ours(monkeypatch):
 def test_names_and_digits_load_no_tensorflow():
     code = (
         "import sys; from dlkit import data; from dlkit.data import augment, digits; data.names(); digits.digits();"
-        "data.builder('cifar10');"
+        "data.builder('cifar10'); data.builder('wmt14_translate'); data.builder('pairs.tsv');"
+        "data.load('synthetic:copy', train=9, test=1, validation=1).splits;"
         "print([m for m in ('tensorflow', 'keras', 'tensorflow_datasets', 'PIL') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

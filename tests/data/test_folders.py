@@ -1,7 +1,9 @@
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ from spoilt import KINDS, ODD, encoded, noise, png, spoil
 
 from dlkit import data
 from dlkit.data import folders
+from dlkit.data.check import decode_all
 from dlkit.data.folders import ImageFile, divide, folder, in_threads, list_images, natural
-from dlkit.data.images import ImageSplit, LazySplit, fingerprint, read_image, statistics
+from dlkit.data.images import fingerprint, read_image, statistics
 from dlkit.errors import DataError, UsageError
 
 
@@ -36,9 +39,9 @@ def sizes(loaded):
 
 
 def refused(root, **options):
-    """The one line that is said about a folder, with its hint."""
+    """The one line that is said about a folder, with its hint, before anything is trained on it."""
     with pytest.raises(DataError) as caught:
-        folder(str(root), **options)
+        decode_all(folder(str(root), **options))
     assert "\n" not in caught.value.message + caught.value.hint
     return f"{caught.value.message} | {caught.value.hint}"
 
@@ -147,7 +150,6 @@ def test_other_names_of_columns_and_other_separators(tmp_path, header):
         ("file,label\n1.png,a\n2.png,b\n3.png,a\n", "labels.csv line 4: "),
         ("file,label\n", "no image is named in labels.csv"),
         ("", "no image is named in labels.csv"),
-        ("file,label,split\n1.png,a,test\n2.png,b,val\n", "no images to train on"),
     ],
 )
 def test_a_wrong_table_is_explained_with_its_line(tmp_path, rows, words):
@@ -200,9 +202,17 @@ def test_no_folder_no_images_no_classes(tmp_path):
     shutil.rmtree(tmp_path / "cat")
     fill(tmp_path, "images/cat/1.png", "images/dog/1.png")
     assert f"did you mean {tmp_path / 'images'}?" in refused(tmp_path)
-    shutil.rmtree(tmp_path / "images")
-    fill(tmp_path, "val/cat/1.png", "test/dog/1.png")
-    assert "no images to train on | it has test, val, and no `train`" in refused(tmp_path)
+
+
+def test_a_folder_may_be_for_tests_only(tmp_path, capsys):
+    fill(tmp_path / "folders", "val/cat/1.png", "test/dog/1.png", "test/cat/2.png")
+    loaded = folder(str(tmp_path / "folders"))
+    assert (sizes(loaded), loaded.shape, loaded.classes) == ({"validation": 1, "test": 2}, (8, 8, 3), ["cat", "dog"])
+    fill(tmp_path / "table", "1.png", "2.png")
+    (tmp_path / "table" / "labels.csv").write_text("file,label,split\n1.png,a,test\n2.png,b,test\n")
+    assert sizes(folder(str(tmp_path / "table"))) == {"test": 2}
+    assert sizes(folder(str(classes(tmp_path / "all")), test="all")) == {"test": 40}
+    assert capsys.readouterr().err == ""
 
 
 def test_classes_that_are_empty_or_stand_in_one_split_only(tmp_path, capsys):
@@ -321,7 +331,62 @@ def test_the_division_depends_on_names_only(tmp_path):
     assert "test" in done[0]
 
 
+def test_another_seed_holds_out_other_images_and_0_the_usual_ones():
+    """The places of 0 are by hand: the first 8 bytes of a sha256 sum, such as that of `test/cat/0.png`."""
+    files = [ImageFile(f"cat/{i}.png", "cat") for i in range(1000)]
+    places = {
+        file: int(hashlib.sha256(f"test/{file.path}".encode()).hexdigest()[:16], 16) / 2**64 for file in files
+    }  # fmt: skip
+    usual, same, other = (paths(divide(files, split_seed=seed)["test"]) for seed in (0, 0, 1))
+    assert usual == same == {file.path for file, place in places.items() if place < 0.1}
+    assert 60 < len(other) < 140
+    assert len(usual & other) < 30, "10 are expected by chance"
+    seeds = [paths(divide(files, split_seed=seed)["validation"]) for seed in (0, 1, 2)]
+    assert not set.intersection(*seeds) - seeds[0]
+    assert seeds[0] != seeds[1] != seeds[2]
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "names"),
+    [
+        ("validation", 0.2, ["train/a/1.png", "train/b/2.png", "val/a/3.png"]),
+        ("split_seed", 3, ["train/a/1.png", "train/b/2.png", "val/a/3.png"]),
+        ("test", 1, ["train/a/1.png", "train/b/2.png", "test/a/3.png"]),
+        ("test", 0.2, ["train/a/1.png", "train/b/2.png"]),
+        ("test", "all", ["train/a/1.png", "train/b/2.png"]),
+        ("validation", 5, ["test/a/1.png", "test/b/2.png"]),
+    ],
+)
+def test_a_size_that_nothing_reads_is_refused(tmp_path, option, given, names):
+    fill(tmp_path, *names)
+    with pytest.raises(UsageError, match=f"data.{option} changes nothing: the data have the splits t.*"):
+        folder(str(tmp_path), **{option: given})
+    folder(str(tmp_path), **{option: 0})
+
+
 # -------------------------------------------------------------------------------------------------------------- pixels
+
+
+def test_images_are_decoded_when_wanted_and_once(tmp_path, monkeypatch):
+    classes(tmp_path)
+    read = []
+    monkeypatch.setattr(folders, "read_image", lambda path, shape: [read.append(path), read_image(path, shape)][1])
+    loaded = folder(str(tmp_path))
+    assert loaded.shape == (8, 8, 3)
+    assert read == []
+    test = loaded.splits["test"]
+    first = test.fetch(np.arange(len(test)))
+    np.testing.assert_array_equal(test.fetch([1, 0, 1]), first[[1, 0, 1]])
+    assert len(read) == len(set(read)) == len(test)
+
+
+def test_a_bad_file_in_another_split_is_no_matter(tmp_path):
+    fill(tmp_path, *(f"{split}/{name}/{i}.png" for split in ("train", "test") for name in "ab" for i in range(3)))
+    spoil(tmp_path / "train" / "a", len(KINDS))
+    loaded = folder(str(tmp_path), size=8, validation=0)
+    assert loaded.splits["test"].fetch(np.arange(6)).shape == (6, 8, 8, 3)
+    with pytest.raises(DataError, match=str(tmp_path / "train")):
+        loaded.splits["train"].fetch(np.arange(6 + len(KINDS)))
 
 
 def test_alike_images_keep_their_size_and_others_are_made_square(tmp_path, capsys):
@@ -356,8 +421,8 @@ def test_images_are_as_predict_reads_them_in_memory_and_not(tmp_path, monkeypatc
     kept = folder(str(tmp_path), size=12)
     monkeypatch.setattr(folders, "fits_in_memory", lambda images, shape: False)
     lazy = folder(str(tmp_path), size=12)
-    assert isinstance(kept.splits["train"], ImageSplit)
-    assert isinstance(lazy.splits["train"], LazySplit)
+    assert kept.splits["train"].is_kept
+    assert not lazy.splits["train"].is_kept
     files = divide(list_images(tmp_path).files, validation=0.1, test=0.1)
     for name, split in kept.splits.items():
         other = lazy.splits[name]
@@ -422,14 +487,7 @@ def test_a_bad_image_ends_the_work_with_its_name_or_is_skipped_and_counted(tmp_p
         shutil.copy(tmp_path / "b" / name, root / "cat" / name, follow_symlinks=False) if "pipe" not in name else (
             os.mkfifo(root / "cat" / name)
         )
-        found_late = lazy and "cut" in name and "webp" not in name
-        if found_late:
-            loaded = folder(str(root), validation=0, test=0)
-            with pytest.raises(DataError) as caught:
-                loaded.splits["train"].fetch(np.arange(13))
-            said = f"{caught.value.message} | {caught.value.hint}"
-        else:
-            said = refused(root)
+        said = refused(root)
         assert str(root / "cat" / name) in said
         assert f"`dlkit data check {root}`" in said
         assert "`--on-bad skip`" in said
@@ -457,7 +515,12 @@ def test_nothing_is_left_when_all_images_are_bad(tmp_path):
         fill(tmp_path, f"{name}/1.png")
         spoil(tmp_path / name, 20)
         (tmp_path / name / "1.png").unlink()
-    assert "has no images to train on" in refused(tmp_path, on_bad="skip")
+    assert f"{tmp_path}: none of the 40 images can be read | `dlkit data check" in refused(tmp_path, on_bad="skip")
+    (tmp_path / "empty" / "a").mkdir(parents=True)
+    (tmp_path / "empty" / "b").mkdir()
+    for name in "ab":
+        (tmp_path / "empty" / name / "1.png").touch()
+    assert "none of the 2 images can be read" in refused(tmp_path / "empty")
 
 
 def test_a_missing_file_of_the_table_is_named_or_skipped(tmp_path, capsys):
@@ -489,18 +552,23 @@ def test_ten_thousand_bad_images_among_good_ones(tmp_path, capsys):
     assert "skipped 10,000 of 10,200 images" in capsys.readouterr().err
 
 
+# The most that this process has had in memory; what `resource` says may be that of the process that started it.
 PEAK = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from dlkit.data.check import check
 from dlkit.data.folders import folder
 from PIL import Image, ImageOps
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+before = peak()
 folder(sys.argv[1], on_bad="skip", size=32)
 check(sys.argv[1])
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print(peak() - before)
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells what a process takes")
 def test_memory_stays_bounded_with_bombs(tmp_path):
     """Claims, and honest images of 25 million pixels in a few kB: 25 MB as they are, 100 as RGB, 250 with a copy."""
     classes(tmp_path, 5)

@@ -1,10 +1,14 @@
 import contextlib
 import hashlib
 import io
+import json
 import os
+import subprocess
+import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +21,10 @@ from dlkit.data import images as images_module
 from dlkit.data.images import (
     ImageData,
     ImageSplit,
+    Kept,
     LazySplit,
     fingerprint,
+    fits_in_memory,
     hold_out,
     in_memory,
     open_image,
@@ -103,6 +109,46 @@ def test_a_lazy_split_decodes_what_is_wanted_and_no_more():
     assert (len(some), some.labels.tolist()) == (2, [50 % 7, 20 % 7])
     assert some.fetch([1, 0]).ravel().tolist() == [20, 50]
     assert in_memory(some).fetch([1, 0]).ravel().tolist() == [20, 50]
+
+
+def test_what_is_kept_is_decoded_once_for_all_splits_of_a_source():
+    split, calls = lazy_split(100, kept=Kept.room(100, (1, 1, 1)))
+    first, second = split.take(np.arange(60)), split.take(np.arange(50, 100))
+    assert first.fetch([7, 59, 7]).ravel().tolist() == [7, 59, 7]
+    assert second.fetch([0, 9]).ravel().tolist() == [50, 59]
+    assert sorted(calls) == [7, 50, 59]
+    statistics(first)
+    assert split.fetch(np.arange(100)).ravel().tolist() == list(range(100))
+    assert sorted(calls) == list(range(100))
+    assert split.fetch([]).shape == (0, 1, 1, 1)
+
+
+def test_the_processes_of_one_machine_share_the_memory(monkeypatch):
+    """A quarter of 4,000 bytes is room for 100 images of 10 bytes, or for 33 in each of three processes."""
+    monkeypatch.setattr(images_module, "memory", lambda: 4000)
+    assert [fits_in_memory(count, (5, 2, 1)) for count in (100, 101)] == [True, False]
+    workers = {"cluster": {"worker": ["a:1", "a:2", "a:3"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(workers))
+    assert fits_in_memory(100, (5, 2, 1)), "without a launcher they are on three machines"
+    monkeypatch.setattr("dlkit.workers.launcher", object)
+    assert [fits_in_memory(count, (5, 2, 1)) for count in (33, 34)] == [True, False]
+
+
+def test_a_division_that_nothing_reads_is_refused():
+    splits = {name: split_of(np.zeros((10, 1, 1, 1))) for name in ("train", "validation")}
+    for default in (0.1, 0):
+        assert {name: len(split) for name, split in hold_out(splits, default).items()} == {
+            "train": 10,
+            "validation": 10,
+        }
+    with pytest.raises(
+        UsageError, match=r"data\.validation changes nothing: the data have the splits train, validation"
+    ):
+        hold_out(splits, 0.2)
+    test = {"test": splits["train"]}
+    assert hold_out(test, 0.1) == test
+    with pytest.raises(UsageError, match=r"data\.validation changes nothing"):
+        hold_out(test, 3)
 
 
 def test_an_image_that_cannot_be_decoded_stops_the_batch():
@@ -495,6 +541,47 @@ def test_one_large_image_is_decoded_at_a_time(tmp_path, monkeypatch):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: read_image(path, (32, 32, 3)), range(100)))
     assert max(most) == 1
+
+
+def test_large_images_become_the_same_as_small_parts_of_them(tmp_path, monkeypatch):
+    """Conversion goes strip by strip: an image of many strips is that of its quarters."""
+    pixels = np.random.default_rng(0).integers(0, 256, (700, 3100, 4), dtype=np.uint8)
+    for mode, shape in (("RGBA", pixels), ("LA", pixels[..., :2]), ("I;16", pixels.view(np.uint16)[..., 0])):
+        whole = Image.fromarray(np.ascontiguousarray(shape))
+        assert whole.mode == mode
+        read = read_image(saved(tmp_path, whole, "a.png", compress_level=0), (700, 3100, 3))
+        for top, left in ((0, 0), (0, 1550), (350, 0), (350, 1550)):
+            part = saved(tmp_path, whole.crop((left, top, left + 1550, top + 350)), "b.png", compress_level=0)
+            np.testing.assert_array_equal(read_image(part, (350, 1550, 3)), read[top : top + 350, left : left + 1550])
+
+
+# The most that this process has had in memory; what `resource` says may be that of the process that started it.
+PEAK = """
+import re, sys
+from pathlib import Path
+from dlkit.data.images import open_image, pixel_digest, read_image
+def peak():
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+read_image(sys.argv[1], (8, 8, 3))
+before = peak()
+read_image(sys.argv[2], (8, 8, 3))
+with open_image(sys.argv[2]) as image:
+    pixel_digest(image)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells what a process takes")
+@pytest.mark.parametrize(("colour", "depth", "samples"), [(6, 8, 4), (4, 8, 2), (2, 8, 3), (0, 16, 1)])
+def test_what_a_large_image_takes_at_its_peak(tmp_path, colour, depth, samples):
+    """8 bytes a pixel, 720 MB for the largest: one image in colour as Pillow has it, 4 bytes a pixel, and another."""
+    side = 2500
+    rows = (b"\0" + bytes(side * samples * depth // 8)) * side
+    (tmp_path / "large.png").write_bytes(png(side, side, depth=depth, colour=colour, rows=rows))
+    (tmp_path / "small.png").write_bytes(ODD["alpha.png"][1](0))
+    command = [sys.executable, "-c", PEAK, tmp_path / "small.png", tmp_path / "large.png"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) / side**2 < 10, "with what a strip takes"
 
 
 def test_other_numbers_of_channels(tmp_path):

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from dlkit.data.synthetic import reverse
+from dlkit.data.synthetic import copy, reverse
 from dlkit.errors import UsageError
 
 
@@ -19,6 +19,24 @@ def test_targets_are_the_sources_from_back_to_front():
             assert reversed_text.split() == text.split()[::-1]
             assert 1 <= len(text.split()) <= 10
             assert set(text) <= set("abcdefghijklmnopqrstuvwxyz ")
+
+
+def test_copies_are_the_sources_of_reverse_as_they_are():
+    data, reversed_data = copy(train=50, validation=5, test=5), reverse(train=50, validation=5, test=5)
+    for split, pairs in data.splits.items():
+        assert list(pairs.source_texts) == list(pairs.target_texts) == list(reversed_data.splits[split].source_texts)
+        assert [row.tolist() for row in pairs.target] == [row.tolist() for row in pairs.source]
+    with pytest.raises(UsageError, match="synthetic:copy has 2 different sequences"):
+        copy(length=1, symbols=2)
+
+
+def test_texts_stand_beside_the_ids():
+    split = reverse(train=20, validation=1, test=1).splits["train"]
+    for source, target, text, answer in zip(
+        split.source, split.target, split.source_texts, split.target_texts, strict=True
+    ):
+        assert answer == text[::-1]
+        assert [ord(letter) - ord("a") + 4 for letter in text.split()] == source.tolist() == target[::-1].tolist()
 
 
 def test_no_sequence_occurs_twice_over_all_splits():

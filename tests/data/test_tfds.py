@@ -24,8 +24,10 @@ from PIL import Image
 from tiny_set import CLASSES, COUNTS, NAME, picture
 
 from dlkit import data
+from dlkit.data import tfds as tfds_module
 from dlkit.data import tfds_files, tfds_names, tfds_prepare
-from dlkit.data.images import ImageSplit, LazySplit, read_image
+from dlkit.data.check import check, decode_all
+from dlkit.data.images import read_image
 from dlkit.data.tfds import tfds_set
 from dlkit.errors import DataError, DlkitError, UsageError
 
@@ -58,6 +60,11 @@ def builder(monkeypatch):
     return cls
 
 
+def pixels(split):
+    """All images of a split."""
+    return split.fetch(np.arange(len(split)))
+
+
 def numbers(images):
     """Which pictures these are."""
     return images[:, 0, 0, 0].tolist()
@@ -83,16 +90,16 @@ def test_images_and_labels_are_those_that_tensorflow_datasets_reads_in_its_order
         at_random = "file_format" in options
         expected = list(theirs.as_data_source(name) if at_random else tfds.as_numpy(theirs.as_dataset(name)))
         assert len(split) == COUNTS[name]
-        np.testing.assert_array_equal(split.images, [example["photo"] for example in expected])
+        np.testing.assert_array_equal(pixels(split), [example["photo"] for example in expected])
         np.testing.assert_array_equal(split.labels, [example["kind"] for example in expected])
 
 
 def test_pixels_are_those_that_were_put_in(made):
     split = tfds_set(NAME, dir=made).splits["test"]
-    assert isinstance(split, ImageSplit)
-    assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int32)
-    assert sorted(numbers(split.images)) == list(range(COUNTS["test"]))
-    for image, kind in zip(split.images, split.labels, strict=True):
+    images = pixels(split)
+    assert (images.dtype, split.labels.dtype) == (np.uint8, np.int32)
+    assert sorted(numbers(images)) == list(range(COUNTS["test"]))
+    for image, kind in zip(images, split.labels, strict=True):
         np.testing.assert_array_equal(image, picture("test", image[0, 0, 0]))
         assert kind == image[0, 0, 0] % 3
 
@@ -105,15 +112,16 @@ def test_decoded_when_wanted_gives_the_same_as_in_memory(tmp_path, monkeypatch, 
     lazy = tfds_set(NAME, dir=tmp_path)
     assert list(lazy.splits) == list(eager.splits) == ["train", "validation", "test"]
     for name, split in lazy.splits.items():
-        assert isinstance(split, LazySplit)
+        assert (split.is_kept, eager.splits[name].is_kept) == (False, True)
         assert split.source == eager.splits[name].source != ""
         np.testing.assert_array_equal(split.labels, eager.splits[name].labels)
         rows = np.random.default_rng(0).integers(0, len(split), 50)
-        np.testing.assert_array_equal(split.fetch(rows), eager.splits[name].images[rows])
+        np.testing.assert_array_equal(split.fetch(rows), eager.splits[name].fetch(rows))
+        np.testing.assert_array_equal(pixels(split)[rows], eager.splits[name].fetch(rows))
     train = lazy.splits["train"]
     with ThreadPoolExecutor(8) as threads:
         batches = list(threads.map(train.fetch, [np.arange(len(train))] * 40))
-    assert all((batch == eager.splits["train"].images).all() for batch in batches)
+    assert all((batch == pixels(eager.splits["train"])).all() for batch in batches)
 
 
 def test_two_sets_of_the_same_name_and_version_have_different_sources(tmp_path, builder, monkeypatch):
@@ -151,7 +159,7 @@ def test_pictures_that_differ_in_size_become_what_prediction_sees(varied, size, 
     split = tfds_set(f"{NAME}/varied", dir=root, size=size, validation=0).splits["train"]
     expected = {read_image(path, (side, side, 3)).tobytes() for path in files}
     assert split.shape == (side, side, 3)
-    assert {image.tobytes() for image in split.images} == expected
+    assert {image.tobytes() for image in pixels(split)} == expected
 
 
 def test_pictures_that_are_all_alike_keep_their_size_though_the_set_does_not_promise_it(made):
@@ -200,9 +208,9 @@ def test_splits_are_called_by_what_they_are_for(made, config, validation, sizes)
 
 def test_what_was_published_on_is_the_test_split_and_validation_comes_from_training(made):
     splits = tfds_set(f"{NAME}/published", dir=made).splits
-    for number, image in zip(numbers(splits["test"].images), splits["test"].images, strict=True):
+    for number, image in zip(numbers(pixels(splits["test"])), pixels(splits["test"]), strict=True):
         np.testing.assert_array_equal(image, picture("validation", number))
-    held, kept = numbers(splits["validation"].images), numbers(splits["train"].images)
+    held, kept = numbers(pixels(splits["validation"])), numbers(pixels(splits["train"]))
     assert sorted(held + kept) == list(range(COUNTS["train"]))
 
 
@@ -210,13 +218,41 @@ def test_unlabelled_images_of_a_labelled_split_are_left_out(tmp_path, builder, m
     monkeypatch.setattr(tiny_set, "label", lambda number: -1 if number < 3 else 1)
     tiny_set.build(tmp_path)
     split = tfds_set(NAME, dir=tmp_path).splits["test"]
-    assert sorted(numbers(split.images)) == [3, 4, 5]
+    assert sorted(numbers(pixels(split))) == [3, 4, 5]
     assert split.labels.tolist() == [1, 1, 1]
 
 
-def test_a_set_without_training_images(made):
-    with pytest.raises(UsageError, match="nothing to train on: its splits are test"):
-        tfds_set(f"{NAME}/tested", dir=made)
+def test_a_set_without_training_images_is_for_tests(made):
+    loaded = tfds_set(f"{NAME}/tested", dir=made)
+    assert {name: len(split) for name, split in loaded.splits.items()} == {"test": COUNTS["test"]}
+    assert loaded.shape == (4, 5, 3)
+
+
+def test_a_set_without_any_labels(tmp_path, builder, monkeypatch):
+    monkeypatch.setattr(tiny_set, "label", lambda number: -1)
+    tiny_set.build(tmp_path)
+    with pytest.raises(UsageError, match="has no image with a class: its splits are train, test"):
+        tfds_set(NAME, dir=tmp_path)
+
+
+def test_a_size_of_validation_for_a_set_that_has_its_own(made):
+    with pytest.raises(
+        UsageError, match=r"data\.validation changes nothing: the data have the splits train, validation"
+    ):
+        tfds_set(f"{NAME}/gray", dir=made, validation=5)
+
+
+def test_a_split_is_decoded_when_it_is_wanted(made, monkeypatch):
+    decoded = []
+    inner = tfds_module.decode
+    monkeypatch.setattr(
+        tfds_module, "decode", lambda encoded, shape: [decoded.append(encoded), inner(encoded, shape)][1]
+    )
+    splits = tfds_set(NAME, dir=made).splits
+    assert decoded == []
+    for _ in range(2):
+        pixels(splits["test"])
+        assert len(decoded) == COUNTS["test"]
 
 
 def test_a_set_of_something_else_is_refused_with_what_it_has(made):
@@ -283,6 +319,9 @@ def test_a_set_of_the_users_own_is_known_where_it_lies(made, monkeypatch, tmp_pa
     monkeypatch.setenv("TFDS_DATA_DIR", str(made))
     assert data.load(f"{NAME}/gray").shape == (4, 5, 1)
     assert f"{NAME}/gray" in tfds_names.prepared(made)
+    with pytest.raises(UsageError) as caught:
+        data.builder("tiny_picture/gray", made)
+    assert f"did you mean `{NAME}/gray`?" in caught.value.hint
 
 
 def test_the_newest_version_that_fits_is_read(root):
@@ -365,6 +404,32 @@ def test_a_damaged_picture_is_named(root, monkeypatch, lazily):
         monkeypatch.setattr("dlkit.data.tfds.fits_in_memory", lambda images, shape: False)
     with pytest.raises(DataError, match="image 3 of train cannot be decoded"):
         tfds_set(NAME, dir=root, validation=0).splits["train"].fetch([0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("which", [0, 3])
+def test_a_damaged_picture_of_a_set_of_any_size_is_named_when_it_is_wanted(tmp_path, which):
+    """Sizes are looked up in the pictures themselves, of which this one is none any more."""
+    tiny_set.build(tmp_path, "alike")
+    path = tmp_path / NAME / "alike" / VERSION / TRAIN.replace("color", "alike")
+    content = path.read_bytes()
+    place = [match.start() for match in re.finditer(rb"\x89PNG", content)][which]
+    path.write_bytes(content[:place] + b"\x00" * 8 + content[place + 8 :])
+    loaded = tfds_set(f"{NAME}/alike", dir=tmp_path)
+    assert loaded.shape == (4, 5, 3)
+    assert pixels(loaded.splits["test"]).shape == (6, 4, 5, 3)
+    for look in (lambda: decode_all(loaded), lambda: check(f"{NAME}/alike", data_dir=tmp_path)):
+        with pytest.raises(DataError, match=f"image {which} of train cannot be decoded"):
+            look()
+
+
+def test_a_picture_that_does_not_fit_into_memory_is_decoded_before_training(root, monkeypatch):
+    monkeypatch.setattr("dlkit.data.tfds.fits_in_memory", lambda images, shape: False)
+    path = root / NAME / "color" / VERSION / TRAIN.replace("train", "test")
+    content = path.read_bytes()
+    place = content.rindex(b"IDAT")
+    path.write_bytes(content[:place] + b"\x00" * 8 + content[place + 8 :])
+    with pytest.raises(DataError, match="image 5 of test cannot be decoded"):
+        decode_all(tfds_set(NAME, dir=root))
 
 
 @pytest.mark.parametrize("keep", [-1, 40, 0])

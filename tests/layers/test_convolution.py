@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from dlkit import models, runtime
 from dlkit.data.images import ImageSplit, standardize, statistics
+from dlkit.layers.convolution import Conv2D
 from dlkit.layers.hidden import Hidden
 
 
@@ -120,6 +121,23 @@ def test_edges_and_strides_by_hand(options, expected):
     net = conv_net((4, 4, 1), 1, 3, **options)
     net.set_weights([np.reshape(KERNEL, (3, 3, 1, 1)), np.zeros(1)])
     assert net(IMAGE.reshape(1, 4, 4, 1).astype("float32")).numpy()[0, ..., 0].tolist() == expected
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_groups_keep_their_dilation(dilation):
+    """Two groups of one channel, the pixels 1 to 25 and their tenfold: corner and twice the one across, in each."""
+    side = 2 * dilation + 1
+    pixels = np.arange(1.0, 26).reshape(5, 5)[:side, :side]
+    layer = Conv2D(2, 3, groups=2, dilation_rate=dilation, use_bias=False)
+    images = tf.constant(np.stack([pixels, 10 * pixels], -1)[np.newaxis], tf.float32)
+    layer.build(images.shape)
+    layer.kernel.assign(np.repeat(np.reshape(KERNEL, (3, 3, 1, 1)), 2, -1))
+    with tf.GradientTape() as tape:
+        outputs = layer(images)
+    sums = {1: 1 + 2 * 13, 2: 1 + 2 * 25}[dilation]
+    assert outputs.numpy().tolist() == [[[[sums, 10 * sums]]]]
+    gradient = tape.gradient(outputs, layer.kernel.value).numpy()
+    np.testing.assert_array_equal(gradient[..., 0, 0], pixels[::dilation, ::dilation])
 
 
 @pytest.mark.parametrize("size", [1, 3, 5, 7, 11])

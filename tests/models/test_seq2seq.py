@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from dlkit import models
+from dlkit.errors import UsageError
 from dlkit.layers import step_context
 from dlkit.layers.step_context import StepContext
 from dlkit.models.seq2seq import seq2seq
@@ -22,6 +24,13 @@ def padded(sequences, extra=0):
 
 SOURCE, TARGET_IN = padded(SOURCES), padded([[START, *target] for target in TARGETS])
 
+OPTIONS = [
+    {"cell": "rnn", "layers": 1},
+    {"cell": "lstm", "layers": 2, "reverse_source": False},
+    {"cell": "gru", "layers": 1, "bidirectional": True, "tied_embeddings": True},
+]
+every_kind = pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(map(str, options.values())))
+
 
 def net(seed=0, **options):
     keras.utils.set_random_seed(seed)
@@ -34,30 +43,71 @@ def float64():
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("reverse_source", [True, False])
-def test_teacher_forcing_equals_step_by_step(reverse_source):
-    model = net(reverse_source=reverse_source)
+@every_kind
+def test_teacher_forcing_equals_step_by_step(options):
+    model = net(**options)
     logits = model((SOURCE, TARGET_IN))
     assert logits.shape == (3, 6, 12)
-    state = model.start(SOURCE)
+    state, memory = model.start(SOURCE, max_len=6)
+    assert memory == ()
     for position in range(TARGET_IN.shape[1]):
-        stepped, state = model.step(TARGET_IN[:, position], state)
-        assert stepped.shape == (3, 12)
-        np.testing.assert_allclose(stepped, logits[:, position], rtol=1e-10)
+        step = model.step(TARGET_IN[:, position : position + 1], state, memory)
+        assert step.logits.shape == (3, 1, 12)
+        assert step.attention is None
+        np.testing.assert_allclose(step.logits[:, 0], logits[:, position], rtol=1e-10)
+        state = step.state
 
 
 @pytest.mark.usefixtures("float64")
-def test_the_source_is_read_backwards_without_its_padding():
+@every_kind
+def test_each_beam_goes_its_own_way(options):
+    """The second axis of the state is the beam: two beams are as two rows of the batch."""
+    model = net(**options)
+    state, memory = model.start(SOURCE)
+    assert {tuple(leaf.shape) for leaf in tf.nest.flatten(state)} == {(3, 1, 6)}
+    beams = tf.nest.map_structure(lambda leaf: tf.repeat(leaf, 2, axis=1), state)
+    tokens = np.array([[4, 5], [6, 7], [8, 9]])
+    both = model.step(tokens, beams, memory)
+    again = model.step(tokens[:, ::-1], both.state, memory)
+    for beam in range(2):
+        alone = model.step(tokens[:, beam : beam + 1], state, memory)
+        np.testing.assert_allclose(both.logits[:, beam], alone.logits[:, 0], rtol=1e-10)
+        alone = model.step(tokens[:, 1 - beam : 2 - beam], alone.state, memory)
+        np.testing.assert_allclose(again.logits[:, beam], alone.logits[:, 0], rtol=1e-10)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_step_takes_any_number_of_rows_and_beams_in_one_graph():
+    model = net(layers=1)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None, None), tf.int32)])
+    def first_logits(source, tokens):
+        state, memory = model.start(source)
+        beams = tf.shape(tokens)[1]
+        return model.step(tokens, tf.nest.map_structure(lambda x: tf.repeat(x, beams, axis=1), state), memory).logits
+
+    expected = model((SOURCE, np.full((3, 1), START)))
+    for beams in (1, 3):
+        logits = first_logits(SOURCE, np.full((3, beams), START, np.int32))
+        np.testing.assert_allclose(logits, np.repeat(expected, beams, axis=1), rtol=1e-10)
+
+
+def states_after(model, source):
+    return np.concatenate([leaf[:, 0] for leaf in tf.nest.flatten(model.start(source)[0])], axis=-1)
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_source_is_read_backwards_by_default_and_without_its_padding():
     backwards, forwards = net(), net(reverse_source=False)
     turned = padded([source[::-1] for source in SOURCES])
-    np.testing.assert_allclose(backwards.start(SOURCE), forwards.start(turned), rtol=1e-12)
-    assert np.abs(backwards.start(SOURCE) - forwards.start(SOURCE)).max() > 0.01
+    np.testing.assert_allclose(states_after(backwards, SOURCE), states_after(forwards, turned), rtol=1e-12)
+    assert np.abs(states_after(backwards, SOURCE) - states_after(forwards, SOURCE)).max() > 0.01
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("reverse_source", [True, False])
-def test_padding_and_batch_mates_change_nothing(reverse_source):
-    model = net(reverse_source=reverse_source)
+@every_kind
+def test_padding_and_batch_mates_change_nothing(options):
+    model = net(**options)
     logits = model((SOURCE, TARGET_IN)).numpy()
     wide = model((np.pad(SOURCE, ((0, 0), (0, 4))), np.pad(TARGET_IN, ((0, 0), (0, 3)))))
     np.testing.assert_allclose(wide[:, : TARGET_IN.shape[1]], logits, rtol=1e-10)
@@ -78,34 +128,54 @@ def test_logits_do_not_look_ahead_and_do_look_back():
 
 
 @pytest.mark.usefixtures("float64")
-def test_the_source_reaches_the_logits():
-    model = net()
+@every_kind
+def test_the_source_reaches_the_logits(options):
+    model = net(**options)
     other = SOURCE.copy()
     other[:, 0] = 10
-    assert np.abs(model((SOURCE, TARGET_IN)) - model((other, TARGET_IN))).min(axis=2).max() > 1e-3
+    assert np.abs(model((SOURCE, TARGET_IN)) - model((other, TARGET_IN))).min(axis=2).max() > 1e-4
 
 
-def test_counts_are_arithmetic():
-    width, source, target = 128, 30, 29
+# What one layer has for an input and a state of these widths: W, U and b, of each gate.
+SIZES = {"rnn": 1, "gru": 3, "lstm": 4}
+
+
+@pytest.mark.parametrize("cell", SIZES)
+def test_counts_are_arithmetic(cell):
+    width, source, target, gates = 128, 30, 29, SIZES[cell]
     with unallocated():
-        model = seq2seq(source, target, width=width)
+        model = seq2seq(source, target, cell=cell, layers=3)
+        tied = seq2seq(source, target, cell=cell, layers=3, tied_embeddings=True)
+        both = seq2seq(source, target, cell=cell, layers=2, bidirectional=True)
     assert all(weight._value is None for weight in model.weights)  # nothing is allocated
-    gru = 3 * (width * width + width * width + width)
-    assert model.count_params() == (source + target) * width + 2 * gru + (width + 1) * target
+    layer = gates * (width * width + width * width + width)
+    embeddings, head = (source + target) * width, (width + 1) * target
+    assert model.count_params() == embeddings + 6 * layer + head
+    assert tied.count_params() == embeddings + 6 * layer
+    half = gates * (width * width // 2 + width * width // 4 + width // 2)
+    assert both.count_params() == embeddings + 4 * half + 2 * layer + head
 
 
 def test_all_weights_exist_before_data_under_names_by_place():
-    model = net()
-    places = ["source_embedding", "encoder_gru1", "target_embedding", "decoder_gru1", "head"]
+    model = net(layers=2)
+    places = ["source_embedding", "encoder", "target_embedding", "decoder", "head"]
     assert [layer.name for layer in model.layers if layer.weights] == places
     paths = [weight.path for weight in model.weights]
-    assert len(set(paths)) == len(paths) == 1 + 3 + 1 + 3 + 2
+    assert len(set(paths)) == len(paths) == 1 + 6 + 1 + 6 + 2
+    assert paths[1] == "encoder/encoder_lstm1/kernel"
     model((SOURCE, TARGET_IN))
-    assert [weight.path for weight in model.weights] == paths == [weight.path for weight in net().weights]
+    assert [weight.path for weight in model.weights] == paths == [weight.path for weight in net(layers=2).weights]
 
 
-def test_every_weight_but_padding_gets_a_gradient():
-    model = net()
+def test_dropout_layers_have_names_of_their_own():
+    """Their draws come from their names."""
+    names = [layer.name for layer in net(layers=3)._flatten_layers() if "dropout" in layer.name]
+    assert len(names) == len(set(names)) == 3 + 2 * 2
+
+
+@every_kind
+def test_every_weight_but_padding_gets_a_gradient(options):
+    model = net(**options)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(model((SOURCE, TARGET_IN), training=True) ** 2)
     gradients = map(tf.convert_to_tensor, tape.gradient(loss, [weight.value for weight in model.weights]))
@@ -129,16 +199,26 @@ def test_dropout_acts_in_training_only_and_depends_on_the_step():
     assert np.abs(logits(training=True) - logits(training=False)).max() > 0.01
 
 
-def test_computes_in_mixed_precision():
-    exact = net()((SOURCE, TARGET_IN))
+def test_the_forget_bias_reaches_every_lstm():
+    weights = net(forget_bias=3.0).weights
+    biases = [weight.numpy() for weight in weights if weight.path.endswith("bias") and "lstm" in weight.path]
+    assert len(biases) == 4
+    assert all(bias.tolist() == [3.0] * 6 + [0.0] * 18 for bias in biases)
+
+
+@every_kind
+def test_computes_in_mixed_precision(options):
+    exact = net(**options)((SOURCE, TARGET_IN))
     keras.config.set_dtype_policy("mixed_bfloat16")
-    model = net()
+    model = net(**options)
     logits = model((SOURCE, TARGET_IN))
-    stepped, state = model.step(TARGET_IN[:, 0], model.start(SOURCE))
-    assert logits.dtype == stepped.dtype == state.dtype == tf.bfloat16
+    state, memory = model.start(SOURCE)
+    step = model.step(TARGET_IN[:, :1], state, memory)
+    assert logits.dtype == step.logits.dtype == tf.float32
+    assert {leaf.dtype for leaf in tf.nest.flatten(step.state)} == {tf.bfloat16}
     assert {weight.dtype for weight in model.weights} == {"float32"}
-    np.testing.assert_allclose(tf.cast(logits, tf.float32), exact, atol=0.1)
-    np.testing.assert_allclose(tf.cast(stepped, tf.float32), exact[:, 0], atol=0.1)
+    np.testing.assert_allclose(logits, exact, atol=0.1)
+    np.testing.assert_allclose(step.logits[:, 0], exact[:, 0], atol=0.1)
 
 
 def test_shapes_are_known_without_data():
@@ -146,3 +226,18 @@ def test_shapes_are_known_without_data():
     with unallocated():
         model = seq2seq(30, 29, width=8)
         assert model.compute_output_spec(inputs).shape == (1, 12, 29)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cell": "lstn"}, "lstn"),
+        ({"layers": 6}, "model.layers"),
+        ({"layers": 0}, "model.layers"),
+        ({"width": 7, "bidirectional": True}, "7 is odd"),
+        ({"forget_bais": 1.0}, "forget_bais"),
+    ],
+)
+def test_mistakes_are_usage_errors(options, message):
+    with pytest.raises(UsageError, match=message):
+        models.build("seq2seq", source_vocabulary=11, target_vocabulary=12, **options)

@@ -148,6 +148,31 @@ def test_only_training_batches_are_augmented():
     assert all(np.array_equal(moved[key], again[key]) for key in moved)
 
 
+ALL = ["trivial", "crop_flip", "cutout", "mixup", "cutmix"]
+
+
+@pytest.mark.parametrize(("augment", "most"), [([], 5), (ALL[:3], 5), (ALL, 10)])
+@pytest.mark.parametrize("size", [1, 11, 20])
+def test_a_part_is_those_rows_of_the_batch_and_decodes_no_others(monkeypatch, augment, most, size):
+    """To the bit, as a process trains on them that shares the batch with others; a mix needs a partner for each row."""
+    task = task_of(np.arange(40) % 3, augment=augment)
+    indices = np.random.default_rng(1).permutation(40)[:size]
+    fetched = []
+    fetch = ImageSplit.fetch
+    monkeypatch.setattr(ImageSplit, "fetch", lambda self, rows: fetched.append(len(rows)) or fetch(self, rows))
+    _ = task.info
+    for epoch in (0, None):
+        whole = task.batch("train", indices, epoch=epoch)
+        for worker in range(4):
+            rows = np.arange(size)[worker::4]
+            part = task.part("train", indices, rows, epoch=epoch)
+            assert fetched[-1] <= most
+            assert part.keys() == whole.keys()
+            for key, array in part.items():
+                assert array.dtype == whole[key].dtype
+                np.testing.assert_array_equal(array, whole[key][rows], err_msg=key)
+
+
 def trained(task, count):
     """Weights after 3 steps in float64 on batches of 7, the last an uneven 6, over some devices."""
     runtime.set_precision("float64")

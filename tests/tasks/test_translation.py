@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from dlkit import runs
 from dlkit.cli import main
-from dlkit.data.tokenizer import END, START
+from dlkit.data.tokenizer import END, START, WordTokenizer
 from dlkit.decode.greedy import greedy
 from dlkit.tasks.task import open_task
 
@@ -24,6 +25,10 @@ def run(tmp_path_factory):
 def translated(capsys, run, *arguments):
     assert main(["translate", "--model", str(run.path), *arguments]) == 0
     return capsys.readouterr().out
+
+
+def standard_input(monkeypatch, content):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
 
 
 def test_more_than_99_percent_of_the_test_sequences_are_exact(run):
@@ -42,30 +47,150 @@ def test_evaluate_says_the_same(run, capsys):
 
 def test_exact_is_what_a_plain_loop_over_the_test_split_counts(run, capsys):
     """Every test source through `translate`, each against itself from back to front."""
-    task = open_task(run.task, run.recipe["data"], folder=run.path, info=run.info["data"])
-    split = task.data.splits["test"]
-    lines = [task.source_tokenizer.decode(ids) for ids in split.source]
-    outputs = translated(capsys, run, *lines, "-q").splitlines()
+    lines = open_task(run.task, run.recipe["data"], folder=run.path, info=run.info["data"]).data.texts["test"].source
+    outputs = translated(capsys, run, *lines, "--beam", "1", "-q").splitlines()
     assert len(outputs) == len(lines)
     right = sum(output.split() == line.split()[::-1] for line, output in zip(lines, outputs, strict=True))
     assert right / len(lines) == pytest.approx(run.info["result"]["metrics"]["exact"])
 
 
 def test_one_line_in_one_line_out_whatever_the_batch(run, capsys, monkeypatch):
-    text = "a b c d e\n\nj\n   \na i b h c g d f e j\n"
-    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    text = b"a b c d e\n\nj\r\n   \na i b h c g d f e j"
+    standard_input(monkeypatch, text)
     together = translated(capsys, run, "-q").splitlines()
     assert together == ["e d c b a", "", "j", "", "j e f d g c h b i a"]
-    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    standard_input(monkeypatch, text)
     assert translated(capsys, run, "-q", "--batch-size", "1").splitlines() == together
 
 
-def test_json_has_both_sides(run, capsys):
-    assert json.loads(translated(capsys, run, "f g h", "--json", "-q")) == {
-        "source": "f g h",
-        "translation": "h g f",
-        "unknown": [],
-    }
+def test_a_file_is_translated_into_a_file(run, capsys, tmp_path):
+    (tmp_path / "in.txt").write_bytes(b"\xef\xbb\xbfa b\n\nc d\n")
+    out = tmp_path / "out.txt"
+    assert translated(capsys, run, "--file", str(tmp_path / "in.txt"), "-o", str(out), "-q") == ""
+    assert out.read_text() == "b a\n\nd c\n"
+
+
+def test_json_has_all_there_is(run, capsys):
+    found = json.loads(translated(capsys, run, "f g h", "--json", "-q", "--n-best", "2"))
+    assert (found["line"], found["source"], found["translation"], found["unknown"]) == (1, "f g h", "h g f", [])
+    first, second = found["hypotheses"]
+    assert first["tokens"] == ["h", "g", "f", "</s>"]
+    assert first["score"] == pytest.approx(first["log_probability"] / 4)
+    assert first["score"] > second["score"]
+
+
+def test_tab_separated_n_best(run, capsys):
+    rows = [
+        line.split("\t")
+        for line in translated(capsys, run, "a b", "c", "--n-best", "2", "--format", "tsv").splitlines()
+    ]
+    assert [(row[0], row[1]) for row in rows] == [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")]
+    assert [row[4] for row in rows if row[1] == "1"] == ["b a", "c"]
+    assert float(rows[0][3]) == pytest.approx(3 * float(rows[0][2]), abs=3e-4)  # two letters and the end
+
+
+def test_scores_are_those_of_score(run, capsys, monkeypatch):
+    score, output = translated(capsys, run, "a b c d", "--scores", "-q").rstrip("\n").split("\t")
+    standard_input(monkeypatch, f"a b c d\t{output}\n".encode())
+    assert main(["score", "--model", str(run.path), "-q"]) == 0
+    total, tokens, mean = capsys.readouterr().out.split()
+    assert int(tokens) == 5
+    assert float(mean) == pytest.approx(float(score), abs=1e-3)
+    assert float(total) == pytest.approx(5 * float(mean), abs=1e-3)
+
+
+def test_score_of_two_files(run, capsys, tmp_path):
+    (tmp_path / "x").write_text("a b\nc d\n")
+    (tmp_path / "y").write_text("b a\nc d\n")
+    files = ["--source", str(tmp_path / "x"), "--target", str(tmp_path / "y")]
+    assert main(["score", "--model", str(run.path), *files, "--json", "-q"]) == 0
+    right, wrong = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert right["log_probability"] > wrong["log_probability"] + 3
+    assert [token["token"] for token in right["tokens"]] == ["b", "a", "</s>"]
+    (tmp_path / "y").write_text("b a\n")
+    assert main(["score", "--model", str(run.path), *files]) == 3
+    assert "has 2 lines" in capsys.readouterr().err
+
+
+def test_score_without_a_tab(run, capsys, monkeypatch):
+    standard_input(monkeypatch, b"a b\nc\tc\n")
+    assert main(["score", "--model", str(run.path), "-q"]) == 3
+    out, error = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    assert "line 1 has 0 tabs" in error
+
+
+def test_a_prefix_is_forced(run, capsys):
+    assert translated(capsys, run, "a b c", "--prefix", "c b", "-q") == "c b a\n"
+    assert translated(capsys, run, "a b c", "--prefix", "j", "-q").startswith("j")
+
+
+def test_samples_are_those_of_the_seed_and_not_of_the_batch(run, capsys):
+    lines = ["a b c d e f", "g h i j", "a", "b c"]
+    setting = ["--sample", "--temperature", "3", "--seed", "5", "--n-best", "2", "-q"]
+    first = translated(capsys, run, *lines, *setting)
+    assert translated(capsys, run, *lines, *setting, "--batch-size", "1") == first
+    assert translated(capsys, run, *lines, *setting[:4], "6", *setting[5:]) != first
+
+
+def test_the_tree_of_hypotheses(run, capsys, tmp_path):
+    out = translated(capsys, run, "a b", "--show-beams", "--beam", "2", "--png", str(tmp_path / "tree.png"), "-q")
+    *tree, chosen = out.splitlines()
+    assert any("┬" in line or "─" in line for line in tree)
+    assert chosen.startswith("chosen  b a   log-probability -")
+    assert "3 tokens" in chosen
+    assert (tmp_path / "tree.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_ensemble_of_one_run_twice_is_that_run(run, capsys):
+    alone = translated(capsys, run, "a b c d", "--scores", "-q").split("\t")
+    twice = translated(capsys, run, "a b c d", "--scores", "-q", "--model", f"{run.path}@last").split("\t")
+    assert twice[1] == alone[1]
+    assert float(twice[0]) == pytest.approx(float(alone[0]), abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["a", "--n-best", "6", "--beam", "5"], 2, "--n-best 6 of 5 beams"),
+        (["a", "--top-k", "3"], 2, "--top-k is for sampling"),
+        (["a", "--sample", "--beam", "2"], 2, "--beam searches and --sample draws"),
+        (["a", "--sample", "--show-beams"], 2, "--show-beams is about beam search"),
+        (["a", "--file", "x"], 2, "a text and --file"),
+        (["a", "--align"], 2, "no attention"),
+        (["--file", "none.txt"], 3, "cannot read none.txt"),
+        (["a", "--sample", "--top-p", "0"], 2, "top-p is 0"),
+    ],
+)
+def test_mistakes(run, capsys, arguments, code, words):
+    assert main(["translate", "--model", str(run.path), *arguments, "-q"]) == code
+    assert words in capsys.readouterr().err
+
+
+def test_bad_lines_keep_their_place(run, capsys, monkeypatch):
+    """One that is no text, one that is far too long: the others are translated, and the code says that some are not."""
+    standard_input(monkeypatch, b"a b\n\xff\n" + b"a " * 50_000 + b"\nc d\n")
+    assert main(["translate", "--model", str(run.path), "-q"]) == 3
+    out, error = capsys.readouterr()
+    assert out.splitlines() == ["b a", "", "", "d c"]
+    assert "line 2 of standard input is not UTF-8" in error
+    assert "line 3 has 50,001 tokens, and at most 1,000" in error
+
+
+def test_nothing_to_translate(run, capsys, monkeypatch):
+    standard_input(monkeypatch, b"")
+    assert main(["translate", "--model", str(run.path)]) == 0
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert "standard input is empty" in error
+
+
+def test_a_tokenizer_of_another_run(run, capsys, tmp_path):
+    shutil.copytree(run.path, tmp_path / "other")
+    name = "tokenizer.json" if (run.path / "tokenizer.json").exists() else "target_tokenizer.json"
+    WordTokenizer(["x", "y"]).save(tmp_path / "other" / name)
+    assert main(["translate", "--model", str(tmp_path / "other"), "a"]) == 4
+    assert "tokenizer of" in capsys.readouterr().err
 
 
 def test_the_longest_output_is_bounded(run, capsys):
@@ -78,12 +203,6 @@ def test_an_unknown_word_is_no_failure_and_is_named(run, capsys):
     out, error = capsys.readouterr()
     assert len(out.splitlines()) == 2
     assert error == "warning: line 2: not in the vocabulary: z UNKNOWN\n"
-
-
-def test_input_that_is_no_text(run, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a b\xff\n"), encoding="utf-8"))
-    assert main(["translate", "--model", str(run.path)]) == 3
-    assert "not a text in UTF-8" in capsys.readouterr().err
 
 
 def test_without_a_model_the_newest_translator_is_taken(run, capsys):
@@ -104,15 +223,16 @@ def test_decoding_needs_start_and_step_only(run):
 
     model = runs.load_model(run.path)
     task = open_task(run.task, run.recipe["data"], folder=run.path, info=run.info["data"])
-    source = np.array([[*task.source_tokenizer.encode("h e a d"), END]], np.int32)
-    decoded = greedy(model.step, model.start(source), batch=1, start_id=START, end_id=END, max_len=12)
-    state, token, tokens, score = model.start(source), START, [], 0.0
+    source = np.array([[*task.tokenizers[0].encode("h e a d"), END]], np.int32)
+    state, memory = model.start(source)
+    decoded = greedy(model.step, state, memory, batch=1, start_id=START, end_id=END, max_len=12)
+    token, tokens, score = START, [], 0.0
     while token != END:
-        logits, state = model.step(tf.constant([token]), state)
-        log_p = logits.numpy()[0] - np.log(np.exp(logits.numpy()[0]).sum())
+        logits, state, _ = model.step(tf.constant([[token]]), state, memory)
+        log_p = logits.numpy()[0, 0] - np.log(np.exp(logits.numpy()[0, 0]).sum())
         token = int(log_p.argmax())
         score += log_p[token]
         tokens.append(token)
-    assert decoded.tokens.numpy()[0, : len(tokens)].tolist() == tokens
-    assert task.target_tokenizer.decode(tokens) == "d a e h"
-    assert float(decoded.scores[0]) == pytest.approx(score, abs=1e-4)
+    assert decoded.tokens.numpy()[0, 0, : len(tokens)].tolist() == tokens
+    assert task.tokenizers[1].decode(tokens) == "d a e h"
+    assert float(decoded.scores[0, 0]) == pytest.approx(score, abs=1e-4)

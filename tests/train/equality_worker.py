@@ -15,12 +15,13 @@ import numpy as np
 
 from dlkit import models, recipe, runtime
 
-# All that could tell devices apart: norms of images and of vectors, dropout, augmentation, clipping of some steps, an
-# average of the weights, and batches of 20, 20 and 7 images. Two devices have to pad the last one, and three all.
+# All that could tell devices apart: norms of images and of vectors, dropout, augmentation, mixes of examples on
+# different devices, clipping of some steps, an average of the weights, and batches of 20, 20 and 7 images. Two devices
+# have to pad the last one, and three all.
 RECIPE = {
-    "model.dropout": 0.3, "data.size": 8, "data.augment": ["crop_flip"], "train.limit": 47, "train.batch_size": 20,
-    "train.steps": 6, "train.seed": 5, "train.schedule": "cosine", "train.clip_norm": 1.6, "train.ema": 0.9,
-    "train.precision": "float64",
+    "model.dropout": 0.3, "data.size": 8, "data.augment": ["crop_flip", "mixup", "cutmix"], "train.limit": 47,
+    "train.batch_size": 20, "train.steps": 6, "train.seed": 5, "train.schedule": "cosine", "train.clip_norm": 1.6,
+    "train.ema": 0.9, "train.precision": "float64",
 }  # fmt: skip
 BATCHES = [20, 20, 7] * 2
 SGD = {"train.optimizer": "sgd", "train.lr": 0.1, "train.weight_decay": 1e-3}
@@ -64,10 +65,10 @@ def trained(flags, devices="cpu"):
     update = start.training_step(prepared)
     update.start_averages()
     lr = schedules.schedule(settings.schedule, lr=settings.lr, total_steps=settings.steps)
-    batches = islice(loop.batches(prepared.task, settings, loop.Progress()), settings.steps)
+    batches = islice(loop.batches(prepared.task, settings, loop.Progress(), prepared.devices), settings.steps)
     steps = [
-        {name: float(value) for name, value in update(batch, step=step, lr=lr(step)).items()}
-        for step, (_, _, batch) in enumerate(batches)
+        {name: float(value) for name, value in update(drawn.batch, step=step, lr=lr(step), size=drawn.size).items()}
+        for step, drawn in enumerate(batches)
     ]
     groups = update.arrays()
     return Trained({f"{group}/{name}": array for group in groups for name, array in groups[group].items()}, steps)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dlkit import runs, runtime
+from dlkit import runs, runtime, workers
 from dlkit.cli import main
+from dlkit.errors import Interrupted
 from dlkit.train import checkpoints, loop
 from dlkit.train.evaluation import Evaluation
 from dlkit.train.step import TrainingStep
@@ -208,10 +210,10 @@ def test_plateau_lowers_the_rate_and_remembers(tmp_path, monkeypatch):
 def test_divergence_ends_with_code_5_and_keeps_what_was_good(tmp_path, capsys, monkeypatch):
     call = TrainingStep.__call__
 
-    def poisoned(self, batch, *, step: int, lr: float):
+    def poisoned(self, batch, *, step, **rest):
         if step == 5:
             batch["images"][0] = np.inf
-        return call(self, batch, step=step, lr=lr)
+        return call(self, batch, step=step, **rest)
 
     monkeypatch.setattr(TrainingStep, "__call__", poisoned)
     assert train(tmp_path, "--epochs", "5") == 5
@@ -222,6 +224,28 @@ def test_divergence_ends_with_code_5_and_keeps_what_was_good(tmp_path, capsys, m
     assert run.pointer("last") == "step-4"
     weights = checkpoints.read(run.path / "checkpoints" / "step-4", "weights")
     assert all(np.isfinite(array).all() for array in weights.values())
+
+
+def test_what_may_stop_several_processes_is_one_sum_a_step(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(runtime.Devices, "any", lambda self, flag: asked.append(flag) or flag)
+    assert train(tmp_path, "--epochs", "3", "--max-time", "1h", "-q") == 0
+    assert asked == [False] * (6 + 1), "before each step, and after the last"
+
+
+@pytest.mark.parametrize(("launched", "at_once"), [(None, True), (object(), False)])
+def test_only_a_worker_takes_a_second_signal_for_the_first(monkeypatch, launched, at_once):
+    """It may get SIGUSR1 from a batch system and from `--workers`, which ends it at the second Ctrl-C."""
+    monkeypatch.setattr(workers, "launcher", lambda: launched)
+    with loop.stop_signals() as signalled:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert signalled() == signal.SIGUSR1
+        if at_once:
+            with pytest.raises(Interrupted, match="at once"):
+                os.kill(os.getpid(), signal.SIGUSR1)
+        else:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert signalled() == signal.SIGUSR1
 
 
 def test_out_of_memory_ends_with_advice_in_numbers(tmp_path, capsys, monkeypatch):

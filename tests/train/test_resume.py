@@ -11,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from dlkit import runs
+from dlkit import cluster, runs
 from dlkit.cli import main
+from dlkit.errors import DataError
+from dlkit.tasks.image_classification import ImageClassification
 from dlkit.train import checkpoints, loop
 
 # Three epochs of 4 steps, uneven last batches, momentum, dropout, augmentation, averaged weights.
@@ -210,19 +213,30 @@ def test_the_recipe_of_a_resumed_run_is_its_own(whole, capsys, flag):
     assert f"{flag[0]} cannot change" in capsys.readouterr().err
 
 
+def farewells(monkeypatch):
+    """What a process does at the end: says goodbye to the others, saves."""
+    events = []
+    save = loop.Loop.save
+    monkeypatch.setattr(cluster.Peers, "part", lambda self: events.append("goodbye"))
+    monkeypatch.setattr(loop.Loop, "save", lambda self, **best: events.append("save") or save(self, **best))
+    return events
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_the_run_goes_on(whole, tmp_path, capsys, monkeypatch, number, code):
     step = loop.TrainingStep.__call__
 
-    def interrupted(self, batch, *, step: int, lr: float, call=step):
+    def interrupted(self, batch, *, step, call=step, **rest):
         if step == 4:
             os.kill(os.getpid(), number)
-        return call(self, batch, step=step, lr=lr)
+        return call(self, batch, step=step, **rest)
 
+    events = farewells(monkeypatch)
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     monkeypatch.setattr(loop.TrainingStep, "__call__", interrupted)
     assert main(["train", "mlp", "--runs-dir", str(tmp_path), "--name", "stopped", *SETTINGS]) == code
     assert handlers == [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    assert events[-2:] == ["goodbye", "save"], "nobody waits for the others while the chief saves"
     error = capsys.readouterr().err
     assert "interrupted after step 5, saved" in error
     assert f"--resume {tmp_path / 'stopped'}" in error
@@ -231,6 +245,73 @@ def test_a_signal_saves_and_the_run_goes_on(whole, tmp_path, capsys, monkeypatch
     monkeypatch.undo()
     assert main(["train", "--resume", str(run.path), "-q"]) == 0
     assert_same_end(run, whole)
+
+
+class Damaged:
+    """Makes the data of a split fail from its n-th batch on."""
+
+    def __init__(self, monkeypatch, split, batch):
+        self.split, self.left = split, batch
+        for name in ("part", "batch"):
+            monkeypatch.setattr(ImageClassification, name, self.counted(getattr(ImageClassification, name)))
+
+    def counted(self, make):
+        def counted(task, split, *arguments, epoch):
+            mine = split == self.split and (epoch is None or make.__name__ == "part")
+            if mine and self.left == 0:
+                raise DataError("cat.png is damaged or cut short", "`--on-bad skip` leaves it out")
+            self.left -= mine
+            return make(task, split, *arguments, epoch=epoch)
+
+        return counted
+
+
+def assert_kept(run, step, capsys):
+    assert run.pointer("last") == f"step-{step}"
+    assert capsys.readouterr().err.splitlines() == [
+        "error: cat.png is damaged or cut short",
+        f"hint: step {step} is saved: with the file as it was, `dlkit train --resume {run.path}` goes on from there;"
+        f" without it, `--init-from {run.path}` starts a new run from these weights",
+    ]
+
+
+def test_an_image_that_is_damaged_on_the_way_ends_a_run_that_can_go_on(whole, tmp_path, capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        Damaged(patch, "train", 5)
+        events = farewells(patch)
+        assert main(["train", "mlp", "--runs-dir", str(tmp_path), "--name", "kept", *SETTINGS]) == 3
+    assert events[-2:] == ["goodbye", "save"]
+    run = runs.open_run(tmp_path / "kept")
+    assert_kept(run, 5, capsys)
+    with monkeypatch.context() as patch:
+        Damaged(patch, "train", 0)
+        assert main(["train", "--resume", str(run.path), "-q"]) == 3
+    assert_kept(run, 5, capsys)
+    assert main(["train", "--resume", str(run.path), "-q"]) == 0
+    assert_same_end(run, whole)
+
+
+def test_an_image_that_is_damaged_in_the_validation_split_ends_a_run_that_can_go_on(tmp_path, capsys, monkeypatch):
+    settings = ["--set", "train.checkpoint_every=100", "--set", "train.evaluate_every=1.5"]
+    Damaged(monkeypatch, "validation", 0)
+    assert main(["train", "mlp", "--runs-dir", str(tmp_path), "--name", "kept", *SETTINGS, *settings]) == 3
+    assert_kept(runs.open_run(tmp_path / "kept"), 6, capsys)
+
+
+def test_nothing_is_saved_when_nothing_is_trained_or_what_is_trained_is_not_finite(tmp_path, capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        Damaged(patch, "train", 0)
+        assert main(["train", "mlp", "--runs-dir", str(tmp_path), "--name", "x", *SETTINGS]) == 3
+    with monkeypatch.context() as patch:
+        Damaged(patch, "train", 1)
+        one_step = loop.TrainingStep.__call__
+        infinite = {"finite": tf.constant(False)}
+        patch.setattr(loop.TrainingStep, "__call__", lambda self, *of, **rest: one_step(self, *of, **rest) | infinite)
+        assert main(["train", "mlp", "--runs-dir", str(tmp_path), "--name", "y", *SETTINGS]) == 3
+    for name in "xy":
+        assert runs.open_run(tmp_path / name).checkpoints() == []
+    lines = ["error: cat.png is damaged or cut short", "hint: `--on-bad skip` leaves it out"]
+    assert capsys.readouterr().err.splitlines() == lines * 2
 
 
 def test_max_time_saves_and_the_run_goes_on(whole, tmp_path):

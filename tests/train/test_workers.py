@@ -84,6 +84,11 @@ def wait_for_step(process, run, step):
         assert time.monotonic() < deadline, "no checkpoint"
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
+    return children(process)
+
+
+def children(process):
+    """The processes that it has started, the first one first."""
     table = subprocess.check_output(["ps", "-A", "-o", "pid=,ppid="], text=True).split()
     pairs = zip(map(int, table[::2]), map(int, table[1::2]), strict=True)
     return sorted(pid for pid, parent in pairs if parent == process.pid)
@@ -134,6 +139,17 @@ def test_a_run_that_is_stopped_and_killed_goes_on_to_the_same_weights(alone, tmp
     assert_same(run, alone)
 
 
+def test_the_signal_of_a_batch_system_to_all_processes_saves_once(tmp_path):
+    """The workers get it twice, from the system and from the process that started them."""
+    run = tmp_path / "x"
+    process = start("mlp", "--runs-dir", str(tmp_path), "--name", "x", *SETTINGS)
+    two = wait_for_step(process, run, 0)
+    os.killpg(process.pid, signal.SIGUSR1)
+    code, lines = ended(process, two)
+    last = checkpoints.steps(run / "checkpoints")[-1]
+    assert (code, lines[0]) == (138, f"error: interrupted after step {last}, saved in {run}")
+
+
 # ------------------------------------------------------------------------------------------- what needs no TensorFlow
 
 
@@ -158,10 +174,12 @@ def test_a_mistake_is_told_once(capfd):
     assert "`mlp`" in hint
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_before_there_is_anything_to_save(tmp_path, number):
     process = start("mlp", "--runs-dir", str(tmp_path), *SETTINGS)
-    time.sleep(1)  # TensorFlow is being imported
+    while len(children(process)) < 2:
+        time.sleep(0.01)
+    time.sleep(0.2)  # TensorFlow is being imported
     process.send_signal(number)
     assert ended(process, []) == (128 + number, ["error: interrupted"])
 

@@ -1,0 +1,141 @@
+"""Batches of about so many tokens: pairs of similar length together, in few shapes. Light: NumPy only.
+
+Sentences differ in length, so batches of so many sentences are half padding. Here pairs are sorted into buckets by the
+longer of their sides; a bucket has one padded shape, and as many rows as fit into the number of tokens.
+"""
+
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlkit.data.batching import shuffled
+
+Lengths = NDArray[np.int64]
+# Buckets end at lengths that occur; of more different ones evenly chosen ones are looked at.
+_MOST_LENGTHS = 512
+
+
+class Shape(NamedTuple):
+    """What a batch is padded to.
+
+    Args:
+        rows: pairs of a full batch.
+        source: time steps of the sources.
+        target: time steps of the targets.
+    """
+
+    rows: int
+    source: int
+    target: int
+
+
+class TokenBatches:
+    """Divides pairs into batches in which rows x padded source and rows x padded target are at most `batch_tokens`.
+
+    Which bucket a pair is in does not depend on the epoch. What is left over when a bucket is cut into full batches is
+    moved to the next longer bucket, unless that is more than twice as long. So all batches but the last of the longest
+    bucket (and of one before such a gap) are full, few shapes occur, and all epochs have as many batches.
+
+    Args:
+        source_lengths: (n,) tokens of each source, the end token included, as `PairSplit.lengths` gives them.
+        target_lengths: (n,) the same for the targets.
+        batch_tokens: most tokens of a side of a batch, padding included. A longer pair is a batch of its own.
+        multiple: of what the number of rows shall be a multiple, such as devices x micro-batches, where they suffice.
+        shapes: most buckets.
+
+    Example:
+        >>> batches = TokenBatches(*split.lengths, batch_tokens=4096)
+        >>> first = batches.epoch(0, seed=0)[0]
+        >>> made = batch(split, first, lengths=batches.lengths(first))
+    """
+
+    def __init__(
+        self,
+        source_lengths: Lengths,
+        target_lengths: Lengths,
+        *,
+        batch_tokens: int,
+        multiple: int = 1,
+        shapes: int = 16,
+    ) -> None:
+        source, target = np.asarray(source_lengths), np.asarray(target_lengths)
+        longer = np.maximum(source, target)
+        ends = _ends(longer, shapes)
+        rows = np.maximum(batch_tokens // ends, 1)
+        rows = np.where(rows >= multiple, rows - rows % multiple, rows)
+        bucket = np.searchsorted(ends, longer)
+        # From the shortest to the longest by the first key, so that the longest ones are moved up.
+        self._by_length = np.lexsort((np.arange(len(longer)), np.minimum(source, target), longer))
+        counts = np.bincount(bucket, minlength=len(ends))
+        for at in range(len(ends) - 1):
+            over = counts[at] % rows[at] if ends[at + 1] <= 2 * ends[at] else 0
+            counts[at] -= over
+            counts[at + 1] += over
+        self._bucket = np.empty_like(bucket)
+        self._bucket[self._by_length] = np.repeat(np.arange(len(ends)), counts)
+        self.shapes = [
+            Shape(
+                int(r), int(source[self._bucket == at].max(initial=0)), int(target[self._bucket == at].max(initial=0))
+            )
+            for at, r in enumerate(rows)
+        ]
+        # Where the pairs, in the order of their buckets, are cut.
+        firsts = np.cumsum(counts) - counts
+        starts = [np.arange(first, first + count, r) for first, count, r in zip(firsts, counts, rows, strict=True)]
+        self._cuts = np.concatenate(starts)[1:] if len(longer) else np.zeros(0, np.int64)
+        padded = np.array([shape.source + shape.target for shape in self.shapes]) @ counts if len(longer) else 0
+        self.padding_share = 1 - float((source.sum() + target.sum()) / padded) if padded else 0.0
+
+    def __len__(self) -> int:
+        """Number of batches of any epoch."""
+        return len(self._cuts) + 1 if len(self._bucket) else 0
+
+    def epoch(self, epoch: int | None, *, seed: int) -> list[NDArray[np.int64]]:
+        """The batches of an epoch as arrays of rows; each pair is in one of them.
+
+        Args:
+            epoch: pairs and batches are shuffled as (seed, epoch) say; None for the order of their lengths.
+            seed: the run's seed.
+        """
+        if not len(self):
+            return []
+        if epoch is None:
+            return np.split(self._by_length, self._cuts)
+        order = shuffled(len(self._bucket), seed=seed, epoch=epoch)
+        batches = np.split(order[np.argsort(self._bucket[order], kind="stable")], self._cuts)
+        mixed = np.random.default_rng([seed, crc32(b"batches"), epoch]).permutation(len(batches))
+        return [batches[at] for at in mixed]
+
+    def lengths(self, batch: NDArray[np.int64]) -> tuple[int, int]:
+        """Time steps that the sources and the targets of a batch are padded to, the same for all of its bucket."""
+        shape = self.shapes[self._bucket[batch[0]]]
+        return shape.source, shape.target
+
+
+def _ends(lengths: Lengths, most: int) -> Lengths:
+    """The lengths at which up to `most` buckets end, so that the sum of what is added to each is the least possible.
+
+    Dynamic programming over the lengths that occur, l_1 < ... < l_m with c_i of them up to l_i: the cost of j buckets
+    that end in l_i is best_j(i) = min over h < i of best_{j-1}(h) + (c_i - c_h) l_i.
+    """
+    values, counts = np.unique(lengths, return_counts=True)
+    if len(values) > _MOST_LENGTHS:
+        chosen = np.linspace(0, len(values) - 1, _MOST_LENGTHS).round().astype(int)
+        counts = np.diff(np.cumsum(counts)[chosen], prepend=0)
+        values = values[chosen]
+    if len(values) <= most:
+        return values
+    up_to = np.cumsum(counts)
+    step = (up_to[np.newaxis, :] - up_to[:, np.newaxis]) * values.astype(float)  # (h, i), from h to i in one bucket
+    step[np.tril_indices(len(values))] = np.inf
+    best, previous = up_to * values.astype(float), []
+    for _ in range(most - 1):
+        total = best[:, np.newaxis] + step
+        previous.append(total.argmin(axis=0))
+        best = total.min(axis=0)
+    ends = [len(values) - 1]
+    for before in reversed(previous):
+        ends.append(int(before[ends[-1]]))
+    return values[ends[::-1]]

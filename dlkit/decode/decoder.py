@@ -1,0 +1,182 @@
+"""A model, or several as one, ready to decode: arrays in, arrays out."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import ArrayLike, NDArray
+
+from dlkit.data.tokenizer import END, PAD, START
+from dlkit.decode.beam import LengthNorm, beam_search
+from dlkit.decode.ensemble import Ensemble, mean_logits
+from dlkit.decode.greedy import greedy
+from dlkit.decode.sample import sample, uniform_numbers
+from dlkit.decode.score import target_scores
+from dlkit.decode.step import Decoded, reorder_of
+
+# Source ids (batch, time) padded with 0; of an ensemble whose models have tokenizers of their own, one array for each.
+Source = NDArray[np.int32] | Sequence[NDArray[np.int32]]
+
+
+class Decoder:
+    """Decodes with one model, or with the mean of several, in one graph for each setting, whatever the shapes.
+
+    Results of a row do not depend on the rows beside it or on padding, up to the rounding of matrix products, whose
+    order of summation may change with the shape. `max_len` is for all rows or for each: to be as free of batch mates,
+    it must not come from the longest of a batch.
+
+    Args:
+        models: a model that has `start` and `step` (see `dlkit.decode.step`), or several with one target vocabulary.
+            For `score` they are called as `model((source, target_in))`.
+
+    Example:
+        >>> decoder = Decoder(model)
+        >>> decoder.beam(np.array([[5, 6, 2]]), max_len=20, beams=5).tokens.shape
+        (1, 1, 20)
+    """
+
+    def __init__(self, models: Any) -> None:
+        self.models = tuple(models) if isinstance(models, list | tuple) else (models,)
+        self._model = Ensemble(self.models) if len(self.models) > 1 else self.models[0]
+        self._graphs: dict[tuple[Any, ...], Callable[..., Any]] = {}
+
+    def greedy(
+        self,
+        source: Source,
+        *,
+        max_len: int | NDArray[np.int32],
+        min_len: int = 0,
+        prefix: NDArray[np.int32] | None = None,
+        attention: bool = False,
+    ) -> Decoded:
+        """The most probable token at each step; see `dlkit.decode.greedy`. One hypothesis a row."""
+
+        def decode(source: Any, limits: tf.Tensor, prefix: tf.Tensor | None = None) -> Decoded:
+            state, memory = self._model.start(source, max_len=tf.reduce_max(limits))
+            return greedy(
+                self._model.step, state, memory, batch=tf.shape(limits)[0], start_id=START, end_id=END,
+                max_len=limits, min_len=min_len, prefix=prefix, attention=attention,
+            )  # fmt: skip
+
+        return self._decode(decode, ("greedy", min_len, attention), source, max_len, prefix)
+
+    def sample(
+        self,
+        source: Source,
+        *,
+        seed: int,
+        lines: Sequence[int],
+        max_len: int | NDArray[np.int32],
+        samples: int = 1,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_len: int = 0,
+        prefix: NDArray[np.int32] | None = None,
+        attention: bool = False,
+    ) -> Decoded:
+        """Draws `samples` hypotheses a row, in the order of their drawing; see `dlkit.decode.sample`.
+
+        Args:
+            source: see `Source`.
+            seed: the same seed draws the same.
+            lines: for each row the index of its line in the whole input, so that the draws do not depend on batches.
+            max_len: most tokens, the end token included; for all rows, or (batch,).
+            samples: hypotheses a row.
+            temperature: 0 for greedy decoding.
+            top_k: 0 for all tokens.
+            top_p: 1 for all tokens.
+            min_len: fewest tokens, the end token included.
+            prefix: (batch, time) int32 padded with 0, the tokens that each row has to begin with.
+            attention: whether to return the weights over the source.
+        """
+
+        def decode(source: Any, limits: tf.Tensor, uniforms: tf.Tensor, prefix: tf.Tensor | None = None) -> Decoded:
+            state, memory = self._model.start(source, max_len=tf.reduce_max(limits))
+            return sample(
+                self._model.step, state, memory, uniforms=tf.ensure_shape(uniforms, (None, samples, None)),
+                start_id=START, end_id=END, max_len=limits,
+                temperature=temperature, top_k=top_k, top_p=top_p, min_len=min_len, prefix=prefix, attention=attention,
+                reorder=reorder_of(self._model),
+            )  # fmt: skip
+
+        uniforms = uniform_numbers(seed=seed, lines=lines, samples=samples, max_len=int(np.max(max_len)))
+        setting = ("sample", samples, temperature, top_k, top_p, min_len, attention)
+        return self._decode(decode, setting, source, max_len, prefix, uniforms)
+
+    def beam(
+        self,
+        source: Source,
+        *,
+        max_len: int | NDArray[np.int32],
+        beams: int = 5,
+        n_best: int = 1,
+        length_norm: LengthNorm = "avg",
+        alpha: float = 0.6,
+        min_len: int = 0,
+        patience: float = 1.0,
+        prefix: NDArray[np.int32] | None = None,
+        attention: bool = False,
+        record: bool = False,
+    ) -> Decoded:
+        """The `n_best` hypotheses of a beam search, the best first; see `dlkit.decode.beam`."""
+
+        def decode(source: Any, limits: tf.Tensor, prefix: tf.Tensor | None = None) -> Decoded:
+            state, memory = self._model.start(source, max_len=tf.reduce_max(limits))
+            return beam_search(
+                self._model.step, state, memory, batch=tf.shape(limits)[0], beams=beams, start_id=START, end_id=END,
+                max_len=limits, n_best=n_best, length_norm=length_norm, alpha=alpha, min_len=min_len,
+                patience=patience, prefix=prefix, attention=attention, record=record, reorder=reorder_of(self._model),
+            )  # fmt: skip
+
+        setting = ("beam", beams, n_best, length_norm, alpha, min_len, patience, attention, record)
+        return self._decode(decode, setting, source, max_len, prefix)
+
+    def score(self, source: Source, target: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Log-probability of each token of given outputs, by teacher forcing.
+
+        Args:
+            source: see `Source`.
+            target: (batch, time) int32 with the end token, padded with 0.
+
+        Returns:
+            (batch, time), 0 at padding; their sum over time is the log-probability of the output.
+        """
+
+        def score(source: Any, target: tf.Tensor) -> tf.Tensor:
+            target_in = tf.pad(target[:, :-1], ((0, 0), (1, 0)), constant_values=START)
+            target_in = tf.where(target == PAD, PAD, target_in)
+            sources = source if isinstance(source, tuple) else (source,) * len(self.models)
+            logits = [model((own, target_in)) for model, own in zip(self.models, sources, strict=True)]
+            return target_scores(mean_logits(logits), target)
+
+        return self._run(score, ("score",), source, np.asarray(target, np.int32)).numpy()
+
+    def _decode(
+        self,
+        decode: Callable[..., Decoded],
+        setting: tuple[Any, ...],
+        source: Source,
+        max_len: ArrayLike,
+        prefix: NDArray[np.int32] | None,
+        *more: NDArray[np.float32],
+    ) -> Decoded:
+        rows = len(source[0] if isinstance(source, list | tuple) else source)
+        limits = np.broadcast_to(np.asarray(max_len, np.int32), rows)
+        extra = () if prefix is None else (np.asarray(prefix, np.int32),)
+        decoded = self._run(decode, setting, source, limits, *more, *extra)
+        return tf.nest.map_structure(lambda tensor: None if tensor is None else tensor.numpy(), decoded)
+
+    def _run(self, function: Callable[..., Any], setting: tuple[Any, ...], source: Source, *rest: NDArray[Any]) -> Any:
+        """Runs a function of (source, *rest) in the graph of its setting, which is traced when first needed."""
+        if isinstance(source, list | tuple):
+            source = tuple(np.asarray(own, np.int32) for own in source)
+        else:
+            source = np.asarray(source, np.int32)
+        arguments = (source, *rest)
+        specs = tf.nest.map_structure(lambda array: tf.TensorSpec([None] * array.ndim, array.dtype), arguments)
+        key = (*setting, len(rest), len(source) if isinstance(source, tuple) else 0)
+        if key not in self._graphs:
+            self._graphs[key] = tf.function(function, input_signature=specs, autograph=False)
+        return self._graphs[key](*arguments)

@@ -1,0 +1,258 @@
+"""Sequence to sequence with two recurrent networks and attention (Bahdanau et al. 2015; Luong et al. 2015)."""
+
+from typing import Annotated, Any, Literal, get_args
+
+import keras
+import tensorflow as tf
+from pydantic import Field
+
+from dlkit.data.tokenizer import PAD
+from dlkit.decode.step import Step
+from dlkit.errors import UsageError, unknown
+from dlkit.layers.attention import Attention, Kind, Memory
+from dlkit.layers.dropout import Dropout
+from dlkit.layers.initializers import initializer
+from dlkit.layers.recurrent import Cell, Stack
+from dlkit.models import Paper
+
+PAPERS = {
+    "seq2seq_attention": Paper(
+        "Luong et al. 2015, Effective approaches to attention-based neural machine translation, with the encoder, and "
+        "as an option the additive score, of Bahdanau et al. 2015, Neural machine translation by jointly learning to "
+        "align and translate"
+    )
+}
+
+ContextTo = Literal["readout", "next_layer", "next_input"]
+
+
+class Seq2SeqAttention(keras.Model):
+    """An encoder whose states the decoder looks back at, at every step; each has weights of its own.
+
+    The query of a step is the output of the decoder's `lower` levels, which are all of them when the context goes to
+    the read-out, else the first. For the arguments see `seq2seq_attention`.
+    """
+
+    def __init__(
+        self,
+        source_vocabulary: int,
+        target_vocabulary: int,
+        *,
+        score: Kind,
+        context_to: ContextTo,
+        cell: Cell,
+        layers: int,
+        width: int,
+        bidirectional: bool,
+        tied_embeddings: bool,
+        dropout: float,
+        init: str,
+        recurrent_init: str,
+        forget_bias: float,
+    ) -> None:
+        super().__init__(name="seq2seq_attention")
+        if context_to not in get_args(ContextTo):
+            raise unknown("context_to", context_to, get_args(ContextTo))
+        if bidirectional and width % 2:
+            raise UsageError(
+                f"a bidirectional encoder has half of the width for each direction, and {width} is odd",
+                f"set model.width={width + 1} or model.bidirectional=false",
+            )
+        if context_to == "next_layer" and layers < 2:
+            raise UsageError("a decoder of one layer has no next layer for the context", "set model.layers=2")
+        self.context_to = context_to
+        drawn: dict[str, Any] = {"init": init, "recurrent_init": recurrent_init, "forget_bias": forget_bias}
+        self.source_embedding = keras.layers.Embedding(source_vocabulary, width, name="source_embedding")
+        self.source_dropout = Dropout(dropout, name="source_dropout")
+        self.encoder = Stack(
+            cell,
+            width // 2 if bidirectional else width,
+            layers=layers,
+            bidirectional=bidirectional,
+            dropout=dropout,
+            name="encoder",
+            **drawn,
+        )
+        self.target_embedding = keras.layers.ReversibleEmbedding(target_vocabulary, width, name="target_embedding")
+        self.target_dropout = Dropout(dropout, name="target_dropout")
+        self.attention = Attention(score, width, init=init, name="attention")
+        self.lower_levels = layers if context_to == "readout" else 1
+        self.lower = Stack(cell, width, layers=self.lower_levels, dropout=dropout, name="decoder", **drawn)
+        self.upper = self.readout = self.head = None
+        if self.lower_levels < layers:
+            self.upper_dropout = Dropout(dropout, name="upper_dropout")
+            self.upper = Stack(cell, width, layers=layers - 1, dropout=dropout, name="decoder_upper", **drawn)
+        if context_to == "readout":
+            draw = initializer(init)
+            self.readout = keras.layers.Dense(width, activation="tanh", kernel_initializer=draw, name="readout")
+        self.head_dropout = Dropout(dropout, name="head_dropout")
+        if not tied_embeddings:
+            self.head = keras.layers.Dense(target_vocabulary, kernel_initializer=initializer(init), name="head")
+
+        one, two = (None, None, width), (None, None, 2 * width)  # two: with the context beside it
+        for layer in (self.source_embedding, self.target_embedding):
+            layer.build((None, None))
+        self.encoder.build(one)
+        self.lower.build(two if context_to == "next_input" else one)
+        self.attention.build(one, one)
+        if self.upper:
+            self.upper.build(two if context_to == "next_layer" else one)
+        if self.readout:
+            self.readout.build(two)
+        if self.head:
+            self.head.build(one)
+        self.built = True
+
+    def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False) -> tf.Tensor:
+        """Logits of every target position, given the tokens before it.
+
+        Args:
+            inputs: source (batch, source time) and target_in (batch, target time), int ids padded with 0.
+            training: whether dropout is on.
+
+        Returns:
+            (batch, target time, target vocabulary), float32 (float64 when the model is).
+        """
+        source, target_in = inputs
+        states, memory = self._encode(source, training)
+        below, above = states[: self.lower_levels], states[self.lower_levels :]
+        embedded = self.target_dropout(self.target_embedding(target_in), training=training)
+        # No mask in the decoder: padding comes after all that counts, and the decoder does not look ahead.
+        if self.context_to == "next_input":
+            outputs = self._one_by_one(embedded, below, memory)
+        else:  # what the decoder reads does not depend on what it looks at: all steps at once
+            outputs, _ = self.lower(embedded, initial_state=below, training=training)
+            context, _ = self.attention(outputs, memory)
+            outputs = tf.concat([outputs, context], -1)
+        if self.upper:
+            outputs, _ = self.upper(
+                self.upper_dropout(outputs, training=training), initial_state=above, training=training
+            )
+        if self.readout:
+            outputs = self.readout(outputs)
+        return self._logits(self.head_dropout(outputs, training=training))
+
+    def start(self, source: tf.Tensor, *, max_len: tf.Tensor | int = 0) -> tuple[Any, Memory]:
+        """The decoder's first state, and the encoder's states to look at; see `dlkit.decode.step.Decodable`.
+
+        Whatever `max_len` is, the state has one size.
+        """
+        states, memory = self._encode(source, training=False)
+        return tf.nest.map_structure(lambda leaf: leaf[:, tf.newaxis], states), memory
+
+    def step(self, tokens: tf.Tensor, state: Any, memory: Memory) -> Step:
+        """Logits (batch, beams, target vocabulary) after one more token on each beam, state and attention weights."""
+        below, above = state[: self.lower_levels], state[self.lower_levels :]
+        embedded = self.target_embedding(tokens)
+        if self.context_to == "next_input":
+            outputs, below, weights = self._look_and_read(embedded, below, memory)
+        else:
+            outputs, below = self.lower.step(embedded, below)
+            context, weights = self.attention(outputs, memory)
+            outputs = tf.concat([outputs, context], -1)
+        if self.upper:
+            outputs, above = self.upper.step(outputs, above)
+        if self.readout:
+            outputs = self.readout(outputs)
+        return Step(self._logits(outputs), (*below, *above), tf.cast(weights, tf.float32))
+
+    def _encode(self, source: tf.Tensor, training: bool) -> tuple[tuple[Any, ...], Memory]:
+        embedded = self.source_dropout(self.source_embedding(source), training=training)
+        real = tf.not_equal(source, PAD)
+        outputs, states = self.encoder(embedded, mask=real, training=training)
+        return states, self.attention.memory(outputs, real)
+
+    def _look_and_read(self, embedded: tf.Tensor, state: Any, memory: Memory) -> tuple[tf.Tensor, Any, tf.Tensor]:
+        """One step (batch, beams, width) of the first level, whose last state is the query (Bahdanau et al. 2015)."""
+        context, weights = self.attention(tf.nest.flatten(state)[0], memory)
+        outputs, state = self.lower.step(tf.concat([embedded, context], -1), state)
+        return outputs, state, weights
+
+    def _one_by_one(self, embedded: tf.Tensor, state: Any, memory: Memory) -> tf.Tensor:
+        """All steps of the first level, one after another: each reads what the state before it looked at."""
+        batch, time, width = embedded.shape
+        steps = tf.shape(embedded)[1]
+        by_step = tf.TensorArray(embedded.dtype, steps).unstack(tf.transpose(embedded, (1, 0, 2))[:, :, tf.newaxis])
+
+        def body(step: tf.Tensor, state: Any, outputs: tf.TensorArray) -> tuple[tf.Tensor, Any, tf.TensorArray]:
+            output, state, _ = self._look_and_read(by_step.read(step), state, memory)
+            return step + 1, state, outputs.write(step, output[:, 0])
+
+        first = tf.nest.map_structure(lambda leaf: leaf[:, tf.newaxis], state)
+        _, _, outputs = tf.while_loop(
+            lambda step, *_: step < steps,
+            body,
+            (0, first, tf.TensorArray(embedded.dtype, steps)),
+            maximum_iterations=steps,  # XLA differentiates only loops with a bound
+        )
+        return tf.ensure_shape(tf.transpose(outputs.stack(), (1, 0, 2)), (batch, time, width))
+
+    def _logits(self, outputs: tf.Tensor) -> tf.Tensor:
+        logits = self.head(outputs) if self.head else self.target_embedding(outputs, reverse=True)
+        return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
+
+
+def seq2seq_attention(
+    source_vocabulary: int,
+    target_vocabulary: int,
+    *,
+    score: Kind = "linear",
+    context_to: ContextTo = "readout",
+    cell: Cell = "lstm",
+    layers: Annotated[int, Field(ge=1, le=5)] = 2,
+    width: Annotated[int, Field(ge=1)] = 128,
+    bidirectional: bool = True,
+    tied_embeddings: bool = False,
+    dropout: float = 0.0,
+    init: str = "glorot",
+    recurrent_init: str = "orthogonal",
+    forget_bias: float = 1.0,
+) -> keras.Model:
+    """Recurrent layers write the target and look, at each step, at what others made of every word of the source.
+
+    So every step of the decoder is one hop from every step of the encoder, however long the sentence. The decoder
+    begins with the encoder's last states. `linear` to the `readout` is Luong et al. 2015; `additive` to the
+    `next_input` is Bahdanau et al. 2015, with one layer.
+
+    Args:
+        source_vocabulary: number of source ids.
+        target_vocabulary: number of target ids.
+        score: how well a state of the decoder fits one of the encoder: identity, linear, key_value or additive; see
+            `dlkit.layers.attention.Attention`.
+        context_to: where the mean of the encoder's states goes: `readout`, beside the decoder's output in front of the
+            logits; `next_layer`, beside the first layer's output into the second; `next_input`, beside the embedding
+            of the next token. With the last, teacher forcing has to go step by step, and is slower.
+        cell: rnn, lstm or gru.
+        layers: recurrent layers of the encoder, and of the decoder.
+        width: size of the embeddings, of each layer's state and of the context.
+        bidirectional: whether the encoder reads both ways, each with half of the width.
+        tied_embeddings: whether the target embeddings are the matrix of the logits, too (Press and Wolf 2017).
+        dropout: share of units dropped between layers, never between time steps (Zaremba et al. 2014).
+        init: initializer of the input, output and attention matrices.
+        recurrent_init: initializer of the recurrent matrices.
+        forget_bias: bias of the forget gates of lstm before training.
+
+    Raises:
+        dlkit.errors.UsageError: an unknown name, an odd width with a bidirectional encoder, or no next layer.
+
+    Example:
+        >>> model = seq2seq_attention(30, 30, width=64)
+        >>> state, memory = model.start(source)  # ids (32, 11)
+        >>> model.step(tf.ones((32, 1), tf.int32), state, memory).attention.shape
+        TensorShape([32, 1, 11])
+    """
+    return Seq2SeqAttention(
+        source_vocabulary,
+        target_vocabulary,
+        score=score,
+        context_to=context_to,
+        cell=cell,
+        layers=layers,
+        width=width,
+        bidirectional=bidirectional,
+        tied_embeddings=tied_embeddings,
+        dropout=dropout,
+        init=init,
+        recurrent_init=recurrent_init,
+        forget_bias=forget_bias,
+    )

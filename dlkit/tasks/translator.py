@@ -1,0 +1,382 @@
+"""Translates text with a run, or with several as one."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlkit import runs
+from dlkit.data import pairs, tokenizer
+from dlkit.data.tokenizer import END, Tokenizer
+from dlkit.decode.beam import LengthNorm
+from dlkit.decode.decoder import Decoder, Source
+from dlkit.decode.step import Decoded, Record
+from dlkit.errors import CheckpointError, DataError, UsageError
+from dlkit.runs import Run
+
+# Attention takes memory with the square of the length. No sentence is so long, and no model has learned to translate
+# one that is.
+MOST_TOKENS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """How outputs are searched for; see `dlkit.decode` for what each setting means.
+
+    Args:
+        method: `beam`; `greedy`, which is a beam of one; or `sample`.
+        beams: prefixes that a beam search keeps.
+        n_best: outputs for each input: the best of the beams, or so many samples.
+        length_norm: by what a beam search compares outputs of different lengths.
+        alpha: of the normalization `gnmt`.
+        max_len: most tokens of an output, the end token included; None for what the run's recipe says.
+        min_len: fewest tokens of an output.
+        temperature: of sampling; below 1 likely tokens become likelier.
+        top_k: sample from so many most probable tokens; 0 for all.
+        top_p: sample from the most probable tokens that together have this probability.
+        seed: of sampling.
+        prefix: how every output has to begin.
+        align: whether to say where each output token looked at in the source.
+        record: whether a beam search keeps all that it has looked at.
+    """
+
+    method: Literal["beam", "greedy", "sample"] = "beam"
+    beams: int = 5
+    n_best: int = 1
+    length_norm: LengthNorm = "avg"
+    alpha: float = 0.6
+    max_len: int | None = None
+    min_len: int = 0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    prefix: str = ""
+    align: bool = False
+    record: bool = False
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One output.
+
+    Args:
+        text: the output.
+        ids: its tokens, the end token included.
+        pieces: the same as text.
+        log_probability: the sum over them.
+        score: by which outputs are compared: the log-probability, normalized by length when asked for.
+        attention: (pieces, source pieces), where each token looked; None unless asked for, and without attention.
+    """
+
+    text: str
+    ids: list[int]
+    pieces: list[str]
+    log_probability: float
+    score: float
+    attention: NDArray[np.float32] | None = None
+
+    @property
+    def alignment(self) -> list[tuple[int, int]]:
+        """(source piece, target piece) of where each output token looked most, end tokens left out."""
+        if self.attention is None:
+            return []
+        looked = self.attention[:-1, :-1].argmax(axis=1) if self.attention.shape[1] > 1 else np.zeros(0, int)
+        return [(int(source), target) for target, source in enumerate(looked)]
+
+
+@dataclass(frozen=True)
+class Translated:
+    """One line and what became of it.
+
+    Args:
+        number: of the line, from 1.
+        source: the line.
+        pieces: its tokens as text, the end token included.
+        unknown: what the tokenizer does not know of it.
+        hypotheses: the outputs, the best first.
+        record: all that a beam search has looked at, of a batch of one, for `dlkit.decode.tree`; None unless asked
+            for.
+    """
+
+    number: int
+    source: str
+    pieces: list[str]
+    unknown: list[str]
+    hypotheses: list[Hypothesis]
+    record: Record | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How probable a given translation is.
+
+    Args:
+        number: of the pair, from 1.
+        pieces: the tokens of the translation as text, the end token included.
+        log_probabilities: (pieces,), of each after the true ones before it.
+    """
+
+    number: int
+    pieces: list[str]
+    log_probabilities: NDArray[np.float32]
+
+
+class Translator:
+    """Translates with a model; with several, their probabilities are averaged at each step.
+
+    Args:
+        models: with `start` and `step`, see `dlkit.decode.step`.
+        tokenizers: of each model those of the source and of the target; the latter are all the same.
+        max_len: most tokens of an output, the end token included, where a search does not say it.
+
+    Example:
+        >>> load("runs/transformer_tatoeba-1")("Il fait un froid de canard.")
+        "It's freezing cold."
+    """
+
+    def __init__(self, models: Sequence[Any], tokenizers: Sequence[tuple[Tokenizer, Tokenizer]], max_len: int) -> None:
+        sources = [source for source, _ in tokenizers]
+        self.sources = sources[:1] if all(own == sources[0] for own in sources) else sources
+        self.target = tokenizers[0][1]
+        self.max_len = max_len
+        self.decoder = Decoder(list(models))
+
+    @overload  # a text, too, is a sequence of texts
+    def __call__(self, text: str, search: Search = ...) -> str: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, text: Sequence[str], search: Search = ...) -> list[str]: ...
+    def __call__(self, text: str | Sequence[str], search: Search = Search()) -> str | list[str]:
+        """The best translation of a text, or of each of several.
+
+        Raises:
+            dlkit.errors.DataError: a text is too long.
+        """
+        if isinstance(text, str):
+            return self([text], search)[0]
+        found = []
+        for translated in self.each([text], search):
+            if isinstance(translated, DataError):
+                raise translated
+            found.append(translated.hypotheses[0].text)
+        return found
+
+    def each(
+        self, groups: Iterable[Sequence[str | DataError]], search: Search = Search(), *, batch_size: int = 32
+    ) -> Iterator[Translated | DataError]:
+        """Translates any number of lines, and gives in their order what became of each, or why it was not translated.
+
+        Args:
+            groups: lines that are translated together, those of like length in one batch; no group is drawn before all
+                of the last one is given. What could not be read is passed on.
+            search: how.
+            batch_size: lines at a time; results do not depend on it.
+        """
+        before = 0
+        for group in groups:
+            read = [self._read(number, line) for number, line in enumerate(group, before + 1)]
+            before += len(group)
+            # Of like length together: little is padding, and few rows wait for the longest of their batch.
+            lines = sorted((line for line in read if isinstance(line, _Line)), key=lambda line: len(line.ids[0]))
+            done: dict[int, Translated] = {}
+            for start in range(0, len(lines), batch_size):
+                batch = lines[start : start + batch_size]
+                done |= zip((line.number for line in batch), self._batch(batch, search), strict=True)
+            for line in read:
+                yield done[line.number] if isinstance(line, _Line) else line
+
+    def score(
+        self, groups: Iterable[Sequence[tuple[str, str] | DataError]], *, batch_size: int = 32
+    ) -> Iterator[Scored | DataError]:
+        """Says of any number of pairs (source, target) how probable the target is, in their order.
+
+        Args:
+            groups: pairs that are worked on together. What could not be read is passed on.
+            batch_size: pairs at a time; results do not depend on it.
+        """
+        before = 0
+        for group in groups:
+            read = [self._read_pair(number, pair) for number, pair in enumerate(group, before + 1)]
+            before += len(group)
+            pairs_ = [each for each in read if not isinstance(each, DataError)]
+            done: dict[int, Scored] = {}
+            for start in range(0, len(pairs_), batch_size):
+                sources, targets = zip(*pairs_[start : start + batch_size], strict=True)
+                by_position = self.decoder.score(self._arrays(sources), _padded(targets))  # (pairs, time)
+                for line, ids, values in zip(sources, targets, by_position, strict=True):
+                    done[line.number] = Scored(line.number, self.target.pieces(ids), values[: len(ids)])
+            for each in read:
+                yield each if isinstance(each, DataError) else done[each[0].number]
+
+    def _read_pair(self, number: int, pair: tuple[str, str] | DataError) -> "tuple[_Line, list[int]] | DataError":
+        if isinstance(pair, DataError):
+            return pair
+        line, ids = self._read(number, pair[0]), [*self.target.encode(pair[1]), END]
+        if isinstance(line, DataError):
+            return line
+        return _too_long(number, len(ids)) if len(ids) > MOST_TOKENS else (line, ids)
+
+    # ----------------------------------------------------------------------------------------------------- one batch
+
+    def _read(self, number: int, text: str | DataError) -> "_Line | DataError":
+        if isinstance(text, DataError):
+            return text
+        ids = [[*own.encode(text), END] for own in self.sources]
+        longest = max(map(len, ids))
+        return _too_long(number, longest) if longest > MOST_TOKENS else _Line(number, text, ids)
+
+    def _arrays(self, lines: "Sequence[_Line]") -> Source:
+        arrays = tuple(_padded([line.ids[at] for line in lines]) for at in range(len(self.sources)))
+        return arrays if len(arrays) > 1 else arrays[0]
+
+    def _batch(self, lines: "Sequence[_Line]", search: Search) -> list[Translated]:
+        """What becomes of some lines; one without any token has an empty translation."""
+        spoken = [line for line in lines if len(line.ids[0]) > 1]
+        decoded = self._decode(self._arrays(spoken), [line.number for line in spoken], search) if spoken else None
+        rows = {line.number: row for row, line in enumerate(spoken)}
+        found = []
+        for line in lines:
+            hypotheses, record, row = [Hypothesis("", [], [], 0.0, 0.0)], None, rows.get(line.number)
+            if decoded is not None and row is not None:
+                outputs = (self._hypothesis(decoded, row, place, len(line.ids[0])) for place in range(search.n_best))
+                hypotheses = [output for output in outputs if output]
+                record = decoded.record and Record(*(values[row : row + 1] for values in decoded.record))
+            reader = self.sources[0]
+            pieces, unknown = reader.pieces(line.ids[0]), reader.unknown(line.text)
+            found.append(Translated(line.number, line.text, pieces, unknown, hypotheses, record))
+        return found
+
+    def _decode(self, source: Source, numbers: Sequence[int], search: Search) -> Decoded:
+        rows = len(numbers)
+        forced = self.target.encode(search.prefix)
+        common: dict[str, Any] = {
+            "max_len": (search.max_len or self.max_len) + len(forced),
+            "min_len": search.min_len,
+            "prefix": np.repeat(np.array([forced], np.int32), rows, axis=0) if forced else None,
+            "attention": search.align,
+        }
+        match search.method:
+            case "greedy":
+                return self.decoder.greedy(source, **common)
+            case "beam":
+                return self.decoder.beam(
+                    source, beams=search.beams, n_best=search.n_best, length_norm=search.length_norm,
+                    alpha=search.alpha, record=search.record, **common,
+                )  # fmt: skip
+            case "sample":
+                return self.decoder.sample(
+                    source, seed=search.seed, lines=numbers, samples=search.n_best, temperature=search.temperature,
+                    top_k=search.top_k, top_p=search.top_p, **common,
+                )  # fmt: skip
+
+    def _hypothesis(self, decoded: Decoded, row: int, place: int, source_length: int) -> Hypothesis | None:
+        """One output; None where a row has fewer than were asked for."""
+        length = int(decoded.lengths[row, place])
+        if length == 0:
+            return None
+        ids = decoded.tokens[row, place, :length].tolist()
+        attention = None if decoded.attention is None else decoded.attention[row, place, :length, :source_length]
+        return Hypothesis(
+            self.target.decode(ids),
+            ids,
+            self.target.pieces(ids),
+            float(decoded.log_probabilities[row, place]),
+            float(decoded.scores[row, place]),
+            attention,
+        )
+
+
+def load(names: str | Path | Sequence[str | Path]) -> Translator:
+    """The translator of a run or a checkpoint, or of several together.
+
+    Raises:
+        dlkit.errors.UsageError: a run is of another task, or several have different target vocabularies.
+        dlkit.errors.CheckpointError: a tokenizer does not belong to its model, or a checkpoint to its run.
+    """
+    names = [names] if isinstance(names, str | Path) else list(names)
+    opened = [open_translation(name) for name in names]
+    tokenizers = [load_tokenizers(run.path) for run in opened]
+    for run, own in zip(opened, tokenizers, strict=True):
+        _check_sizes(run, own)
+        if own[1] != tokenizers[0][1]:
+            raise UsageError(
+                f"{opened[0].path} and {run.path} have different target vocabularies",
+                "an ensemble is of runs that were trained on the same data",
+            )
+    longest = max(int(run.recipe["decode"]["max_len"]) for run in opened)
+    return Translator([runs.load_model(name) for name in names], tokenizers, longest)
+
+
+def open_translation(name: str | Path) -> Run:
+    """Opens a run of this task.
+
+    Raises:
+        dlkit.errors.UsageError: the run is of another task.
+        dlkit.errors.DataError: there is no such run.
+    """
+    run = runs.open_run(name)
+    if run.task != "translation":
+        raise UsageError(
+            f"{run.path} does not translate: it is a run of {run.task.replace('_', ' ')}",
+            "`dlkit runs list` shows others",
+        )
+    return run
+
+
+# The tokenizers' files in a run folder: one for both sides, or one each.
+JOINT_FILE, SOURCE_FILE, TARGET_FILE = "tokenizer.json", "source_tokenizer.json", "target_tokenizer.json"
+
+
+def save_tokenizers(folder: Path, tokenizers: tuple[Tokenizer, Tokenizer]) -> None:
+    """Writes the tokenizers of source and target into a run folder, once when they are the same."""
+    source, target = tokenizers
+    if source == target:
+        source.save(folder / JOINT_FILE)
+    else:
+        source.save(folder / SOURCE_FILE)
+        target.save(folder / TARGET_FILE)
+
+
+def load_tokenizers(folder: Path) -> tuple[Tokenizer, Tokenizer]:
+    """Reads the tokenizers of source and target of a run folder.
+
+    Raises:
+        dlkit.errors.DataError: a file is missing or no tokenizer.
+    """
+    if (folder / JOINT_FILE).exists():
+        both = tokenizer.load(folder / JOINT_FILE)
+        return both, both
+    return tokenizer.load(folder / SOURCE_FILE), tokenizer.load(folder / TARGET_FILE)
+
+
+def _check_sizes(run: Run, tokenizers: tuple[Tokenizer, Tokenizer]) -> None:
+    for side, own in zip(("source", "target"), tokenizers, strict=True):
+        expected = run.info["model_arguments"].get(f"{side}_vocabulary")
+        if own.size != expected:
+            raise CheckpointError(
+                f"the {side} tokenizer of {run.path} has {own.size} tokens, and its model {expected}",
+                "the file comes from another run",
+            )
+
+
+class _Line(NamedTuple):
+    """A line that is read: its number, from 1, and its source ids for each tokenizer, the end token included."""
+
+    number: int
+    text: str
+    ids: list[list[int]]
+
+
+def _too_long(number: int, tokens: int) -> DataError:
+    return DataError(
+        f"line {number} has {tokens:,} tokens, and at most {MOST_TOKENS:,} are read at once",
+        "divide it into sentences",
+    )
+
+
+def _padded(ids: Sequence[Sequence[int]]) -> NDArray[np.int32]:
+    """Ids side by side, padded to few different lengths, so that few shapes occur."""
+    return pairs.pad(ids, length=-(-max(map(len, ids)) // pairs.LENGTH_STEP) * pairs.LENGTH_STEP)

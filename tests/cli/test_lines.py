@@ -1,0 +1,97 @@
+"""Lines in groups as they come, and where results go; pipes of this process stand for other programs."""
+
+import io
+import itertools
+import os
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from dlkit.cli import lines
+from dlkit.errors import DataError
+
+
+def test_what_has_come_is_answered_before_more_comes(monkeypatch):
+    reading, writing = os.pipe()
+    with io.TextIOWrapper(os.fdopen(reading, "rb"), encoding="utf-8") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        groups = lines.groups(None, None, batch_size=8)
+        for line in (b"one\n", b"two\r\n", b"\n"):
+            os.write(writing, line)
+            assert next(groups) == [line.decode().rstrip("\r\n")]
+        os.close(writing)
+        assert list(groups) == []
+
+
+def test_a_long_input_comes_in_growing_groups_and_in_order(tmp_path):
+    path = tmp_path / "lines.txt"
+    path.write_text("".join(f"{number}\n" for number in range(1000)))
+    groups = list(lines.groups(None, path, batch_size=2))
+    assert [line for group in groups for line in group] == [str(number) for number in range(1000)]
+    assert len(groups[0]) <= 2
+    assert max(map(len, groups)) <= 2 * lines.MOST_BATCHES
+
+
+def test_no_more_is_read_ahead_than_the_largest_group(monkeypatch):
+    """A slow worker holds back whoever writes, rather than filling the memory."""
+    drawn = []
+
+    def endless():
+        for number in itertools.count():
+            drawn.append(number)
+            yield b"x\n"
+
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=endless(), isatty=lambda: False))
+    groups = lines.groups(None, None, batch_size=2)
+    next(groups)
+    before = None
+    while before != len(drawn):  # until the reader waits
+        before = len(drawn)
+        time.sleep(0.1)
+    assert len(drawn) <= 2 * 2 * lines.MOST_BATCHES + 2
+
+
+def test_the_last_line_needs_no_line_feed_and_a_mark_of_utf_8_is_dropped(tmp_path):
+    (tmp_path / "x").write_bytes(b"\xef\xbb\xbfone\ntwo")
+    assert [line for group in lines.groups(None, tmp_path / "x", batch_size=8) for line in group] == ["one", "two"]
+
+
+def test_what_is_no_text_keeps_its_place(tmp_path):
+    (tmp_path / "x").write_bytes(b"one\n\xff\xfe\nthree\n")
+    first, second, third = (line for group in lines.groups(None, tmp_path / "x", batch_size=1) for line in group)
+    assert (first, third) == ("one", "three")
+    assert isinstance(second, DataError)
+    assert "line 2" in second.message
+
+
+def test_arguments_come_first(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert list(lines.groups(["a b", "c"], None, batch_size=1)) == [["a b", "c"]]
+    assert list(lines.groups(None, None, batch_size=1)) == []
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match=r"cannot read .*none"):
+        lines.groups(None, tmp_path / "none", batch_size=1)
+
+
+def test_an_output_file_appears_when_all_is_written(tmp_path):
+    path = tmp_path / "out.txt"
+    path.write_text("before\n")
+    with lines.writer(path) as write:
+        write("é")
+        assert path.read_text() == "before\n"
+        write("")
+    assert path.read_bytes() == "é\n\n".encode()
+
+
+def test_a_failure_leaves_the_output_file_as_it_was(tmp_path):
+    path = tmp_path / "out.txt"
+    path.write_text("before\n")
+    with pytest.raises(ZeroDivisionError), lines.writer(path) as write:
+        write("after")
+        raise ZeroDivisionError
+    assert path.read_text() == "before\n"
+    assert list(tmp_path.iterdir()) == [path]

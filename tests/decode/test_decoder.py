@@ -1,0 +1,103 @@
+"""The decoder of a real model: graphs, arrays in and out, and the exactness that users rely on."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from search_oracle import END, START, ScriptedModel, sequences, source_of
+
+from dlkit.decode.decoder import Decoder
+from dlkit.decode.score import forced_scores
+from dlkit.models.seq2seq import seq2seq
+
+SOURCES = [[5, 6, 7, 8, END], [9, END], [END], [4, 4, 6, END]]
+
+
+def padded(rows, extra=0):
+    length = max(map(len, rows)) + extra
+    return np.array([[*row, *[0] * (length - len(row))] for row in rows], np.int32)
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    keras.utils.set_random_seed(3)
+    return Decoder(seq2seq(11, 12, width=8, init="gaussian:0.7"))
+
+
+def methods(decoder):
+    return [
+        lambda rows, lines, extra=0: decoder.greedy(padded(rows, extra), max_len=9),
+        lambda rows, lines, extra=0: decoder.sample(padded(rows, extra), seed=1, lines=lines, samples=2, max_len=9),
+        lambda rows, lines, extra=0: decoder.beam(padded(rows, extra), max_len=9, beams=3, n_best=3),
+    ]
+
+
+@pytest.mark.parametrize("method", [0, 1, 2], ids=["greedy", "sample", "beam"])
+def test_batch_size_order_and_padding_change_nothing(decoder, method):
+    decode = methods(decoder)[method]
+    whole = decode(SOURCES, [0, 1, 2, 3])
+    assert all(isinstance(part, np.ndarray) for part in whole[:4])
+    for lines, extra in (([1], 0), ([3, 0, 2], 5), ([2, 2, 1, 0, 3] * 3, 1)):
+        part = decode([SOURCES[line] for line in lines], lines, extra)
+        np.testing.assert_array_equal(part.tokens, whole.tokens[lines])
+        np.testing.assert_array_equal(part.lengths, whole.lengths[lines])
+        np.testing.assert_allclose(part.scores, whole.scores[lines], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [0, 1, 2], ids=["greedy", "sample", "beam"])
+def test_reported_log_probabilities_are_the_score_of_the_output(decoder, method):
+    decoded = methods(decoder)[method](SOURCES, [0, 1, 2, 3])
+    for place in range(decoded.tokens.shape[1]):
+        scores = decoder.score(padded(SOURCES), decoded.tokens[:, place])
+        np.testing.assert_allclose(scores.sum(axis=1), decoded.log_probabilities[:, place], rtol=1e-4)
+
+
+def test_an_empty_source_decodes(decoder):
+    decoded = decoder.beam(padded([[END]]), max_len=5, beams=2)
+    (tokens,) = sequences(decoded, 0)
+    assert tokens[-1] == END
+    assert np.isfinite(decoded.scores).all()
+
+
+def test_teacher_forcing_scores_as_the_steps_do(decoder):
+    targets = padded([[4, 5, END], [6, END], [7, 8, 9, END], [END]])
+    (model,) = decoder.models
+    state, memory = model.start(padded(SOURCES))
+    steps = forced_scores(model.step, state, memory, targets=tf.constant(targets), start_id=START)
+    np.testing.assert_allclose(decoder.score(padded(SOURCES), targets), steps, rtol=1e-4, atol=1e-5)
+
+
+def test_one_graph_for_each_setting_whatever_the_shape():
+    traces = []
+
+    class Counting(ScriptedModel):
+        def step(self, *arguments):
+            traces.append(1)
+            return super().step(*arguments)
+
+    decoder = Decoder(Counting(rows=4))
+    for rows, time, max_len in (([0], 1, 3), ([0, 1, 2], 5, 9), ([3, 1], 2, 4)):
+        decoder.beam(source_of(rows, time), max_len=max_len, beams=2)
+    assert len(traces) == 1
+    decoder.beam(source_of([0]), max_len=3, beams=3)
+    assert len(traces) == 2
+    decoder.beam(source_of([0]), max_len=3, beams=3, prefix=np.array([[3]]))
+    assert len(traces) == 3
+    decoder.greedy(source_of([0]), max_len=3)
+    decoder.greedy(source_of([1, 2]), max_len=np.array([3, 8]))
+    assert len(traces) == 4
+
+
+def test_the_model_is_told_the_longest_output():
+    told = []
+
+    class Told(ScriptedModel):
+        def start(self, source, *, max_len=0):
+            tf.py_function(lambda value: told.append(int(value)), [max_len], [])
+            return super().start(source)
+
+    decoder = Decoder(Told(rows=2))
+    decoder.beam(source_of([0, 1]), max_len=np.array([3, 7]), beams=2)
+    decoder.greedy(source_of([0, 1]), max_len=5)
+    decoder.sample(source_of([0]), seed=0, lines=[0], max_len=4)
+    assert told == [7, 5, 4]

@@ -1,0 +1,135 @@
+"""What the processes of a cluster settle before the first step: who prepares the data, and that all have the same."""
+
+import shutil
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dlkit import cluster, data, recipe, runs, runtime, workers
+from dlkit.cli import main
+from dlkit.cluster import Peers
+from dlkit.data import tfds_prepare
+from dlkit.data.images import ImageData, ImageSplit
+from dlkit.errors import DlkitError
+from dlkit.train import start
+
+SMALL = ["--limit", "40", "--batch-size", "20", "--set", "model.hidden=[4]", "--set", "data.size=8"]
+FLAGS = {"train.limit": 40, "train.batch_size": 20, "model.hidden": [4], "data.size": 8}
+
+
+@pytest.fixture
+def pair():
+    """The chief and a worker that have met."""
+    with socket.socket() as first, socket.socket() as second:
+        for free in (first, second):
+            free.bind(("127.0.0.1", 0))
+        addresses = tuple(f"127.0.0.1:{free.getsockname()[1]}" for free in (first, second))
+    both = [Peers(runtime.Place(number, addresses, ("worker 0", "worker 1"))) for number in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(Peers.meet, both))
+    yield both
+    for peers in both:
+        peers._parted = True
+    for peers in both:
+        peers.close()
+
+
+def as_member(prepared, peers):
+    """The same with the place that it has in a cluster, but for the sums over its devices."""
+    return replace(prepared, peers=peers, devices=replace(prepared.devices, worker=peers.place.number))
+
+
+class Recorded(Peers):
+    """One that is alone, and notes what has to wait for the chief."""
+
+    def __init__(self, events):
+        super().__init__(runtime.Place())
+        self.events = events
+
+    @contextmanager
+    def chief_first(self):
+        self.events.append("the chief first")
+        yield
+        self.events.append("all")
+
+
+def test_the_chief_prepares_the_data_and_all_decode_them_at_once(monkeypatch):
+    events = []
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1)).astype(np.uint8)
+    split = ImageSplit(images, np.arange(40, dtype=np.int32) % 10)
+
+    def load(name, **_):
+        events.append(f"decode {name}")
+        return ImageData(name, list("0123456789"), {"train": split})
+
+    monkeypatch.setattr(tfds_prepare, "obtain", lambda name, root, wanted: events.append(f"obtain {name}"))
+    monkeypatch.setattr(data, "load_images", load)
+    resolved = recipe.resolve("mlp", "mnist", flags={"model.hidden": [4]})
+    start.prepare(resolved, peers=Recorded(events))
+    assert events == ["the chief first", "obtain mnist", "all", "decode mnist"]
+
+
+def test_a_set_of_another_package_may_do_anything_so_the_chief_loads_it_first(monkeypatch):
+    events = []
+    monkeypatch.setitem(data.targets(), "mine", "package.module:function")
+    monkeypatch.setattr(data, "builder", lambda name, dir=None: lambda: None)  # noqa: A006
+    split = ImageSplit(np.zeros((4, 8, 8, 1), np.uint8), np.zeros(4, np.int32))
+    made = ImageData("mine", ["only"], {"train": split})
+    monkeypatch.setattr(data, "load_images", lambda name, **_: events.append(f"load {name}") or made)
+    resolved = recipe.resolve("mlp", "digits", flags={"model.hidden": [4]})
+    resolved = replace(resolved, data=resolved.data.model_copy(update={"name": "mine"}))
+    start.prepare(resolved, peers=Recorded(events))
+    assert events == ["the chief first", "load mine", "all"]
+
+
+def test_other_data_end_a_worker_before_the_first_step(pair, tmp_path):
+    chief, worker = pair
+    prepared = start.prepare(recipe.resolve("mlp", "digits", flags=FLAGS))
+    other = start.prepare(recipe.resolve("mlp", "digits", flags=FLAGS | {"data.size": 9}))
+    start.new_loop(as_member(prepared, chief), None, folder=tmp_path, name="x")
+    start.new_loop(as_member(prepared, worker), None, folder=tmp_path, name="x")
+    start.new_loop(as_member(prepared, chief), None, folder=tmp_path, name="y")
+    with pytest.raises(DlkitError, match="the checksum of the data is .* for the chief"):
+        start.new_loop(as_member(other, worker), None, folder=tmp_path, name="y")
+
+
+def test_another_newest_checkpoint_ends_a_worker_before_the_first_step(pair, tmp_path):
+    chief, worker = pair
+    assert main(["train", "mlp", "--runs-dir", str(tmp_path), "--name", "x", "--epochs", "2", *SMALL, "-q"]) == 0
+    run = runs.open_run(tmp_path / "x")
+    shutil.copytree(run.path, tmp_path / "copy")
+    behind = runs.open_run(tmp_path / "copy")
+    shutil.rmtree(behind.path / "checkpoints" / run.checkpoints()[-1])
+    prepared = start.prepare(recipe.load(run.path / "recipe.toml", {}), run=run)
+    start.resumed_loop(run, as_member(prepared, chief), None)
+    with pytest.raises(DlkitError, match="newest checkpoint is step-2 here and step-4 for the chief") as failure:
+        start.resumed_loop(behind, as_member(prepared, worker), None)
+    assert "share" in failure.value.hint
+
+
+@pytest.mark.parametrize(("launched", "fits"), [(None, True), (object(), False)])
+def test_workers_of_one_machine_share_its_memory(monkeypatch, launched, fits):
+    """Three workers need three times what one of three machines needs."""
+    prepared = start.prepare(recipe.resolve("mlp", "digits", flags=FLAGS | {"model.hidden": [4000]}))
+    prepared = replace(prepared, devices=replace(prepared.devices, workers=3, replicas=3))
+    needed = start.expected(prepared).memory
+    monkeypatch.setattr(runtime, "memory", lambda: 2 * needed)
+    monkeypatch.setattr(workers, "launcher", lambda: launched)
+    if fits:
+        assert start.expected(prepared).memory == needed
+    else:
+        with pytest.raises(DlkitError, match="and this machine has"):
+            start.expected(prepared)
+
+
+def test_one_process_tells_all_why_the_data_fail(pair):
+    chief, worker = pair
+    failure = cluster.DataError("cat.png is damaged", "look at it")
+    assert worker.share(failure) is failure
+    told = chief.share(None)
+    assert told.message == f"worker 1 ({worker.place.addresses[1]}) failed: cat.png is damaged"
+    assert (told.hint, told.code) == ("look at it", 3)

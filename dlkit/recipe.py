@@ -560,6 +560,8 @@ def _data_section(collected: _Collected, task: str, path: Path | None) -> DataSe
                     _check_augmentation_reads(key, fields.get("augment", []))
             elif key in of_dataset:
                 given[key] = check_call(function, {key: value}, where="data")[key]
+            elif source == "flag":
+                raise UsageError(f"--{key.replace('_', '-')} is not for {fields['name']}", "leave it out")
             else:
                 raise _unknown_key("data", key, [*of_dataset, *declared, *of_images])
         except DlkitError as failure:

@@ -23,7 +23,7 @@ ImageSet = Annotated[
     ),
 ]
 
-app = App("List the datasets that models are trained on.")
+app = App("List, show, check and prepare data.")
 
 
 def list_(data_dir: opt.DataDir = None) -> None:
@@ -36,6 +36,8 @@ def list_(data_dir: opt.DataDir = None) -> None:
 
     rows = [(name, True, about(data.targets()[name])) for name in data.names()]
     for name, of, is_prepared in tfds_names.listed(tfds_names.data_dir(data_dir)):
+        if name in data.targets():  # a name of ours means ours
+            continue
         rows.append((name, is_prepared, f"{of} of TensorFlow Datasets" if of else "prepared by TensorFlow Datasets"))
     if console.settings.json:
         console.data_json([{"name": name, "ready": ready, "about": text} for name, ready, text in rows])

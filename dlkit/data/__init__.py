@@ -23,8 +23,9 @@ DATASETS: dict[str, str] = {
 
 
 def is_path(name: str) -> bool:
-    """Whether a data name is a path and no name: it says so (`./x`, `/x`, `~/x`), or there is such a folder."""
-    return name.startswith((".", "/", "~")) or (name not in targets() and Path(name).is_dir())
+    """Whether a data name is a path and no name: it says so (`./x`, `/x`, `~/x`, `x/`), or there is such a folder."""
+    says_so = name.startswith((".", "/", "~")) or name.endswith("/")
+    return says_so or (name not in {"", *targets()} and Path(name).is_dir())
 
 
 @cache
@@ -58,6 +59,8 @@ def builder(name: str, dir: Path | None = None) -> Callable[..., Any]:  # noqa: 
         dlkit.errors.UsageError: there is no such dataset, or the name has a namespace: after a colon only a version may
             stand, and `synthetic:` is ours. Elsewhere a namespace can name code that is fetched from the network.
     """
+    if not name.strip():
+        raise UsageError("the name of the dataset is empty", "`dlkit data list` lists all")
     if name in targets():
         module, _, function = targets()[name].partition(":")
         return getattr(importlib.import_module(module), function)

@@ -32,7 +32,8 @@ def test_ours_come_first_then_what_is_prepared_then_what_can_be(dlkit):
     ]
     assert {ready for _, ready, _ in others[3:]} == {"-"}
     names = [name for name, _, _ in others[3:]]
-    assert names == sorted({*tfds_names.image_names(), *tfds_names.translation_names()} - {"mnist"})
+    assert names == sorted({*tfds_names.image_names(), *tfds_names.translation_names()} - {"mnist", *data.names()})
+    assert [name for name, *_ in rows].count("tatoeba") == 1, "a name of ours means ours"
     assert {"cifar10_1", "cifar10", "imagenette", "wmt14_translate"} <= set(names)
 
 

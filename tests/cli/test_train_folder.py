@@ -199,7 +199,9 @@ def test_a_folder_named_like_a_dataset(folder, dlkit, tmp_path):
 
 
 def test_on_bad_is_for_folders_and_has_two_values(folder, dlkit):
-    assert dlkit("train", "mlp", "--data", "digits", "--on-bad", "skip").code == 2
+    result = dlkit("train", "mlp", "--data", "digits", "--on-bad", "skip")
+    assert result.code == 2
+    assert "--on-bad is not for digits" in result.err
     result = dlkit("train", "mlp", "--data", str(folder / "photos"), "--on-bad", "stop")
     assert result.code == 2
     assert "data.on_bad must be one of error, skip" in result.err

@@ -8,7 +8,7 @@ from dlkit import data
 from dlkit.data.folders import folder
 from dlkit.data.tfds import tfds_set
 from dlkit.data.tfds_translation import translation_set
-from dlkit.errors import UsageError
+from dlkit.errors import DataError, UsageError
 
 
 def test_names_lists_the_table_in_its_order():
@@ -30,6 +30,19 @@ def test_translation_sets_of_tensorflow_datasets_are_told_by_their_category(tmp_
     for name in ("ted_hrlr_translate/ru_to_en", "wmt14_translate/de-en:1.0.0", "opus"):
         assert data.builder(name, tmp_path).func is translation_set
     assert data.builder("tatoeba").__module__ == "dlkit.data.tatoeba"
+
+
+def test_a_name_that_ends_like_a_folder_is_one_whether_it_is_there_or_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert data.builder("photos/").func is folder
+    with pytest.raises(DataError, match="photos"):
+        data.load("photos/")
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_not_the_current_folder(name):
+    with pytest.raises(UsageError, match="is empty"):
+        data.builder(name)
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest():

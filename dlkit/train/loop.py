@@ -131,10 +131,12 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
     time is up, and `--workers` to its workers. As these may get it from both, it is not for them to act at once.
     """
     received: list[int] = []
+    hurried: list[Interrupted] = []
 
     def note(number: int, _: FrameType | None) -> None:
         if received and not workers.launcher():
-            raise Interrupted("interrupted at once; what was saved before is whole", "", number)
+            hurried.append(Interrupted("interrupted at once; what was saved before is whole", "", number))
+            raise hurried[0]
         received.append(number)
 
     try:
@@ -143,6 +145,10 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
         before = {}
     try:
         yield lambda: received[0] if received else None
+    except Exception:
+        if hurried:  # TensorFlow wraps what is raised while it traces a graph
+            raise hurried[0] from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

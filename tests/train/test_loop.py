@@ -248,6 +248,27 @@ def test_only_a_worker_takes_a_second_signal_for_the_first(monkeypatch, launched
         assert signalled() == signal.SIGUSR1
 
 
+def test_a_second_signal_while_a_graph_is_traced_is_no_internal_error():
+    """What TensorFlow makes of an exception that is raised while it traces is another one, of many lines."""
+
+    @tf.function
+    def traced(x):
+        os.kill(os.getpid(), signal.SIGINT)
+        return x
+
+    with pytest.raises(Interrupted, match="interrupted at once") as caught, loop.stop_signals() as signalled:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signalled() == signal.SIGINT
+        traced(tf.constant(1.0))
+    assert caught.value.code == 130
+
+
+def test_another_failure_after_one_signal_stays_what_it_is():
+    with pytest.raises(ZeroDivisionError), loop.stop_signals():
+        os.kill(os.getpid(), signal.SIGINT)
+        raise ZeroDivisionError
+
+
 def test_out_of_memory_ends_with_advice_in_numbers(tmp_path, capsys, monkeypatch):
     def exhausted(self, *_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")

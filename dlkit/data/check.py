@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SMALLEST = 8  # pixels a side: less is hardly an image
 BALANCED = 10  # so many times the images of the smallest class may the largest have
 
-UNREADABLE, IN_SPLITS = "unreadable", "in several splits"
+UNREADABLE, IN_SPLITS, CONTRADICTED = "unreadable", "in several splits", "several labels"
 
 
 class Finding(NamedTuple):
@@ -83,8 +83,8 @@ class Report:
 
     @property
     def is_bad(self) -> bool:
-        """Whether an image cannot be read, or is in several splits."""
-        return bool(self.number(UNREADABLE) or self.number(IN_SPLITS))
+        """Whether an image cannot be read, is in several splits, or has several labels."""
+        return any(self.number(kind) for kind in (UNREADABLE, IN_SPLITS, CONTRADICTED))
 
     @property
     def verdict(self) -> str:
@@ -92,8 +92,10 @@ class Report:
         unreadable, shared = self.number(UNREADABLE), self.number(IN_SPLITS)
         parts = [f"{unreadable:,} of {self.images:,} images cannot be read" if unreadable else ""]
         parts += [f"{shared:,} {'image is' if shared == 1 else 'images are'} in several splits" if shared else ""]
+        twice = self.number(CONTRADICTED)
+        parts += [f"{twice:,} {'image has' if twice == 1 else 'images have'} several labels" if twice else ""]
         if not self.is_bad:
-            parts = [f"all {self.images:,} images can be read, and none is in several splits"]
+            parts = [f"all {self.images:,} images can be read, and none is in several splits or classes"]
         return f"{self.name}: " + ", ".join(part for part in parts if part)
 
     @property
@@ -101,7 +103,9 @@ class Report:
         """What to do about bad data."""
         skip = "mend or remove the files, or train with `--on-bad skip`" if self.number(UNREADABLE) else ""
         once = "keep each image in one split: a test on images that were trained on tells nothing"
-        return "; ".join(filter(None, [skip, once if self.number(IN_SPLITS) else ""]))
+        right = "keep each image in the class that it is of: no net can learn both"
+        shared, twice = self.number(IN_SPLITS), self.number(CONTRADICTED)
+        return "; ".join(filter(None, [skip, once if shared else "", right if twice else ""]))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -234,7 +238,7 @@ def _repeated(seen: Iterable[Seen]) -> list[Finding]:
     for image in seen:
         groups[image.digest].append(image)
     found = []
-    for kind, of, what in ((IN_SPLITS, "split", "in"), ("several labels", "label", "labelled")):
+    for kind, of, what in ((IN_SPLITS, "split", "in"), (CONTRADICTED, "label", "labelled")):
         for group in groups.values():
             places: dict[str, Seen] = {}
             for image in group:

@@ -27,7 +27,7 @@ def test_a_good_folder(dlkit, photos):
     header, *rows = (line.split() for line in result.out.splitlines())
     assert header == ["class", "train", "validation", "test"]
     assert rows == [["cat", "2", "0", "1"], ["dog", "1", "1", "0"]]
-    assert result.err == "photos: all 5 images can be read, and none is in several splits\n"
+    assert result.err == "photos: all 5 images can be read, and none is in several splits or classes\n"
 
 
 def test_bad_files_end_with_3(dlkit, photos):

@@ -34,7 +34,7 @@ def test_a_folder_without_faults(photos):
     assert findings == set()
     assert not report.is_bad
     assert report.counts == {name: {"train": 6, "validation": 1, "test": 2} for name in ("cat", "dog")}
-    assert report.verdict == f"{photos}: all 18 images can be read, and none is in several splits"
+    assert report.verdict == f"{photos}: all 18 images can be read, and none is in several splits or classes"
 
 
 def test_every_kind_of_bad_file_is_found_and_named_with_its_reason(photos):
@@ -98,7 +98,9 @@ def test_the_same_pixels_with_two_labels(photos):
     findings, report = found(photos)
     assert findings == {("several labels", "train/cat/1.png")}
     assert report.findings[0].what == "is also labelled dog: train/dog/copy.png"
-    assert not report.is_bad
+    assert report.is_bad
+    assert "1 image has several labels" in report.verdict
+    assert "no net can learn both" in report.hint
 
 
 def test_a_folder_of_classes_is_divided_as_training_does(tmp_path):

@@ -37,15 +37,8 @@ def write(path: Path, content: bytes | str) -> None:
     Raises:
         OSError: the disk is full or the folder cannot be written; `path` is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with _replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        _sync(temporary)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
 
 
 @contextmanager
@@ -55,10 +48,15 @@ def stream(path: Path) -> Iterator[TextIO]:
     Raises:
         OSError: as `write`.
     """
+    with _replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        yield file
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            yield file
+        yield temporary
         _sync(temporary)
         temporary.replace(path)
     except BaseException:

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from dlkit.errors import unknown
+from dlkit.errors import UsageError, unknown
 from dlkit.layers.activations import Activation
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
@@ -366,3 +366,17 @@ def _gate_by_gate(name: str, gates: int) -> Callable[..., Any]:
         return ops.concatenate([one((shape[0], shape[1] // gates), dtype) for one in initializers], axis=1)
 
     return draw
+
+
+def units_each_way(width: int) -> int:
+    """The units of each direction of a bidirectional encoder whose outputs are `width` wide.
+
+    Raises:
+        dlkit.errors.UsageError: the width is odd.
+    """
+    if width % 2:
+        raise UsageError(
+            f"a bidirectional encoder has half of the width for each direction, and {width} is odd",
+            f"set model.width={width + 1} or model.bidirectional=false",
+        )
+    return width // 2

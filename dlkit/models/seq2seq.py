@@ -8,10 +8,9 @@ from pydantic import Field
 
 from dlkit.data.tokenizer import PAD
 from dlkit.decode.step import Step
-from dlkit.errors import UsageError
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
-from dlkit.layers.recurrent import Cell, Stack
+from dlkit.layers.recurrent import Cell, Stack, units_each_way
 from dlkit.models import Paper
 
 PAPERS = {
@@ -46,23 +45,13 @@ class Seq2Seq(keras.Model):
         forget_bias: float,
     ) -> None:
         super().__init__(name="seq2seq")
-        if bidirectional and width % 2:
-            raise UsageError(
-                f"a bidirectional encoder has half of the width for each direction, and {width} is odd",
-                f"set model.width={width + 1} or model.bidirectional=false",
-            )
         self.reverse_source = reverse_source
         drawn: dict[str, Any] = {"init": init, "recurrent_init": recurrent_init, "forget_bias": forget_bias}
         self.source_embedding = keras.layers.Embedding(source_vocabulary, width, name="source_embedding")
         self.source_dropout = Dropout(dropout, name="source_dropout")
+        units = units_each_way(width) if bidirectional else width
         self.encoder = Stack(
-            cell,
-            width // 2 if bidirectional else width,
-            layers=layers,
-            bidirectional=bidirectional,
-            dropout=dropout,
-            name="encoder",
-            **drawn,
+            cell, units, layers=layers, bidirectional=bidirectional, dropout=dropout, name="encoder", **drawn
         )
         self.target_embedding = keras.layers.ReversibleEmbedding(target_vocabulary, width, name="target_embedding")
         self.target_dropout = Dropout(dropout, name="target_dropout")

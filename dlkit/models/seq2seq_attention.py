@@ -12,7 +12,7 @@ from dlkit.errors import UsageError, unknown
 from dlkit.layers.attention import Attention, Kind, Memory
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
-from dlkit.layers.recurrent import Cell, Stack
+from dlkit.layers.recurrent import Cell, Stack, units_each_way
 from dlkit.models import Paper
 
 PAPERS = {
@@ -53,25 +53,15 @@ class Seq2SeqAttention(keras.Model):
         super().__init__(name="seq2seq_attention")
         if context_to not in get_args(ContextTo):
             raise unknown("context_to", context_to, get_args(ContextTo))
-        if bidirectional and width % 2:
-            raise UsageError(
-                f"a bidirectional encoder has half of the width for each direction, and {width} is odd",
-                f"set model.width={width + 1} or model.bidirectional=false",
-            )
         if context_to == "next_layer" and layers < 2:
             raise UsageError("a decoder of one layer has no next layer for the context", "set model.layers=2")
         self.context_to = context_to
         drawn: dict[str, Any] = {"init": init, "recurrent_init": recurrent_init, "forget_bias": forget_bias}
         self.source_embedding = keras.layers.Embedding(source_vocabulary, width, name="source_embedding")
         self.source_dropout = Dropout(dropout, name="source_dropout")
+        units = units_each_way(width) if bidirectional else width
         self.encoder = Stack(
-            cell,
-            width // 2 if bidirectional else width,
-            layers=layers,
-            bidirectional=bidirectional,
-            dropout=dropout,
-            name="encoder",
-            **drawn,
+            cell, units, layers=layers, bidirectional=bidirectional, dropout=dropout, name="encoder", **drawn
         )
         self.target_embedding = keras.layers.ReversibleEmbedding(target_vocabulary, width, name="target_embedding")
         self.target_dropout = Dropout(dropout, name="target_dropout")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dlkit import runs
 from dlkit.data import pairs, tokenizer
-from dlkit.data.tokenizer import END, Tokenizer
+from dlkit.data.tokenizer import END, UNKNOWN, Tokenizer
 from dlkit.decode.beam import LengthNorm
 from dlkit.decode.decoder import Decoder, Source
 from dlkit.decode.step import Decoded, Record
@@ -245,7 +245,8 @@ class Translator:
                 hypotheses = [output for output in outputs if output]
                 record = decoded.record and Record(*(values[row : row + 1] for values in decoded.record))
             reader = self.sources[0]
-            pieces, unknown = reader.pieces(line.ids[0]), reader.unknown(line.text)
+            unknown = reader.unknown(line.text) if UNKNOWN in line.ids[0] else []
+            pieces = reader.pieces(line.ids[0])
             found.append(Translated(line.number, line.text, pieces, unknown, hypotheses, record))
         return found
 

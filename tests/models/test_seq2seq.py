@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from dlkit import models
+from dlkit.data.pairs import pad
 from dlkit.errors import UsageError
 from dlkit.layers import step_context
 from dlkit.layers.step_context import StepContext
@@ -17,12 +18,7 @@ SOURCES = [[5, 6, 7, 8, END], [9, END], [4, 4, 6, END]]
 TARGETS = [[8, 7], [9, 10, 5, 4, 6], []]
 
 
-def padded(sequences, extra=0):
-    length = max(map(len, sequences)) + extra
-    return np.array([[*sequence, *[0] * (length - len(sequence))] for sequence in sequences], np.int32)
-
-
-SOURCE, TARGET_IN = padded(SOURCES), padded([[START, *target] for target in TARGETS])
+SOURCE, TARGET_IN = pad(SOURCES), pad([[START, *target] for target in TARGETS])
 
 OPTIONS = [
     {"cell": "rnn", "layers": 1},
@@ -99,7 +95,7 @@ def states_after(model, source):
 @pytest.mark.usefixtures("float64")
 def test_the_source_is_read_backwards_by_default_and_without_its_padding():
     backwards, forwards = net(), net(reverse_source=False)
-    turned = padded([source[::-1] for source in SOURCES])
+    turned = pad([source[::-1] for source in SOURCES])
     np.testing.assert_allclose(states_after(backwards, SOURCE), states_after(forwards, turned), rtol=1e-12)
     assert np.abs(states_after(backwards, SOURCE) - states_after(forwards, SOURCE)).max() > 0.01
 
@@ -112,7 +108,7 @@ def test_padding_and_batch_mates_change_nothing(options):
     wide = model((np.pad(SOURCE, ((0, 0), (0, 4))), np.pad(TARGET_IN, ((0, 0), (0, 3)))))
     np.testing.assert_allclose(wide[:, : TARGET_IN.shape[1]], logits, rtol=1e-10)
     for row, (source, target) in enumerate(zip(SOURCES, TARGETS, strict=True)):
-        alone = model((padded([source]), padded([[START, *target]])))
+        alone = model((pad([source]), pad([[START, *target]])))
         np.testing.assert_allclose(alone[0], logits[row, : len(target) + 1], rtol=1e-10)
 
 

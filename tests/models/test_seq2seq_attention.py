@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from dlkit import models
+from dlkit.data.pairs import pad
 from dlkit.data.tokenizer import END, PAD, START
 from dlkit.errors import UsageError
 from dlkit.layers import step_context
@@ -17,12 +18,7 @@ SOURCES = [[5, 6, 7, 8, END], [9, END], [4, 4, 6, END]]
 TARGETS = [[8, 7], [9, 10, 5, 4], []]
 
 
-def padded(sequences):
-    length = max(map(len, sequences))
-    return np.array([[*sequence, *[PAD] * (length - len(sequence))] for sequence in sequences], np.int32)
-
-
-SOURCE, TARGET_IN = padded(SOURCES), padded([[START, *target] for target in TARGETS])
+SOURCE, TARGET_IN = pad(SOURCES), pad([[START, *target] for target in TARGETS])
 
 # Each score and each way of the context, with different cells and sizes.
 OPTIONS = [
@@ -183,7 +179,7 @@ def test_padding_and_batch_mates_change_nothing(options):
     wide = model((np.pad(SOURCE, ((0, 0), (0, 4))), np.pad(TARGET_IN, ((0, 0), (0, 3)))))
     np.testing.assert_allclose(wide[:, : TARGET_IN.shape[1]], logits, rtol=1e-10)
     for row, (source, target) in enumerate(zip(SOURCES, TARGETS, strict=True)):
-        alone = model((padded([source]), padded([[START, *target]])))
+        alone = model((pad([source]), pad([[START, *target]])))
         np.testing.assert_allclose(alone[0], logits[row, : len(target) + 1], rtol=1e-10)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from dlkit.data.pairs import pad
 from dlkit.decode.decoder import Decoder
 from dlkit.errors import DataError, UsageError
 from dlkit.layers import step_context
@@ -20,12 +21,7 @@ SOURCES = [[5, 6, 7, 8, END], [9, END], [4, 4, 6, END]]
 TARGETS = [[8, 7], [9, 10, 5, 4, 6], []]
 
 
-def padded(sequences, extra=0):
-    length = max(map(len, sequences)) + extra
-    return np.array([[*sequence, *[0] * (length - len(sequence))] for sequence in sequences], np.int32)
-
-
-SOURCE, TARGET_IN = padded(SOURCES), padded([[START, *target] for target in TARGETS])
+SOURCE, TARGET_IN = pad(SOURCES), pad([[START, *target] for target in TARGETS])
 VARIANTS = {
     "paper": {},
     "pre": {"norm": "pre", "activation": "gelu"},
@@ -124,7 +120,7 @@ def test_padding_and_batch_mates_change_nothing(options):
     wide = model((np.pad(SOURCE, ((0, 0), (0, 4))), np.pad(TARGET_IN, ((0, 0), (0, 3)))))
     np.testing.assert_allclose(wide[:, : TARGET_IN.shape[1]], logits, rtol=1e-9, atol=1e-12)
     for row, (source, target) in enumerate(zip(SOURCES, TARGETS, strict=True)):
-        alone = model((padded([source]), padded([[START, *target]])))
+        alone = model((pad([source]), pad([[START, *target]])))
         np.testing.assert_allclose(alone[0], logits[row, : len(target) + 1], rtol=1e-9, atol=1e-12)
 
 

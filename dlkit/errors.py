@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class DlkitError(Exception):
@@ -53,9 +54,27 @@ class Interrupted(DlkitError):
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
-    """Returns the name that `word` was probably meant to be, or None when nothing is near."""
-    found = difflib.get_close_matches(word, list(names), n=1, cutoff=0.6)
-    return found[0] if found else None
+    """Returns the name that `word` was probably meant to be, or None when nothing is near.
+
+    Capitals do not count. A name of the same length is somewhat likelier, since one wrong letter is commoner than two
+    missing ones: `cifar11` is `cifar10` and not `cifar10_1`. Of equals it is the first.
+    """
+    likeness = {name: difflib.SequenceMatcher(None, name.casefold(), word.casefold()).ratio() for name in names}
+    near = [name for name, ratio in likeness.items() if ratio >= 0.6]
+    return max(near, key=lambda name: likeness[name] + 0.05 * (len(name) == len(word)), default=None)
+
+
+def not_there(what: str, path: Path) -> DataError:
+    """An error about a folder or a file, as `what` says, that is not there."""
+    moved = "it may have been moved or renamed, or its disk is not mounted"
+    hint = moved if path.is_absolute() else "the path counts from the current folder"
+    return DataError(f"no such {what}: {path}", hint)
+
+
+def unreadable(what: str, failure: OSError) -> DataError:
+    """An error about a folder or a file that is there, and that the system does not let one read."""
+    hint = "`ls -l` says who may read it" if isinstance(failure, PermissionError) else ""
+    return DataError(f"cannot read {what}: {str(failure.strerror).lower()}", hint)
 
 
 def unknown(what: str, word: str, names: Iterable[str], listing: str = "") -> UsageError:

@@ -17,6 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 
 Interval = tuple[float, float]
 
+SIGNIFICANT = 0.05  # p-values below are taken to show a difference
+
+# Bootstrap: 1000 resamples, fewer of many sentences, since sacrebleu holds the counts of all of them at once (for chrF
+# 72 bytes a sentence), and at least so many that 1 / (number + 1), the smallest p-value, is significant.
+MOST_RESAMPLES, FEWEST_RESAMPLES, MOST_RESAMPLED = 1000, 40, 5_000_000
+
 
 def softmax(logits: ArrayLike) -> NDArray[np.float64]:
     """Probabilities exp(x_k) / sum_j exp(x_j) of logits (n, K)."""
@@ -269,22 +275,32 @@ def paired_difference(pairs: Paired, *, confidence: float = 0.95) -> tuple[float
 # ------------------------------------------------------------------------------------------------ generated text
 
 
+def exact_matches(hypotheses: Sequence[str], references: Sequence[str]) -> NDArray[np.bool_]:
+    """Whether each text is its reference, word for word, (n,); white space does not count."""
+    return np.array([said.split() == wanted.split() for said, wanted in zip(hypotheses, references, strict=True)], bool)
+
+
 class TextScores(NamedTuple):
-    """Corpus scores of translations, all in percent, with sacrebleu's signatures."""
+    """Corpus scores of translations, all in percent, with sacrebleu's signatures and perhaps 95 % intervals."""
 
     bleu: float
     chrf: float
     bleu_signature: str
     chrf_signature: str
+    bleu_interval: Interval | None = None
+    chrf_interval: Interval | None = None
 
 
-def text_scores(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False) -> TextScores:
+def text_scores(
+    hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False, intervals: bool = False
+) -> TextScores:
     """BLEU (Papineni et al. 2002) with sacrebleu's own tokenizer, and chrF2 (Popovic 2015), of a whole corpus.
 
     Args:
         hypotheses: the translations, n texts.
         references: what they should be, n texts as people wrote them.
         lowercase: whether both sides are lower-cased first; the signature says so.
+        intervals: whether to resample the sentences (Koehn 2004), which takes a second or two; the signature says how.
 
     Raises:
         ValueError: there are not as many references as hypotheses, or there are none.
@@ -294,8 +310,19 @@ def text_scores(hypotheses: Sequence[str], references: Sequence[str], *, lowerca
         100.0
     """
     bleu, chrf = _text_metrics(hypotheses, references, lowercase=lowercase)
-    scores = bleu.corpus_score(hypotheses, [references]).score, chrf.corpus_score(hypotheses, [references]).score
-    return TextScores(*scores, str(bleu.get_signature()), str(chrf.get_signature()))
+    if not intervals:
+        scores = bleu.corpus_score(hypotheses, [references]).score, chrf.corpus_score(hypotheses, [references]).score
+        return TextScores(*scores, str(bleu.get_signature()), str(chrf.get_signature()))
+    signatures, results = _bootstrap([("system", hypotheses)], {"BLEU": bleu, "chrF2": chrf}, references)
+    (one,), (other,) = results["BLEU"], results["chrF2"]
+    return TextScores(
+        one.score, other.score, str(signatures["BLEU"]), str(signatures["chrF2"]), _interval(one), _interval(other)
+    )  # fmt: skip
+
+
+def _interval(result: Any) -> Interval:
+    """Sacrebleu's: as far on either side of the mean of the resamples as 95 % of them reach."""
+    return max(0.0, float(result.mean - result.ci)), min(100.0, float(result.mean + result.ci))
 
 
 class ByLength(NamedTuple):
@@ -342,6 +369,8 @@ def paired_bootstrap(
 ) -> dict[str, float]:
     """How often BLEU would differ so much by chance alone: paired bootstrap resampling (Koehn 2004) by sacrebleu.
 
+    The test is about these sentences and two sets of weights, not about what another training would give.
+
     Args:
         first: translations of one system, n texts.
         second: those of another, of the same sources.
@@ -349,18 +378,25 @@ def paired_bootstrap(
         lowercase: as `text_scores`.
 
     Returns:
-        "difference" of the BLEU scores, first less second, and "p_value", over 1000 resamples.
+        "difference" of the BLEU scores, first less second, and "p_value".
     """
-    from sacrebleu.significance import PairedTest
-
     bleu, _ = _text_metrics(first, references, lowercase=lowercase)
     _text_metrics(second, references, lowercase=lowercase)
-    test = PairedTest([("first", first), ("second", second)], {"BLEU": bleu}, [references], "bs")
-    _, scores = test()
-    baseline, other = scores["BLEU"]
+    _, results = _bootstrap([("first", first), ("second", second)], {"BLEU": bleu}, references)
+    baseline, other = results["BLEU"]
     difference = float(baseline.score - other.score)
     # Of two systems that score the same sacrebleu counts no resample as further apart, and calls that significant.
     return {"difference": difference, "p_value": float(other.p_value) if difference else 1.0}
+
+
+def _bootstrap(
+    systems: list[tuple[str, Sequence[str]]], scorers: dict[str, Any], references: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Signatures and results by name of the score; the first system is what the others are tested against."""
+    from sacrebleu.significance import PairedTest
+
+    count = min(MOST_RESAMPLES, max(FEWEST_RESAMPLES, MOST_RESAMPLED // len(references)))
+    return PairedTest(systems, scorers, [references], "bs", n_samples=count)()
 
 
 def _text_metrics(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool) -> tuple[Any, Any]:
@@ -368,4 +404,5 @@ def _text_metrics(hypotheses: Sequence[str], references: Sequence[str], *, lower
 
     if len(hypotheses) != len(references) or not references:
         raise ValueError(f"{len(hypotheses)} translations and {len(references)} references")
-    return BLEU(lowercase=lowercase), CHRF(lowercase=lowercase)
+    # Forced, it does not warn that translations look tokenized: users see no logging of libraries.
+    return BLEU(lowercase=lowercase, force=True), CHRF(lowercase=lowercase)

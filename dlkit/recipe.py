@@ -26,7 +26,7 @@ from pydantic.fields import FieldInfo
 from dlkit import console, models
 from dlkit import data as datasets
 from dlkit.errors import DataError, DlkitError, UsageError, nearest, unknown
-from dlkit.tasks import TASKS
+from dlkit.tasks import POINTS, TASKS
 
 # Where a value can come from, the weakest first.
 SOURCES = ("default", "task default", "recipe", "set", "flag")
@@ -116,6 +116,9 @@ class TrainSection(_Section):
     monitor: str | None = Field(None, description="metric that the best checkpoint is best in; by default the task's")
     patience: Count | None = Field(None, description="evaluations without progress after which training stops")
     evaluate_every: Positive = Field(1.0, description="epochs between evaluations")
+    decode_every: Count | None = Field(
+        1, description="evaluations between those that also decode, greedily, as the last one does; none for never"
+    )
     checkpoint_every: Count | None = Field(None, description="steps between checkpoints; by default at each evaluation")
     keep: Count = Field(3, description="number of checkpoints that are kept, beside the best")
     log_every: Count | None = Field(None, description="steps between log lines; by default 50, or an epoch")
@@ -131,6 +134,11 @@ class DecodeSection(_Section):
     """[decode]: how text is generated."""
 
     max_len: Count = Field(100, description="largest number of tokens, the end token included")
+    beams: Count = Field(5, description="prefixes that beam search keeps; 1 is greedy search")
+    length_norm: Literal["avg", "gnmt", "none"] = Field(
+        "avg", description="by what the log-probabilities of outputs of different lengths are divided"
+    )
+    alpha: Annotated[float, Field(ge=0)] = Field(0.6, description="exponent of the normalization gnmt")
 
 
 SECTIONS: dict[str, type[_Section]] = {
@@ -440,6 +448,26 @@ def resolve_data(
     return _data_section(collected, "image_classification", None)
 
 
+def resolve_decode(
+    stored: Mapping[str, Any], *, flags: Mapping[str, Any] | None = None, path: Path | None = None
+) -> DecodeSection:
+    """The section [decode] of a run. What a run of an older dlkit does not say is the field's default.
+
+    Args:
+        stored: the section as the run keeps it.
+        flags: "decode.key" -> value that stands above the run's; None when it was not given.
+        path: the run's recipe file, for messages.
+
+    Raises:
+        dlkit.errors.UsageError: a value is wrong, or an exponent is given that nothing reads.
+    """
+    known = {key: value for key, value in stored.items() if key in DecodeSection.model_fields}
+    collected = _collect(_from_file({"decode": known}) + _from_flags(flags or {}), path)
+    section = DecodeSection(**collected.sections["decode"])
+    _check_alpha(section, collected.sources)
+    return section
+
+
 @dataclass(frozen=True)
 class _Collected:
     """What was given, by section: fields that are checked, options that are not yet, and where all came from."""
@@ -480,7 +508,7 @@ def _build(layers: Sequence[_Given], path: Path | None) -> Recipe:
     model_name = sections["model"]["name"]
     task = models.task_of(model_name)
     data = _data_section(collected, task, path)
-    _check_train(sections["train"], task)
+    _check_train(sections["train"], task, data.name)
     name = path.stem if path and path.name != "recipe.toml" else default_name(model_name, data.name)
     recipe = Recipe(
         name,
@@ -512,10 +540,9 @@ def _parsed(item: _Given) -> Any:
 
 
 def _check_field(declared: FieldInfo, item: _Given) -> Any:
-    annotation = Annotated[declared.annotation, *declared.metadata] if declared.metadata else declared.annotation
-    value = _parsed(item)
+    annotation, value = type_of(declared), _parsed(item)
     if declared.annotation == list[str] and isinstance(value, str):
-        value = [word.strip() for word in value.split(",")]
+        value = words(value)
     try:
         return check_value(annotation, value, item.key)
     except UsageError:
@@ -524,21 +551,31 @@ def _check_field(declared: FieldInfo, item: _Given) -> Any:
         raise
 
 
+def words(text: str) -> list[str]:
+    """The words of a list that is written with commas: none of them is empty."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def type_of(declared: FieldInfo) -> Any:
+    """The type of a field of a section, with its bounds."""
+    return Annotated[declared.annotation, *declared.metadata] if declared.metadata else declared.annotation
+
+
 def image_options() -> dict[str, Any]:
     """The keys of [data] that are no options of a dataset but of training on images: key -> its type.
 
     Those of an augmentation begin with its name: `mixup_alpha` is the argument `alpha` of `mixup`.
     """
-    options = {key: parameter.annotation for own in _augmentation_options().values() for key, parameter in own.items()}
+    options = {key: parameter.annotation for own in augmentation_options().values() for key, parameter in own.items()}
     return {"class_weights": Literal["balanced"] | list[Positive] | None} | options
 
 
-def _augmentation_options() -> dict[str, dict[str, inspect.Parameter]]:
+def augmentation_options() -> dict[str, dict[str, inspect.Parameter]]:
     """Augmentation -> key of [data] -> the argument that it stands for."""
     from dlkit.data.augment import AUGMENTATIONS, option_names
 
     return {
-        name: {key: _parameters(function)[argument] for key, argument in option_names(name).items()}
+        name: {key: parameters_of(function)[argument] for key, argument in option_names(name).items()}
         for name, function in AUGMENTATIONS.items()
     }
 
@@ -547,10 +584,10 @@ def _data_section(collected: _Collected, task: str, path: Path | None) -> DataSe
     """Checks the options of [data] and fills in the defaults of all that are read: the recipe says what was used."""
     fields, given, sources = collected.sections["data"], collected.options["data"], collected.sources
     _check_data(fields, task)
-    function = datasets.builder(fields["name"], fields.get("dir"))
+    function = datasets.builder(fields["name"], fields.get("dir"), texts=TASKS[task].texts)
     of_images = image_options() if task == "image_classification" else {}
     declared = [key for key in DataSection.model_fields if key not in {"name", "options"}]
-    of_dataset = [key for key in _parameters(function) if key not in declared]
+    of_dataset = [key for key in parameters_of(function) if key not in declared]
     for key, value in given.items():
         source = sources[f"data.{key}"]
         try:
@@ -566,7 +603,7 @@ def _data_section(collected: _Collected, task: str, path: Path | None) -> DataSe
                 raise _unknown_key("data", key, [*of_dataset, *declared, *of_images])
         except DlkitError as failure:
             raise _in_file(failure, source, path) from None
-    chosen = [_augmentation_options()[name] for name in fields.get("augment", [])]
+    chosen = [augmentation_options()[name] for name in fields.get("augment", [])]
     defaults = {key: value for key, value in defaults_of(function).items() if key in of_dataset}
     defaults |= {key: parameter.default for own in chosen for key, parameter in own.items()}
     return DataSection(**fields, options=defaults | given)
@@ -574,7 +611,7 @@ def _data_section(collected: _Collected, task: str, path: Path | None) -> DataSe
 
 def _check_augmentation_reads(key: str, names: Iterable[str]) -> None:
     """Stops when `key` is an option of an augmentation that is not among `names`."""
-    for name, own in _augmentation_options().items():
+    for name, own in augmentation_options().items():
         if key in own and name not in names:
             raise UsageError(
                 f"data.{key} is for the augmentation {name}, which data.augment does not name",
@@ -595,10 +632,17 @@ def _settle_length(train: dict[str, Any], sources: dict[str, str]) -> None:
     del train[loser], sources[f"train.{loser}"]
 
 
-def _check_train(train: Mapping[str, Any], task: str) -> None:
-    metrics = TASKS[task].metrics
-    if train.get("monitor") not in {None, *metrics}:
-        raise unknown("metric", train["monitor"], metrics)
+def _check_train(train: Mapping[str, Any], task: str, data: str) -> None:
+    metrics, monitor = TASKS[task].metrics, train.get("monitor")
+    if monitor not in {None, *metrics}:
+        raise unknown("metric", str(monitor), metrics)
+    if monitor in POINTS and data.startswith("synthetic:"):
+        raise UsageError(f"train.monitor is {monitor}, which is not measured on {data}", "`exact` is, as is `loss`")
+    if monitor in TASKS[task].decoded and train.get("decode_every", 1) is None:
+        raise UsageError(
+            f"train.monitor is {monitor}, and train.decode_every is none: it would never be measured",
+            "`--set train.decode_every=1` decodes at each evaluation",
+        )
     if train.get("batch_tokens") and not TASKS[task].texts:
         raise UsageError(
             f"train.batch_tokens is for tasks on text, not for {TASKS[task].title}", "`--batch-size` counts examples"
@@ -628,7 +672,7 @@ def _check_data(data: Mapping[str, Any], task: str) -> None:
 
 def check_data_dir(name: str, folder: Path | None) -> None:
     """Raises a UsageError when a folder of prepared data is given for a dataset that is not prepared."""
-    if folder is not None and "dir" not in _parameters(datasets.builder(name, folder)):
+    if folder is not None and "dir" not in parameters_of(datasets.builder(name, folder)):
         raise UsageError(f"{name} is no set of TensorFlow Datasets: --data-dir is for those", "leave it out")
 
 
@@ -656,8 +700,18 @@ def _check_unread(recipe: "Recipe") -> None:
             )
     if recipe.sources.get("train.sampling_rate") in {"flag", "set"} and recipe.train.sampling is None:
         raise UsageError("train.sampling_rate is for scheduled sampling", "add `--set train.sampling=linear`")
-    if recipe.sources.get("decode.max_len") in {"flag", "set"} and not TASKS[recipe.task].generates:
-        raise UsageError(f"decode.max_len is for tasks that generate, and {recipe.model.name} does not", "leave it out")
+    for key in ("train.decode_every", *(f"decode.{name}" for name in DecodeSection.model_fields)):
+        if recipe.sources.get(key) in {"flag", "set"} and not TASKS[recipe.task].generates:
+            raise UsageError(f"{key} is for tasks that generate, and {recipe.model.name} does not", "leave it out")
+    _check_alpha(recipe.decode, recipe.sources)
+
+
+def _check_alpha(section: DecodeSection, sources: Mapping[str, str]) -> None:
+    if sources.get("decode.alpha") in {"flag", "set"} and section.length_norm != "gnmt":
+        raise UsageError(
+            f"decode.alpha is for the length norm gnmt, and this one is {section.length_norm}",
+            "leave it out, or choose gnmt",
+        )
 
 
 # -------------------------------------------------------------------------------------------------- checking of values
@@ -688,26 +742,26 @@ def check_call(
         >>> check_call(lenet, {"dropout": 0.5}, where="model")
         {'dropout': 0.5}
     """
-    parameters = {name: value for name, value in _parameters(function).items() if name not in set(hidden)}
+    parameters = {name: value for name, value in parameters_of(function).items() if name not in set(hidden)}
     checked = {}
     for name, value in given.items():
         if name not in parameters:
             raise _unknown_key(where, name, parameters)
-        annotation = parameters[name].annotation
-        if name.endswith("dropout"):
-            annotation = Annotated[annotation, Ge(0), Lt(1)]
-        checked[name] = check_value(annotation, value, f"{where}.{name}")
+        checked[name] = check_value(parameters[name].annotation, value, f"{where}.{name}")
     return checked
 
 
 def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
     """The parameters of `function` that have a default, by name."""
-    parameters = _parameters(function)
+    parameters = parameters_of(function)
     return {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty}
 
 
-def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """What can be given to `function` by name, with its annotations resolved; unannotated ones take anything."""
+def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """What can be given to `function` by name, with its annotations resolved; unannotated ones take anything.
+
+    Names that end in `dropout` are shares of at least 0 and below 1.
+    """
     inner = function
     while isinstance(inner, partial):
         inner = inner.func
@@ -718,8 +772,9 @@ def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     else:
         signature = inspect.signature(function)
     hints = typing.get_type_hints(inner, include_extras=True)
+    shares = {name: Annotated[hint, Ge(0), Lt(1)] for name, hint in hints.items() if name.endswith("dropout")}
     return {
-        name: parameter.replace(annotation=hints.get(name, Any))
+        name: parameter.replace(annotation=(hints | shares).get(name, Any))
         for name, parameter in signature.parameters.items()
         if parameter.kind in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}
     }

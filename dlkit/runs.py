@@ -19,12 +19,13 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dlkit import console, durable, models
+from dlkit import data as datasets
 from dlkit.errors import CheckpointError, DataError, DlkitError, UsageError, nearest
 from dlkit.tasks import TASKS, Direction
 from dlkit.train import checkpoints
@@ -37,11 +38,14 @@ if TYPE_CHECKING:
 FORMAT = 1
 METRICS_SCHEMA = 1
 DEFAULT_FOLDER = Path("runs")
+SHIPPED_FOLDER = Path(__file__).parent / "shipped"
 A_DAY = 24 * 3600.0
 
 # What run.json holds in any case, and what it holds when the run can be resumed.
 _REQUIRED = {"task": str, "data": dict, "model_arguments": dict}
-_OPTIONAL = {"fingerprint": str, "attempt": int, "threads": int, "parameters": int, "sources": dict}
+_OPTIONAL = {
+    "fingerprint": str, "attempt": int, "threads": int, "parameters": int, "sources": dict, "precision": str
+}  # fmt: skip
 _SECTIONS = ("model", "data", "train", "decode")
 
 _locks: dict[Path, int] = {}  # file descriptors; the operating system drops a lock with its process
@@ -70,6 +74,21 @@ class Run:
     def task(self) -> str:
         """The task that the run was trained for."""
         return str(self.info["task"])
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether the run comes with dlkit: it is for all, and never written to."""
+        return self.path.resolve().parent == SHIPPED_FOLDER.resolve()
+
+    @property
+    def is_bundle(self) -> bool:
+        """Whether this is what `dlkit.export.bundle` makes of a run: enough to use it, not to go on with it."""
+        return "bundle_of" in self.info
+
+    @property
+    def precision(self) -> str:
+        """In which precision the run's model computes: as in training, unless a bundle says another."""
+        return str(self.info.get("precision") or self.recipe["train"]["precision"])
 
     def checkpoints(self) -> list[str]:
         """The names of the checkpoints, oldest first."""
@@ -172,7 +191,7 @@ def create(
 
     Args:
         folder: where runs lie, such as `runs`.
-        recipe: the resolved recipe.
+        recipe: the resolved recipe; the run keeps absolute paths, so that it can be used from any folder.
         info: further content of run.json.
         name: the run's name; by default `<recipe>-<n>` with the first free n.
         prepare: writes further files, such as a tokenizer; called with the folder, which has a temporary name.
@@ -181,6 +200,7 @@ def create(
         dlkit.errors.UsageError: there is a run of that name, or it is no file name.
         dlkit.errors.DlkitError: the folder cannot be written.
     """
+    recipe = _anchored(recipe)
     created = datetime.now(UTC).isoformat()
     content = {"format": FORMAT, "created": created, "recipe": recipe.name, "sources": recipe.sources, **info}
 
@@ -203,6 +223,33 @@ def create(
             raise _exists_already(folder / name) from None  # another process was faster
         raise cannot_write(folder, failure) from None
     return Run(path, recipe.to_dict(), content)
+
+
+def _anchored(recipe: "Recipe") -> "Recipe":
+    """The recipe with its paths made absolute."""
+    data, initial = recipe.data, recipe.train.init_from
+    files = {key: data.options[key] for key in ("validation_file", "test_file") if data.options.get(key)}
+    options = data.options | {key: datasets.anchored(name) for key, name in files.items()}
+    folder = data.dir and datasets.absolute(data.dir)
+    data = data.model_copy(update={"name": datasets.anchored(data.name), "dir": folder, "options": options})
+    if initial:
+        path, checkpoint = split_operand(initial)
+        initial = "@".join(filter(None, [str(path.absolute()), checkpoint]))
+    return replace(recipe, data=data, train=recipe.train.model_copy(update={"init_from": initial}))
+
+
+def check_data(run: Run) -> None:
+    """Checks that the folder or the files that a run was trained on are still there.
+
+    Raises:
+        dlkit.errors.DataError: they are gone.
+    """
+    for path in datasets.paths(str(run.recipe["data"]["name"])):
+        if not _exists(path.expanduser()):
+            raise DataError(
+                f"the data of {run.path} are gone: there is no {path}",
+                f"put them back, or write their new place into {run.path / 'recipe.toml'} as data.name",
+            )
 
 
 def check_name(folder: Path, name: str) -> None:
@@ -249,6 +296,11 @@ def lock(run: Run) -> None:
         dlkit.errors.UsageError: another process trains it.
         dlkit.errors.DlkitError: the folder cannot be written.
     """
+    if run.is_shipped:
+        raise UsageError(
+            f"{run.name} ships with dlkit and stays as it is",
+            f"`--init-from {run.name}` begins a run of your own with it",
+        )
     path = run.path.resolve()
     if path in _locks:
         return
@@ -282,8 +334,8 @@ def _exists(path: Path) -> bool:
 
 
 def _find(text: str) -> Path | None:
-    """The folder that is named by its path, or by its name when it lies in `runs`; a run comes before what is none."""
-    places = [Path(text), DEFAULT_FOLDER / text]
+    """The folder that is named by its path, or by its name in `runs` or among what ships; a run before what is none."""
+    places = [Path(text), DEFAULT_FOLDER / text, SHIPPED_FOLDER / text]
     existing = [path for path in places if _exists(path)]
     return next((path for path in existing if _exists(path / "run.json")), existing[0] if existing else None)
 
@@ -292,7 +344,8 @@ def is_run(text: str) -> bool:
     """Whether an operand means a run or a checkpoint; the name of a model always means the model."""
     if text in models.targets():
         return False
-    return "@" in text or "/" in text or any(_exists(path / text / "run.json") for path in (Path(), DEFAULT_FOLDER))
+    folders = (Path(), DEFAULT_FOLDER, SHIPPED_FOLDER)
+    return "@" in text or "/" in text or any(_exists(folder / text / "run.json") for folder in folders)
 
 
 def split_operand(text: str) -> tuple[Path, str | None]:
@@ -398,6 +451,11 @@ def newest(task: str, folder: Path = DEFAULT_FOLDER) -> Run:
         if run.task == task and run.checkpoints():
             return run
     raise DataError(f"no trained run for {task.replace('_', ' ')} in {folder}", "train one, or name one with --model")
+
+
+def shipped(task: str) -> Run | None:
+    """The run of `task` that comes with dlkit, if one does."""
+    return next((run for run in list_runs(SHIPPED_FOLDER) if run.task == task), None)
 
 
 def remove(run: Run) -> None:
@@ -540,7 +598,7 @@ def _build(run: Run) -> "keras.Model":
 
     options = {key: value for key, value in run.recipe["model"].items() if key != "name"}
     runtime.import_tensorflow()
-    with runtime.precision(str(run.recipe["train"]["precision"])):
+    with runtime.precision(run.precision):
         return models.build(str(run.recipe["model"]["name"]), **_tuples(run.info["model_arguments"]), **options)
 
 

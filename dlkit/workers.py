@@ -180,7 +180,7 @@ def _wait(workers: list[_Worker], received: list[int]) -> int | None:
             first_to_fail = next((index for index, code in enumerate(codes) if code and _is_failure(code)), None)
         if None not in codes:
             return first_to_fail
-        if received and not passed_on:
+        if (received or -signal.SIGUSR1 in codes) and not passed_on:  # it may have come to a worker that was not ready
             passed_on = True
             _signal(workers, signal.SIGUSR1)
         # A chief that was told to stop may still be saving when others have ended.
@@ -197,21 +197,23 @@ def _signal(workers: list[_Worker], number: int) -> None:
 
 
 def _is_failure(code: int) -> bool:
-    """Whether a worker with this exit code has neither stopped in order nor on account of another."""
-    return code < 0 or (code < 128 and code != LOST)
+    """Whether a worker with this exit code was neither stopped nor ended on account of another."""
+    return code != -signal.SIGUSR1 and (code < 0 or (code < 128 and code != LOST))
 
 
 def _verdict(workers: list[_Worker], first_to_fail: int | None, received: list[int]) -> int:
     """The exit code of the whole; what the chief could not say itself is raised."""
-    chief = workers[0].process.returncode
+    codes = [worker.process.returncode for worker in workers]
+    chief = codes[0]
+    stopped_by = received[0] if received else signal.SIGUSR1 if -signal.SIGUSR1 in codes else None
     if chief < 0 and console.is_terminal():
         sys.stderr.write("\r\x1b[2K\x1b[?25h")  # a live bar, and the cursor that it hides
-    if received and chief < 0:
+    if stopped_by and (chief < 0 or (chief == LOST and first_to_fail is None)):
         at_once = " at once; what was saved before is whole" if len(received) > 1 else ""
-        raise Interrupted(f"interrupted{at_once}", "", received[0])
+        raise Interrupted(f"interrupted{at_once}", "", stopped_by)
     if chief < 0 or chief == LOST:
         raise _explanation(workers, first_to_fail)
-    return 128 + received[0] if received and chief >= 128 else chief
+    return 128 + stopped_by if stopped_by and chief >= 128 else chief
 
 
 def _explanation(workers: list[_Worker], first_to_fail: int | None) -> DlkitError:

@@ -592,3 +592,50 @@ def test_resolving_loads_no_tensorflow():
         "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# ----------------------------------------------------------------------------------------------------------- decoding
+
+
+def test_a_run_says_how_to_decode_and_flags_stand_above_it():
+    found = recipe.resolve_decode(
+        {"max_len": 7, "length_norm": "gnmt"}, flags={"decode.beams": 2, "decode.alpha": None}
+    )
+    assert found.model_dump() == {"max_len": 7, "beams": 2, "length_norm": "gnmt", "alpha": 0.6}
+    assert recipe.resolve_decode({"max_len": 7, "unheard_of": 1}).beams == 5, "of an older or a newer dlkit"
+    assert recipe.resolve_decode({"max_len": 7, "alpha": 2.0}).alpha == 2, "a resolved recipe holds all keys"
+
+
+@pytest.mark.parametrize(
+    ("stored", "flags", "message"),
+    [
+        ({"beams": 0}, {}, "x/recipe.toml: decode.beams must be an integer of at least 1, not 0"),
+        ({"length_norm": "mean"}, {}, 'x/recipe.toml: decode.length_norm must be one of avg, gnmt, none, not "mean"'),
+        ({}, {"decode.alpha": 0.6}, "decode.alpha is for the length norm gnmt, and this one is avg"),
+        ({"length_norm": "gnmt"}, {"decode.length_norm": "none", "decode.alpha": 1.0}, "and this one is none"),
+    ],
+)
+def test_how_not_to_decode(stored, flags, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        recipe.resolve_decode({"max_len": 7, **stored}, flags=flags, path=Path("x/recipe.toml"))
+
+
+@pytest.mark.parametrize(
+    ("data", "sets", "message"),
+    [
+        ("pairs.tsv", ["decode.alpha=1"], "decode.alpha is for the length norm gnmt, and this one is avg"),
+        (
+            "pairs.tsv",
+            ["train.monitor=bleu", "train.decode_every=none"],
+            "train.monitor is bleu, and train.decode_every",
+        ),
+        ("synthetic:copy", ["train.monitor=chrf"], "train.monitor is chrf, which is not measured on synthetic:copy"),
+        ("pairs.tsv", ["train.decode_every=0"], "train.decode_every must be an integer of at least 1 or none, not 0"),
+    ],
+)
+def test_what_would_never_be_measured_or_read(data, sets, message):
+    overrides = [(*text.split("=", 1), "set") for text in sets]
+    with pytest.raises(UsageError, match=re.escape(message)):
+        recipe.resolve("seq2seq", data, overrides=overrides)
+    monitored = [("train.monitor", "exact", "set"), ("decode.length_norm", "gnmt", "set"), ("decode.alpha", "1", "set")]
+    assert recipe.resolve("seq2seq", data, overrides=monitored).train.monitor == "exact"

@@ -69,6 +69,38 @@ def test_a_name_has_to_be_one(tmp_path, mlp, name):
 
 
 @pytest.mark.parametrize(
+    ("data", "kept"),
+    [
+        ("pairs.tsv", "{}/pairs.tsv"), ("a.en,b.de", "{0}/a.en,{0}/b.de"), ("photos/", "{}/photos"), (".", "{}"),
+        ("~/photos", "~/photos"), ("/x/photos", "/x/photos"), ("tatoeba", "tatoeba"), ("cifar10", "cifar10"),
+    ],
+)  # fmt: skip
+def test_a_run_keeps_where_its_data_lie(tmp_path, mlp, monkeypatch, data, kept):
+    monkeypatch.chdir(tmp_path)
+    options = {"validation_file": "dev.tsv", "test_file": None}
+    mlp = replace(mlp, data=mlp.data.model_copy(update={"name": data, "dir": Path("sets"), "options": options}))
+    found = runs.create(Path("runs"), mlp, INFO).recipe["data"]
+    assert found["name"] == kept.format(tmp_path)
+    assert (found["dir"], found["validation_file"]) == (f"{tmp_path}/sets", f"{tmp_path}/dev.tsv")
+
+
+def test_where_data_lie_may_have_a_comma_in_its_name(tmp_path, mlp, monkeypatch):
+    (tmp_path / "a,b").mkdir()
+    monkeypatch.chdir(tmp_path / "a,b")
+    Path("pairs.tsv").touch()
+    for data, kept in (("pairs.tsv", f"{tmp_path}/a,b/pairs.tsv"), ("x.en,x.de", "x.en,x.de")):
+        named = replace(mlp, data=mlp.data.model_copy(update={"name": data}))
+        assert runs.create(Path("runs"), named, INFO).recipe["data"]["name"] == kept
+
+
+def test_a_run_keeps_where_its_first_weights_lie(run, mlp, monkeypatch):
+    monkeypatch.chdir(run.path.parent)
+    for given, kept in ((run.name, run.path), (f"{run.name}@best", f"{run.path}@best")):
+        fine_tuned = replace(mlp, train=mlp.train.model_copy(update={"init_from": given}))
+        assert runs.create(Path("others"), fine_tuned, INFO).recipe["train"]["init_from"] == str(kept)
+
+
+@pytest.mark.parametrize(
     ("recipe_name", "expected"), [("a@b", "a-b-1"), (".x", "x-1"), ("a\nb/c\\d", "a-b-c-d-1"), ("..", "run-1")]
 )
 def test_a_run_is_named_after_its_recipe_as_far_as_it_can_be(tmp_path, mlp, recipe_name, expected):

@@ -1,8 +1,10 @@
 """BLEU, chrF and their comparison, against arithmetic and properties; the scores themselves are sacrebleu's."""
 
+import json
 import math
 
 import pytest
+import sacrebleu
 
 from dlkit import metrics
 
@@ -55,6 +57,44 @@ def test_paired_bootstrap_tells_a_better_system_from_an_equal_one():
     assert compared["difference"] > 5
     assert compared["p_value"] < 0.01
     assert metrics.paired_bootstrap(worse, worse, references) == {"difference": 0, "p_value": 1}
+
+
+def test_intervals_are_those_that_sacrebleu_tells():
+    """Its command line prints the mean of the resamples and how far to either side of it 95 % of them reach."""
+    references = [f"the cat number {i} sat on the mat of cat {i % 7}" for i in range(40)]
+    said = [text.replace("cat 3", "dog").replace("mat", "bed" if i % 3 else "mat") for i, text in enumerate(references)]
+    found = metrics.text_scores(said, references, intervals=True)
+    for metric, score, interval, signature in (
+        (sacrebleu.BLEU(), found.bleu, found.bleu_interval, found.bleu_signature),
+        (sacrebleu.CHRF(), found.chrf, found.chrf_interval, found.chrf_signature),
+    ):
+        expected = metric.corpus_score(said, [references], n_bootstrap=1000)
+        told = json.loads(expected.format(width=4, signature=str(metric.get_signature()), is_json=True))
+        assert score == pytest.approx(expected.score)
+        mean, reach = told["confidence_mean"], told["confidence_var"]
+        assert interval == pytest.approx((mean - reach, mean + reach), abs=2e-4)
+        assert interval[0] < score < interval[1]
+        assert signature == str(metric.get_signature())
+    assert metrics.text_scores(references, references, intervals=True).bleu_interval == pytest.approx((100, 100))
+
+
+def test_many_sentences_are_resampled_less_often(monkeypatch):
+    monkeypatch.setattr(metrics, "MOST_RESAMPLED", 3000)
+    texts = [f"number {i} of these sentences" for i in range(60)]
+    assert "|bs:50|" in metrics.text_scores(texts, texts, intervals=True).bleu_signature
+    assert "|bs:40|" in metrics.text_scores(texts * 2, texts * 2, intervals=True).bleu_signature, "never less"
+    other = [text.replace("of", "off") for text in texts]
+    assert metrics.paired_bootstrap(texts, other, texts)["p_value"] == pytest.approx(1 / 51), "the least of 50"
+
+
+def test_no_logging_of_sacrebleu_reaches_the_user(caplog):
+    divided = ["a b c d ."] * 200
+    metrics.text_scores(divided, divided)
+    assert not caplog.records
+
+
+def test_a_match_is_word_for_word():
+    assert metrics.exact_matches(["a  b", "A b", ""], ["a b", "a b", ""]).tolist() == [True, False, True]
 
 
 def test_translations_and_references_must_be_as_many():

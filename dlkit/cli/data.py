@@ -92,7 +92,9 @@ def prepare(
 
     data.builder(name, data_dir)  # answers a misspelt name at once
     if not tfds_names.is_known(name, data_dir):
-        raise UsageError(f"{name} is not of TensorFlow Datasets: there is nothing to prepare")
+        raise UsageError(
+            f"{name} is not of TensorFlow Datasets: there is nothing to prepare", f"`--data {name}` takes it as it is"
+        )
     prepared = tfds_prepare.prepare(name, tfds_names.data_dir(data_dir), agreed=yes)
     if console.settings.json:
         console.data_json({"name": name, "folder": str(prepared.folder), "splits": prepared.sizes})
@@ -140,7 +142,7 @@ def show(
         flags={
             "data.dir": data_dir,
             "data.on_bad": on_bad,
-            "data.augment": [word.strip() for word in augment.split(",")] if augment else None,
+            "data.augment": recipe.words(augment) if augment else None,
         },
     )
     from dlkit.probe import examples

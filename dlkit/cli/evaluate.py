@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,6 +24,8 @@ FEW_CLASSES = 20  # more are listed only when --per-class asks for them
 # The metrics of a classifier beside those of the task: key -> title.
 OF_CLASSES = {"top_5": "top-5", "macro_f1": "macro F1", "ece": "calibration error", "brier": "Brier score"}
 PLAIN = {"loss", "brier"}  # the others are shares, told in percent
+# Those of translations that have other titles than names.
+OF_TRANSLATIONS = {"accuracy": "token accuracy", "bleu": "BLEU", "chrf": "chrF"}
 
 
 def _all_with_weights(texts: list[str]) -> list[str]:
@@ -43,7 +46,12 @@ class _Tables:
     def asked(self) -> str | None:
         """An option that asks for one, if there is any."""
         flags = {"--per-class": self.per_class, "--confusion": self.confusion, "--reliability": self.reliability}
-        return next((flag for flag, wanted in flags.items() if wanted), None)
+        return _given(flags)
+
+
+def _given(flags: Mapping[str, Any]) -> str | None:
+    """The first option with a value, if there is any."""
+    return next((flag for flag, value in flags.items() if value is not None and value is not False), None)
 
 
 def evaluate(
@@ -69,8 +77,8 @@ def evaluate(
             "--data",
             metavar="NAME",
             autocompletion=opt.complete_data,
-            help="Another dataset with classes of the same names: of `dlkit data list`, or a folder, which is tested"
-            " on as a whole when it has no splits.",
+            help="Another dataset, with classes of the same names or in the run's languages: of `dlkit data list`, a"
+            " folder, or files of pairs. What has no splits is tested on as a whole.",
         ),
     ] = None,
     data_dir: opt.DataDir = None,
@@ -78,6 +86,22 @@ def evaluate(
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Does not change the result.")] = 256,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use this many examples.")] = None,
     devices: opt.Devices = "auto",
+    source: Annotated[
+        str | None,
+        typer.Option("--source", help="Language, or number of the column, to translate from; of --data with pairs."),
+    ] = None,
+    target: Annotated[str | None, typer.Option("--target", help="The same of the references.")] = None,
+    beam: opt.Beam = None,
+    length_norm: opt.LengthNorm = None,
+    alpha: opt.Alpha = None,
+    max_len: opt.MaxLen = None,
+    lowercase: Annotated[
+        bool, typer.Option("--lowercase", help="BLEU and chrF of lower-cased texts; their signatures say so.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the translations, complete or not at all."),
+    ] = None,
     per_class: Annotated[
         bool | None,
         typer.Option(
@@ -95,22 +119,39 @@ def evaluate(
     """Evaluate a run on a split of its data, or compare runs on the same examples.
 
     Intervals hold the true value in 95 of 100 cases: Wilson's for a share, that of Agresti and Min for the difference
-    of two runs. Whether one of two is better, McNemar's exact test says.
+    of two runs, by bootstrap for BLEU and chrF. Whether one of two is better, McNemar's exact test says, and of
+    translations a paired bootstrap. BLEU and chrF compare with the texts as they are, and tell sacrebleu's signatures.
 
     Example: dlkit evaluate runs/lenet_digits-1 runs/mlp_digits-1 --split validation
     """  # fmt: skip
     tables = _Tables(per_class, confusion, reliability)
     operands, file = _operands(models, png=png)
-    _check(operands, "--png" if png else tables.asked)
+    decode = {
+        "decode.beams": beam, "decode.length_norm": length_norm, "decode.alpha": alpha, "decode.max_len": max_len
+    }  # fmt: skip
+    searching = dict(zip(("--beam", "--length-norm", "--alpha", "--max-len"), decode.values(), strict=True))
+    pairs = {"--source": source, "--target": target}
+    if _given(pairs) and data is None:
+        raise UsageError(f"{_given(pairs)} is about other data than the run's", "name them with --data")
+    about_classes = "--png" if png else tables.asked
+    _check(
+        operands,
+        decode,
+        classes=about_classes,
+        translations=_given({**searching, **pairs, "--lowercase": lowercase, "--output": output}),
+        one_run=about_classes or _given({"--output": output}),
+    )
     path = picture_path(Subject(operands[0]), "evaluation", file) if png else None
     runtime.import_tensorflow()
     from dlkit.train.evaluation import Setting
 
-    setting = Setting(split, weights, data, data_dir, batch_size, limit, on_bad)
+    setting = Setting(
+        split, weights, data, data_dir, batch_size, limit, on_bad, source, target, decode, lowercase
+    )  # fmt: skip
     if len(operands) > 1:
         _compare(operands, setting, devices)
     else:
-        _evaluate(operands[0], setting, devices, tables, path)
+        _evaluate(operands[0], setting, devices, tables, picture=path, output=output)
 
 
 def _operands(texts: list[str], *, png: bool) -> tuple[list[str], Path | None]:
@@ -125,47 +166,104 @@ def _operands(texts: list[str], *, png: bool) -> tuple[list[str], Path | None]:
     return others, Path(last)
 
 
-def _check(operands: list[str], option: str | None) -> None:
-    """Says what is wrong before TensorFlow takes its time. `option` is about the classes of one run, if given."""
+def _check(
+    operands: list[str],
+    decode: Mapping[str, Any],
+    *,
+    classes: str | None,
+    translations: str | None,
+    one_run: str | None,
+) -> None:
+    """Says what is wrong before TensorFlow takes its time; the keywords are options that are about such, if given."""
+    from dlkit.recipe import resolve_decode
+
     opened = [runs.open_run(text) for text in operands]
-    if option is None:
-        return
-    if len(opened) > 1:
-        raise UsageError(f"{option} is about one run, and here are {len(opened)}", "name one run")
-    task = TASKS[opened[0].task]
-    if not task.classifies:
-        raise UsageError(f"{option} is about classes, and {opened[0].path} is a run of {task.title}", "leave it out")
+    if one_run and len(opened) > 1:
+        raise UsageError(f"{one_run} is about one run, and here are {len(opened)}", "name one run")
+    for run in opened:
+        task = TASKS[run.task]
+        for option, what, fits in (
+            (classes, "classes", task.classifies),
+            (translations, "translations", task.texts),
+        ):
+            if option and not fits:
+                raise UsageError(f"{option} is about {what}, and {run.path} is a run of {task.title}", "leave it out")
+        if task.generates:
+            resolve_decode(run.recipe["decode"], flags=decode, path=run.path / "recipe.toml")
 
 
 # ------------------------------------------------------------------------------------------------------------- one run
 
 
-def _evaluate(operand: str, setting: "Setting", devices: str, tables: _Tables, path: Path | None) -> None:
+def _evaluate(
+    operand: str,
+    setting: "Setting",
+    devices: str,
+    tables: _Tables,
+    *,
+    picture: Path | None,
+    output: Path | None,
+) -> None:
+    from dlkit.cli.lines import writer
     from dlkit.train.evaluation import evaluate_run
 
-    result = evaluate_run(operand, setting, devices=devices)
-    if path:
-        _draw(result, path)
+    with writer(output) if output else nullcontext() as write:
+        result = evaluate_run(operand, setting, devices=devices, write=write)
+    if picture:
+        _draw(result, picture)
+    files = {"picture": picture, "output": output}
     if console.settings.json:
-        console.data_json(result | ({"picture": str(path)} if path else {}))
+        console.data_json(result | {name: str(path) for name, path in files.items() if path})
         return
-    console.note(f"{result['checkpoint']}, {result['weights']} weights, {_examples(result)}")
+    _tell(result)
     rows = []
     for name, title in _titles(result).items():
         interval, count = result["intervals"].get(name), result["examples"]
-        of_all = f"{round(result[name] * count):,} of {count:,}" if interval else ""
-        rows.append((title, _value(name, result[name]), _range(interval) if interval else "", of_all))
+        of_all = f"{round(result[name] * count):,} of {count:,}" if interval and name not in POINTS else ""
+        rows.append((title, _value(name, result[name]), _interval(name, interval) if interval else "", of_all))
     console.table(["metric", "value", "95 % interval", "count"], rows, right=["value", "95 % interval", "count"])
     if TASKS[result["task"]].classifies:
         _print_classes(result, tables)
-    if path:
-        console.note(f"picture {path}")
+    _tell_signatures(result)
+    if "by_length" in result:
+        _print_by_length(result["by_length"])
+    for name, path in files.items():
+        if path:
+            console.note(f"{name} {path}")
+
+
+def _tell(result: Mapping[str, Any]) -> None:
+    """What was evaluated, on what, and how outputs were searched for."""
+    console.note(f"{result['checkpoint']}, {result['weights']} weights, {_examples(result)}")
+    if search := result.get("search"):
+        beams, norm = search["beams"], search["length_norm"]
+        norm = f"length norm {norm}" + (f" with alpha {search['alpha']:g}" if norm == "gnmt" else "")
+        how = f"{beams} beams, {norm}" if beams > 1 else "greedy"
+        console.note(f"search {how}, at most {search['max_len']} tokens")
+
+
+def _tell_signatures(result: Mapping[str, Any]) -> None:
+    for name, signature in result.get("signatures", {}).items():
+        console.note(f"{OF_TRANSLATIONS[name]:<4} {signature}")
+
+
+def _print_by_length(records: Sequence[Mapping[str, Any]]) -> None:
+    """A row for each range of lengths, after an empty line."""
+    columns = ["words of reference", "sentences", "BLEU", "chrF", "length ratio"]
+    rows = []
+    for record in records:
+        low, high = record["shortest"], record["longest"]
+        scores = (f"{record[name]:.2f}" for name in ("bleu", "chrf", "length_ratio"))
+        rows.append((f"{low} to {high}" if low < high else f"{low}", f"{record['sentences']:,}", *scores))
+    console.data("")
+    console.table(columns, rows, right=columns)
 
 
 def _titles(result: Mapping[str, Any]) -> dict[str, str]:
     """The metrics of a result in their order, key -> title."""
-    names = {name: name for name in TASKS[result["task"]].metrics}
-    return {name: title for name, title in (names | OF_CLASSES).items() if name in result}
+    task = TASKS[result["task"]]
+    names = {name: name for name in task.metrics} | (OF_CLASSES if task.classifies else OF_TRANSLATIONS)
+    return {name: title for name, title in names.items() if name in result}
 
 
 def _examples(result: Mapping[str, Any]) -> str:
@@ -180,6 +278,10 @@ def _value(name: str, value: float) -> str:
 
 def _percent(share: float) -> str:
     return "-" if math.isnan(share) else f"{100 * share:.2f} %"
+
+
+def _interval(name: str, interval: Sequence[float]) -> str:
+    return "{:.2f} to {:.2f}".format(*interval) if name in POINTS else _range(interval)
 
 
 def _range(interval: Sequence[float]) -> str:
@@ -203,7 +305,12 @@ def _print_classes(result: Mapping[str, Any], tables: _Tables) -> None:
     if tables.reliability:
         columns = ["confidence", "examples", "mean confidence", "accuracy"]
         rows = [
-            (_range((r["above"], r["up_to"])), f"{r['examples']:,}", _percent(r["confidence"]), _percent(r["accuracy"]))
+            (
+                _range((r["above"], r["up_to"])),
+                f"{r['examples']:,}",
+                _percent(r["confidence"]),
+                _percent(r["accuracy"]),
+            )
             for r in result["reliability"]
         ]
         console.data("")
@@ -257,37 +364,57 @@ def _compare(operands: list[str], setting: "Setting", devices: str) -> None:
         console.data_json(compared | ({"verdict": verdict} if verdict else {}))
         return
     for result in results:
-        console.note(f"{result['checkpoint']}, {result['weights']} weights, {_examples(result)}")
+        _tell(result)
     rows = []
     for name, title in _titles(results[0]).items():
-        ranges = [f" ({_range(r['intervals'][name])})" if name in r["intervals"] else "" for r in results]
+        ranges = [f" ({_interval(name, r['intervals'][name])})" if name in r["intervals"] else "" for r in results]
         rows.append((title, *(_value(name, r[name]) + of for r, of in zip(results, ranges, strict=True))))
     console.table(["metric", *operands], rows)
+    _tell_signatures(results[0])
     if verdict:
-        _print_paired(compared["paired"], operands)
+        _print_paired(compared["paired"], operands, "accuracy" if TASKS[results[0]["task"]].classifies else "exact")
         console.note(verdict)
         console.note("This is about these weights on these examples: other seeds may give another order.")
 
 
-def _print_paired(paired: Mapping[str, Any], names: Sequence[str]) -> None:
-    low, high = (100 * limit for limit in paired["interval"])
-    rows = [
-        ("both right", f"{paired['both_right']:,}"),
-        (f"only {names[0]} right", f"{paired['only_first']:,}"),
-        (f"only {names[1]} right", f"{paired['only_second']:,}"),
-        ("both wrong", f"{paired['both_wrong']:,}"),
-        ("difference in accuracy", f"{100 * paired['difference']:+.2f} % ({low:+.2f} to {high:+.2f} %)"),
-        ("p-value (McNemar, exact)", f"{paired['p_value']:.3g}"),
-    ]
+def _print_paired(paired: Mapping[str, Any], names: Sequence[str], metric: str) -> None:
+    """The counts behind McNemar's test of `metric`, or the bootstrap's difference in BLEU; with the p-value."""
+    if "both_right" in paired:
+        low, high = (100 * limit for limit in paired["interval"])
+        rows = [
+            ("both right", f"{paired['both_right']:,}"),
+            (f"only {names[0]} right", f"{paired['only_first']:,}"),
+            (f"only {names[1]} right", f"{paired['only_second']:,}"),
+            ("both wrong", f"{paired['both_wrong']:,}"),
+            (f"difference in {metric}", f"{100 * paired['difference']:+.2f} % ({low:+.2f} to {high:+.2f} %)"),
+            ("p-value (McNemar, exact)", f"{paired['p_value']:.3g}"),
+        ]
+    else:
+        rows = [
+            ("difference in BLEU", f"{paired['difference']:+.2f}"),
+            ("p-value (paired bootstrap)", f"{paired['p_value']:.3g}"),
+        ]
     console.data("")
     console.table(["on the same examples", "value"], rows)
 
 
 def _verdict(paired: Mapping[str, Any], names: Sequence[str]) -> str:
     """Which run is better, in one sentence."""
+    if "both_right" not in paired:
+        return _verdict_by_bleu(paired, names)
     first, second, better = paired["only_first"], paired["only_second"], paired["better"]
     if first + second == 0:
         return "Neither is better: they are right on the same examples."
     disagree = f"of {first + second:,} examples on which one alone is right, {names[0]} has {first:,} and {names[1]}"
     chance = f"{disagree} {second:,} (p = {paired['p_value']:.2g})."
     return f"Neither is shown to be better: {chance}" if better is None else f"{names[better]} is better: {chance}"
+
+
+def _verdict_by_bleu(paired: Mapping[str, Any], names: Sequence[str]) -> str:
+    gap, better = abs(paired["difference"]), paired["better"]
+    if gap == 0:
+        return "Neither is better: they have the same BLEU."
+    chance = f"(p = {paired['p_value']:.2g}, paired bootstrap)."
+    if better is None:
+        return f"Neither is shown to be better: they are {gap:.2f} BLEU apart {chance}"
+    return f"{names[better]} is better: by {gap:.2f} BLEU {chance}"

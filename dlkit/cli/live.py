@@ -1,5 +1,6 @@
 """How a training run looks while it runs: a live bar on a terminal, one line an interval elsewhere. No TensorFlow."""
 
+import math
 from typing import TYPE_CHECKING, Any, Self
 
 from dlkit import console
@@ -67,9 +68,11 @@ def sentence(record: dict[str, Any], metrics: list[str], *, width: int | None = 
     parts |= {
         "lr": f"lr {record['lr']:.2g}",
         "gradient": f"|g| {record['gradient_norm']:.2g}{clipped}",
-        "rate": f"{record[rate]:,.0f} {rate.removesuffix('_per_second')}/s",
-        "left": f"{duration(record['seconds_left'])} left",
     }
+    if not math.isnan(record[rate]):  # unknown as long as every step has traced a graph
+        parts["rate"] = f"{record[rate]:,.0f} {rate.removesuffix('_per_second')}/s"
+    if not math.isnan(record["seconds_left"]):
+        parts["left"] = f"{duration(record['seconds_left'])} left"
     for name, shorter in (
         ("gradient", f"|g| {record['gradient_norm']:.2g}"),
         ("gradient", ""),

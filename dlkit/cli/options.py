@@ -1,7 +1,7 @@
 """Operands and options that several commands share, and what the shell proposes for them. Loads no TensorFlow."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -44,8 +44,12 @@ def complete_run(incomplete: str) -> list[str]:
         steps = sorted(kept, key=lambda name: (len(name), name))
         average = ["average"] if (Path(run) / "checkpoints" / "average").is_dir() else []
         return _beginning(incomplete, [f"{run}@{which}" for which in ["best", "last", *average, *steps]])
+    from dlkit.runs import SHIPPED_FOLDER
+
     folder = Path(incomplete).parent if "/" in incomplete else RUNS_DIR
-    return _beginning(incomplete, sorted(str(path.parent) for path in folder.glob("[!.]*/run.json")))
+    found = [str(path.parent) for path in folder.glob("[!.]*/run.json")]
+    found += [path.parent.name for path in SHIPPED_FOLDER.glob("*/run.json")]
+    return _beginning(incomplete, sorted(found))
 
 
 def complete_model_or_run(incomplete: str) -> list[str]:
@@ -141,10 +145,13 @@ RunModels = Annotated[
     list[str] | None,
     typer.Option(
         "--model", metavar="RUN", autocompletion=complete_run, callback=all_with_weights,
-        help="A run or a checkpoint; by default the newest run of the task. Repeat it for an ensemble.",
+        help="A run or a checkpoint; by default the one that ships with dlkit. Repeat it for an ensemble.",
     ),
 ]  # fmt: skip
 RunsDir = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where runs lie.")]
+NewestIn = Annotated[
+    Path | None, typer.Option("--runs-dir", metavar="DIR", help="Take the newest run of this folder, such as runs.")
+]
 Name = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="The run's name; by default the recipe's and a number.")
 ]
@@ -152,6 +159,26 @@ Devices = Annotated[
     str, typer.Option("--devices", metavar="WHICH", help="auto, cpu, gpu, gpu:N, or cpu:N for the CPU as N devices.")
 ]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, metavar="N", help="Seed of all that is drawn.")]
+
+# How translations are searched for; what is not given is what the run's recipe says.
+Beam = Annotated[
+    int | None,
+    typer.Option(
+        "--beam", min=1, metavar="N", help="Prefixes kept in the search, 1 for greedy; default: the recipe's."
+    ),
+]
+LengthNorm = Annotated[
+    Literal["avg", "gnmt", "none"] | None,
+    typer.Option(
+        "--length-norm",
+        help="Outputs of length L are compared by log-probability / L (avg), / ((5 + L) / 6)^alpha (gnmt), or as they"
+        " are (none); L counts the end token. Default: the recipe's.",
+    ),
+]
+Alpha = Annotated[float | None, typer.Option("--alpha", min=0, help="Exponent of gnmt; default: the recipe's.")]
+MaxLen = Annotated[
+    int | None, typer.Option("--max-len", min=1, help="Most tokens of an output; default: the recipe's.")
+]
 
 # ------------------------------------------------------------------------------------------------------------- inputs
 
@@ -171,6 +198,21 @@ def run_or_newest(model: str | None, task: str, runs_dir: Path) -> str:
     return str(run.path)
 
 
-def runs_or_newest(models: list[str] | None, task: str, runs_dir: Path) -> list[str]:
-    """The runs that were named, or as `run_or_newest`."""
-    return models or [run_or_newest(None, task, runs_dir)]
+def runs_or_shipped(models: list[str] | None, task: str, runs_dir: Path | None) -> list[str]:
+    """The runs that were named; else the newest of a folder, or without one the run that ships, which is then told.
+
+    Raises:
+        dlkit.errors.UsageError: runs are named, and a folder besides.
+        dlkit.errors.DataError: there is no run of the task in the folder.
+    """
+    from dlkit import runs
+
+    if models and runs_dir:
+        raise UsageError("--runs-dir takes the newest run, and --model names one", "give one of them")
+    if models:
+        return models
+    run = None if runs_dir else runs.shipped(task)
+    if run is None:
+        return [run_or_newest(None, task, runs_dir or RUNS_DIR)]
+    console.note(f"model   {run.name}, which ships with dlkit")
+    return [run.name]

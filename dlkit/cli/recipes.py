@@ -1,5 +1,6 @@
-"""`dlkit recipes`: list, show and copy what a run is made of."""
+"""`dlkit recipes`: list, show and copy what a run is made of, and list the keys that it can have."""
 
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
@@ -7,9 +8,9 @@ import typer
 
 from dlkit import console
 from dlkit.cli.grammar import App
-from dlkit.cli.options import complete_recipe
+from dlkit.cli.options import complete_data, complete_model, complete_override, complete_recipe
 
-app = App("List, show and copy recipes.")
+app = App("List, show and copy recipes, and list their keys.")
 
 Name = Annotated[
     str,
@@ -34,7 +35,7 @@ def list_() -> None:
         path = recipe.folder() / f"{name}.toml"
         content = recipe.read(path)
         model, data = (str(content.get(section, {}).get("name", "")) for section in ("model", "data"))
-        rows.append((name, model, data, next(iter(recipe.introduction(path)), "")))
+        rows.append((name, model, data, " ".join(takewhile(bool, recipe.introduction(path)))))
     columns = ["recipe", "model", "data", "about"]
     if console.settings.json:
         console.data_json([dict(zip(columns, row, strict=True)) for row in rows])
@@ -69,17 +70,20 @@ def copy(
     Example: dlkit recipes copy lenet_digits mine.toml
     """
     from dlkit import recipe
-    from dlkit.errors import UsageError
+    from dlkit.errors import DataError, UsageError
 
     source = recipe.find(name)
     target = target or Path(source.name)
     if target.is_dir():
         target /= source.name
+    another = f"name another file: `dlkit recipes copy {name} FILE`"
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(source.read_text(encoding="utf-8"))
     except FileExistsError:
-        raise UsageError(f"{target} exists", f"name another file: `dlkit recipes copy {name} FILE`") from None
+        raise UsageError(f"{target} exists", another) from None
+    except OSError as failure:
+        raise DataError(f"cannot write {target}: {str(failure.strerror).lower()}", another) from None
     model = recipe.read(target).get("model", {}).get("name", "MODEL")
     if console.settings.json:
         console.data_json({"recipe": source.stem, "file": str(target)})
@@ -87,6 +91,58 @@ def copy(
     console.note(f"next: dlkit train {model} --recipe {target}")
 
 
+def _complete_key(incomplete: str) -> list[str]:
+    return complete_model(incomplete) + [word.removesuffix("=") for word in complete_override(incomplete)]
+
+
+def keys(
+    which: Annotated[
+        str,
+        typer.Argument(
+            metavar="[PREFIX|MODEL]",
+            show_default=False,
+            autocompletion=_complete_key,
+            help="Only the keys that begin so, such as train or train.plateau; or the options of this model.",
+        ),
+    ] = "",
+    *,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME", autocompletion=complete_model, help="Also the options of this model."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="NAME", autocompletion=complete_data, help="Also the options of this dataset."),
+    ] = None,
+) -> None:
+    """List the keys of a recipe, for files and for `--set`: what each takes, its default, what it does.
+
+    With a model the defaults are those of its task.
+
+    Example: dlkit recipes keys train.l
+    """
+    from dlkit import models, recipe, recipe_keys
+    from dlkit.errors import unknown
+
+    prefix = which
+    if which in models.targets():
+        model, prefix = which, "model."
+    known = recipe_keys.keys(model, data)
+    found = [key for key in known if key.key.startswith(prefix)]
+    if not found:
+        raise unknown("key", which, [*(key.key for key in known), *models.names()], "`dlkit recipes keys` lists all")
+    if console.settings.json:
+        console.data_json([vars(key) for key in found])
+        return
+    defaults = ["" if key.required else recipe.toml_value(key.default).strip('"') for key in found]
+    rows = [(key.key, key.accepts, default, key.about) for key, default in zip(found, defaults, strict=True)]
+    console.table(["key", "takes", "default", "about"], rows)
+    for section, given in (("model", model), ("data", data)):
+        if given is None and any(key.key.startswith(section) for key in found):
+            console.note(f"`--{section} NAME` adds the options of that {section}")
+
+
 app.add(list_)
+app.add(keys)
 app.add(show)
 app.add(copy)

@@ -23,7 +23,7 @@ def score(
     model: opt.RunModels = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Print each token with its log-probability.")] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pairs at a time.")] = 32,
-    runs_dir: opt.RunsDir = opt.RUNS_DIR,
+    runs_dir: opt.NewestIn = None,
 ) -> None:
     """Say how probable a model finds given translations.
 
@@ -34,7 +34,7 @@ def score(
     """
     if (source is None) != (target is None):
         raise UsageError("--source and --target go together", "give both files, or none for standard input")
-    names = opt.runs_or_newest(model, "translation", runs_dir)
+    names = opt.runs_or_shipped(model, "translation", runs_dir)
     for name in names:
         runs.open_run(name)  # before TensorFlow takes its time
     pairs = _pairs_of(source, target, batch_size) if source and target else _typed_pairs(batch_size)

@@ -71,6 +71,7 @@ def resume(text: str, flags: Mapping[str, Any], others: set[str], *, devices: st
     resolved = recipe.load(run.path / "recipe.toml", flags)
     with cluster.together() as peers:
         _agree(peers, resolved)
+        runs.check_data(run)
         runtime.import_tensorflow()
         from dlkit.train import start as worker
 
@@ -92,7 +93,7 @@ def resume(text: str, flags: Mapping[str, Any], others: set[str], *, devices: st
 
 def _open(text: str) -> runs.Run:
     try:
-        return runs.open_run(text, whole=True)
+        run = runs.open_run(text, whole=True)
     except DataError as failure:
         here = runtime.place()
         if here.number == 0:
@@ -101,6 +102,11 @@ def _open(text: str) -> runs.Run:
             f"{here.names[here.number]} does not see the run: {failure.message}",
             "all machines need the run on a file system that they share",
         ) from None
+    if run.is_bundle:
+        raise UsageError(
+            f"{text} is a bundle: weights, and no state to go on from", f"`--init-from {text}` begins a run with them"
+        )
+    return run
 
 
 def _agree(peers: Peers, resolved: "Recipe") -> None:

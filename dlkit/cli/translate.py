@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from dlkit.decode.tree import Node
     from dlkit.tasks.translator import Search, Translated
 
-BEAMS = 5
 FATES = ("", "kept", "ended", "pruned")  # of `dlkit.decode.step`
 
 
@@ -24,22 +23,11 @@ def translate(
     ] = None,
     model: opt.RunModels = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", metavar="FILE", help="Translate its lines.")] = None,
-    beam: Annotated[
-        int | None, typer.Option("--beam", min=1, metavar="N", help=f"Prefixes kept in the search.  [default: {BEAMS}]")
-    ] = None,
+    beam: opt.Beam = None,
     n_best: Annotated[int, typer.Option("--n-best", min=1, metavar="N", help="Outputs for each line.")] = 1,
-    length_norm: Annotated[
-        Literal["avg", "gnmt", "none"],
-        typer.Option(
-            "--length-norm",
-            help="Outputs of length L are compared by log-probability / L (avg), / ((5 + L) / 6)^alpha (gnmt), or as"
-            " they are (none); L counts the end token.",
-        ),
-    ] = "avg",
-    alpha: Annotated[float, typer.Option("--alpha", min=0, help="Exponent of gnmt.")] = 0.6,
-    max_len: Annotated[
-        int | None, typer.Option("--max-len", min=1, help="Most tokens of an output; default: the recipe's.")
-    ] = None,
+    length_norm: opt.LengthNorm = None,
+    alpha: opt.Alpha = None,
+    max_len: opt.MaxLen = None,
     min_len: Annotated[int, typer.Option("--min-len", min=0, help="Fewest tokens of an output.")] = 0,
     sample: Annotated[bool, typer.Option("--sample", help="Draw outputs at random instead of searching.")] = False,
     temperature: Annotated[
@@ -69,7 +57,7 @@ def translate(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file, complete or not at all.")
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Lines at a time.")] = 32,
-    runs_dir: opt.RunsDir = opt.RUNS_DIR,
+    runs_dir: opt.NewestIn = None,
 ) -> None:
     """Translate text, line by line: as many lines come out as go in, in their order.
 
@@ -84,16 +72,19 @@ def translate(
     _check(given, sample=sample, beam=beam, n_best=n_best, text=text, file=file)
     if (show_beams or png) and sample:
         raise UsageError("--show-beams is about beam search, not about sampling", "leave out --sample")
-    names = opt.runs_or_newest(model, "translation", runs_dir)
-    for name in names:
-        runs.open_run(name)  # before TensorFlow takes its time
+    names = opt.runs_or_shipped(model, "translation", runs_dir)
+    first, *_ = [runs.open_run(name) for name in names]  # before TensorFlow takes its time
+    from dlkit.recipe import resolve_decode
+
+    flags = {"decode.beams": beam, "decode.length_norm": length_norm, "decode.alpha": alpha}
+    decode = resolve_decode(first.recipe["decode"], flags=flags, path=first.path / "recipe.toml")
     groups = lines.groups(text, file, batch_size=batch_size)
     runtime.import_tensorflow()
     from dlkit.tasks.translator import Search, load
 
     search = Search(
-        method="sample" if sample else "beam", beams=beam or max(BEAMS, n_best), n_best=n_best,
-        length_norm=length_norm, alpha=alpha, max_len=max_len, min_len=min_len,
+        method="sample" if sample else "beam", beams=beam or max(decode.beams, n_best), n_best=n_best,
+        length_norm=decode.length_norm, alpha=decode.alpha, max_len=max_len, min_len=min_len,
         temperature=1.0 if temperature is None else temperature, top_k=top_k or 0,
         top_p=1.0 if top_p is None else top_p, seed=seed or 0, prefix=prefix, align=align,
         record=show_beams or png is not None,

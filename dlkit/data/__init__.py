@@ -11,6 +11,7 @@ from dlkit.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from dlkit.data.images import ImageData
+    from dlkit.data.pairs import PairData
 
 # name -> "module:function".
 DATASETS: dict[str, str] = {
@@ -26,6 +27,32 @@ def is_path(name: str) -> bool:
     """Whether a data name is a path and no name: it says so (`./x`, `/x`, `~/x`, `x/`), or there is such a folder."""
     says_so = name.startswith((".", "/", "~")) or name.endswith("/")
     return says_so or (name not in {"", *targets()} and Path(name).is_dir())
+
+
+def paths(name: str) -> list[Path]:
+    """The folder or the files that a data name means, as they are written; none where it is a name.
+
+    Example:
+        >>> paths("train.en,train.de"), paths("digits")
+        ([PosixPath('train.en'), PosixPath('train.de')], [])
+    """
+    if name in {"", *targets()}:
+        return []
+    from dlkit.data.parallel import is_parallel, two_files
+
+    return [Path(part) for part in two_files(name) or [name]] if is_parallel(name) or is_path(name) else []
+
+
+def absolute(path: Path) -> Path:
+    """A path that means the same wherever one is; `~/x` does so as it stands."""
+    return path if str(path).startswith("~") else path.absolute()
+
+
+def anchored(name: str) -> str:
+    """A data name with its paths made absolute; what is a name stays."""
+    found = [str(absolute(path)) for path in paths(name)]
+    whole = ",".join(found)
+    return whole if found and len(paths(whole)) == len(found) else name  # a folder may have a comma in its name
 
 
 @cache
@@ -45,7 +72,12 @@ def names() -> list[str]:
     return list(DATASETS) + sorted(set(targets()) - set(DATASETS))
 
 
-def builder(name: str, dir: Path | None = None) -> Callable[..., Any]:  # noqa: A002 - the recipe's key is data.dir
+def builder(
+    name: str,
+    dir: Path | None = None,  # noqa: A002 - the recipe's key is data.dir
+    *,
+    texts: bool = False,
+) -> Callable[..., Any]:
     """Returns the function that builds the dataset `name`, which imports no TensorFlow yet.
 
     A name is, in this order, one of our table, the path of parallel texts, that of a folder of images, or a name of
@@ -54,6 +86,7 @@ def builder(name: str, dir: Path | None = None) -> Callable[..., Any]:  # noqa: 
     Args:
         name: such as `digits`, `pairs.tsv`, `train.en,train.de`, `~/pictures`, `cifar10:3.0.2`.
         dir: the folder of prepared data; a set of the user's own is known when it lies there.
+        texts: what a folder that does not exist would hold, texts or images.
 
     Raises:
         dlkit.errors.UsageError: there is no such dataset, or the name has a namespace: after a colon only a version may
@@ -66,7 +99,8 @@ def builder(name: str, dir: Path | None = None) -> Callable[..., Any]:  # noqa: 
         return getattr(importlib.import_module(module), function)
     from dlkit.data.parallel import is_parallel, parallel
 
-    if is_parallel(name):
+    missing = is_path(name) and not Path(name).expanduser().exists()
+    if is_parallel(name) or (texts and missing):
         return partial(parallel, name)
     if is_path(name):
         from dlkit.data.folders import folder
@@ -101,10 +135,28 @@ def load(name: str, **options: Any) -> Any:
         >>> load("digits").shape
         (32, 32, 1)
     """
+    return _load(builder(name, options.get("dir")), options)
+
+
+def _load(function: Callable[..., Any], options: dict[str, Any]) -> Any:
     from dlkit.recipe import check_call
 
-    function = builder(name, options.get("dir"))
     return function(**check_call(function, options, where="data"))
+
+
+def load_pairs(name: str, **options: Any) -> "PairData":
+    """`load`, for what needs pairs of texts: a path that does not exist would hold some.
+
+    Raises:
+        dlkit.errors.UsageError: as `load`, or the dataset has no pairs.
+        dlkit.errors.DataError: as `load`.
+    """
+    from dlkit.data.pairs import PairData
+
+    loaded = _load(builder(name, options.get("dir"), texts=True), options)
+    if not isinstance(loaded, PairData):
+        raise UsageError(f"{name} has no pairs of sequences", "`dlkit data list` says what each one is")
+    return loaded
 
 
 def load_images(name: str, **options: Any) -> "ImageData":

@@ -118,9 +118,10 @@ class Report:
 def check(name: str, *, data_dir: Path | None = None) -> Report:
     """Looks through a dataset: every file is decoded, and images are compared pixel by pixel.
 
-    Found are files that cannot be read, images of unusual kinds or below 8 pixels, empty and unbalanced classes, the
-    same image in several splits or classes (a copy that is saved anew without loss counts), different images of the
-    same name, and files that are no images. A folder without splits is divided as training does by default.
+    Found are files that cannot be read, images of unusual kinds or below 8 pixels, empty and unbalanced classes, those
+    that are learned but not measured, the same image in several splits or classes (a copy that is saved anew without
+    loss counts), different images of the same name, and files that are no images. A folder without splits is divided as
+    training does by default.
 
     Args:
         name: a folder, or a dataset of images.
@@ -159,6 +160,7 @@ def _check_folder(name: str) -> Report:
     report.findings += _same_names(seen)
     report.findings += [Finding("empty class", path, "is a folder without images") for path in listing.empty]
     report.findings += _unbalanced(report.counts)
+    report.findings += _unmeasured(report)
     report.findings += [Finding("left out", path, "is in no class") for path in listing.strays]
     report.findings += [Finding("left out", path, "is a link to a folder") for path in listing.links]
     report.findings += [
@@ -184,6 +186,7 @@ def _check_arrays(data: ImageData) -> Report:
         if not counted:
             report.findings.append(Finding("empty class", label, "has no images"))
     report.findings += _unbalanced(report.counts)
+    report.findings += _unmeasured(report)
     return report
 
 
@@ -275,4 +278,14 @@ def _unbalanced(counts: Mapping[str, Mapping[str, int]]) -> list[Finding]:
         large, small = max(there, key=there.__getitem__), min(there, key=there.__getitem__)
         what = f"has {there[small]:,} training images, and {large} {there[large]:,}"
         found.append(Finding("unbalanced", small, f"{what}; `--set data.class_weights=balanced` makes up for it"))
+    return found
+
+
+def _unmeasured(report: Report) -> list[Finding]:
+    """Classes with training images that have none to validate or to test on, though others have."""
+    found = []
+    for label, counted in report.counts.items():
+        missing = [split for split in ("validation", "test") if split in report.splits and not counted.get(split)]
+        if missing and counted.get("train"):
+            found.append(Finding("not measured", label, f"has no {' and no '.join(missing)} images"))
     return found

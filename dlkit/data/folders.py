@@ -14,7 +14,7 @@ import re
 import shlex
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -43,7 +43,7 @@ from dlkit.data.images import (
     read_header,
     read_image,
 )
-from dlkit.errors import DataError, UsageError, nearest
+from dlkit.errors import DataError, UsageError, nearest, not_there, unreadable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -146,7 +146,7 @@ def list_images(folder: str | Path) -> Listing:
     """
     root = Path(folder).expanduser()
     if not root.exists():
-        raise DataError(f"no such folder: {root}", "the path counts from the current folder")
+        raise not_there("folder", root)
     if not root.is_dir():
         raise DataError(f"{root} is a file, not a folder", "name the folder that the images lie in")
     if os.path.isfile(root / LABELS):  # noqa: PTH113 - Path.is_file() raises where it may not look
@@ -182,7 +182,7 @@ def _entries(root: Path, at: str) -> list[os.DirEntry[str]]:
         with os.scandir(root / at) as entries:
             seen = [entry for entry in entries if entry.name[0] != "." and entry.name.casefold() not in _OF_SYSTEMS]
     except OSError as failure:
-        raise DataError(f"cannot read the folder {root / at}: {str(failure.strerror).lower()}") from None
+        raise unreadable(f"the folder {root / at}", failure) from None
     return sorted(seen, key=lambda entry: natural(entry.name))
 
 
@@ -277,7 +277,7 @@ def _from_table(root: Path) -> Listing:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as failure:
-        raise DataError(f"cannot read {path}: {str(failure.strerror).lower()}") from None
+        raise unreadable(str(path), failure) from None
     except UnicodeDecodeError:
         raise DataError(f"{path} is not a text in UTF-8", "save it as UTF-8, with `iconv` for example") from None
     first = text.partition("\n")[0]
@@ -291,7 +291,9 @@ def _from_table(root: Path) -> Listing:
             elif row:
                 file = _table_row(dict(zip(columns, row, strict=False)), rows.line_num, len(row) - len(columns))
                 if file.path in lines:
-                    raise DataError(f"{file.path} stands in line {lines[file.path]} already")
+                    raise DataError(
+                        f"{file.path} stands in line {lines[file.path]} already", "keep one of the two lines"
+                    )
                 lines[file.path] = file.line
                 listing.files.append(file)
     except (DataError, csv.Error) as failure:
@@ -326,12 +328,13 @@ def _table_row(cells: Mapping[str, str], line: int, surplus: int) -> ImageFile:
         raise DataError(f"{abs(surplus)} cells too {'many' if surplus > 0 else 'few'}", "quote what has a comma in it")
     name, label = cells["file"].strip(), cells["label"].strip()
     if not name or not label:
-        raise DataError(f"the {'label' if name else 'file'} is missing")
+        raise DataError(f"the {'label' if name else 'file'} is missing", "each line has a file and its label")
     if posixpath.isabs(name) or ".." in name.split("/") or "\0" in name:
         raise DataError(f"{name} leads out of the folder", "paths count from the folder of labels.csv")
     split = cells.get("split", "").strip()
     if "split" in cells and split.casefold() not in SPLITS:
-        raise DataError(f"no split is called {split or 'nothing'}", f"known: {', '.join(SPLITS)}")
+        problem = f"no split is called {split}" if split else "the split is missing"
+        raise DataError(problem, f"known: {', '.join(SPLITS)}")
     return ImageFile(posixpath.normpath(name), label, SPLITS[split.casefold()] if split else "", line)
 
 
@@ -536,20 +539,20 @@ def _source(pairs: Iterable[tuple[ImageFile, "Header | Unread"]]) -> str:
 
 
 def _tell_coverage(listing: Listing, splits: Mapping[str, Split]) -> None:
-    """Warns of classes that are not learned, or that stand in the training folder only."""
+    """Warns of classes that are not learned."""
     if "train" not in splits:
         return
-    held = {name: {listing.classes[label] for label in np.unique(split.labels)} for name, split in splits.items()}
-    given = {file.split for file in listing.files} & set(held) - {"train"}
-    elsewhere = set().union(*(held[name] for name in given)) if given else held["train"]
-    for missing, what in (
-        (set(listing.classes) - held["train"], "no images to train on"),
-        (held["train"] - elsewhere, "images to train on only"),
-    ):
-        if missing:
-            names = sorted(missing, key=natural)
-            noun = f"1 class has {what}" if len(names) == 1 else f"{len(names)} classes have {what}"
-            console.warn(f"{listing.root}: {noun} ({names[0]}{', ...' * (len(names) > 1)})")
+    learned = {listing.classes[label] for label in np.unique(splits["train"].labels)}
+    if told := classes_without(set(listing.classes) - learned, "images to train on"):
+        console.warn(f"{listing.root}: {told}")
+
+
+def classes_without(classes: Set[str], what: str) -> str:
+    """In words for people: `2 classes have no test images (cat, ...)`; empty without classes."""
+    if not classes:
+        return ""
+    have = "1 class has" if len(classes) == 1 else f"{len(classes):,} classes have"
+    return f"{have} no {what} ({min(classes, key=natural)}{', ...' * (len(classes) > 1)})"
 
 
 class _Reader:

@@ -229,7 +229,10 @@ def hold_out(splits: Mapping[str, Split], validation: float) -> dict[str, Split]
     if count == 0:
         return dict(splits)
     if count >= len(train):
-        raise UsageError(f"data.validation {count} leaves nothing of {len(train)} training images")
+        raise UsageError(
+            f"data.validation {count} leaves nothing of {len(train)} training images",
+            "choose fewer, or a share such as 0.1",
+        )
     order = np.random.default_rng(0).permutation(len(train))
     held, kept = np.sort(order[:count]), np.sort(order[count:])
     return {"train": train.take(kept), "validation": train.take(held)} | {
@@ -409,7 +412,11 @@ def _check_is_file(path: Path) -> None:
         raise UnreadableImage(path, "does not exist", hint, message=f"no such file: {path}") from None
     if not stat.S_ISREG(status.st_mode):
         is_folder = stat.S_ISDIR(status.st_mode)
-        raise UnreadableImage(path, "is not a file", "name image files one by one" if is_folder else "")
+        raise UnreadableImage(
+            path,
+            "is not a file",
+            "name image files one by one" if is_folder else "copy into a file what comes out of it",
+        )
     if status.st_size == 0:
         raise UnreadableImage(path, "is not an image: the file is empty", "fetch or save it again")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dlkit.data.holdout import How, Part, hold_out
 from dlkit.data.pairs import PairData, Texts, prepared
-from dlkit.errors import DataError, UsageError, nearest
+from dlkit.errors import DataError, UsageError, nearest, not_there, unreadable
 
 TABLES = (".tsv", ".txt")
 ROLES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -31,7 +31,7 @@ def is_parallel(name: str) -> bool:
         >>> is_parallel("pairs.tsv.gz"), is_parallel("digits")
         (True, False)
     """
-    if _is_table(name) or len(_two(name)) == 2:
+    if _is_table(name) or two_files(name):
         return True
     root = Path(name).expanduser()
     return root.is_dir() and any(role == "train" for role in map(_role, _files(root)))
@@ -79,7 +79,7 @@ def parallel(
         'Two young, White males are outside near many bushes.'
     """
     given = {"validation": validation_file, "test": test_file}
-    if not _is_table(name) and len(_two(name)) != 2:
+    if not _is_table(name) and not two_files(name):
         if any(given.values()):
             raise UsageError("data.validation_file and data.test_file are not for folders", "a folder has its own")
         splits, languages, notes = _from_folder(Path(name).expanduser(), source, target)
@@ -117,7 +117,7 @@ def _files(root: Path) -> list[Path]:
     try:
         entries = sorted(root.iterdir())
     except OSError as failure:
-        raise DataError(f"cannot read the folder {root}: {str(failure.strerror).lower()}") from None
+        raise unreadable(f"the folder {root}", failure) from None
     return [path for path in entries if _parts(path)[1] not in {"", *_NO_LANGUAGES} and path.is_file()]
 
 
@@ -136,7 +136,7 @@ def _from_folder(
     root: Path, source: str | None, target: str | None
 ) -> tuple[dict[str, Texts], tuple[str, str], tuple[str, ...]]:
     if not root.is_dir():
-        raise DataError(f"no such folder: {root}", "the path counts from the current folder")
+        raise not_there("folder", root)
     files: dict[str, dict[str, Path]] = {}  # stem -> language -> file
     for path in _files(root):
         stem, language = _parts(path)
@@ -207,22 +207,22 @@ def chosen_languages(name: str, there: list[str], source: str | None, target: st
 
 
 def _is_table(name: str) -> bool:
-    return "," not in name and name.removesuffix(".gz").casefold().endswith(TABLES)
+    return not two_files(name) and name.removesuffix(".gz").casefold().endswith(TABLES)
 
 
-def _two(name: str) -> list[str]:
-    """The two files of `train.en,train.de`; nothing where a folder or a file has that name."""
+def two_files(name: str) -> list[str]:
+    """The two files of `train.en,train.de`; none where a folder or a file has that name."""
     files = [part.strip() for part in name.split(",")]
     return files if len(files) == 2 and all(files) and not Path(name).expanduser().exists() else []
 
 
 def _languages_of(name: str) -> tuple[str, str]:
-    codes = [_parts(Path(file))[1] for file in _two(name)]
+    codes = [_parts(Path(file))[1] for file in two_files(name)]
     return (codes[0], codes[1]) if len(codes) == 2 and not _NO_LANGUAGES & set(codes) else ("", "")
 
 
 def _from_files(name: str, source: str | None, target: str | None) -> Texts:
-    if files := _two(name):
+    if files := two_files(name):
         if source is not None or target is not None:
             raise UsageError(
                 "data.source and data.target are for folders and tables", f"`{files[1]},{files[0]}` is the other way"
@@ -289,9 +289,9 @@ def read_lines(path: Path) -> list[str]:
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise DataError(f"{path} is no whole gzip file", "it is damaged or cut short: get it again") from None
     except FileNotFoundError:
-        raise DataError(f"no such file: {path}", "the path counts from the current folder") from None
+        raise not_there("file", path) from None
     except OSError as failure:
-        raise DataError(f"cannot read {path}: {str(failure.strerror).lower()}") from None
+        raise unreadable(str(path), failure) from None
     content = content.removeprefix(b"\xef\xbb\xbf")
     try:
         text = content.decode("utf-8")

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from dlkit import console, durable, runtime
 from dlkit.data import tfds_files, tfds_names
 from dlkit.data.tfds_files import NotPrepared, Prepared
-from dlkit.data.tfds_names import prepare_command, shown
+from dlkit.data.tfds_names import shown
 from dlkit.errors import DataError, DlkitError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def obtain(name: str, root: Path, *, wanted: Check) -> Prepared:
         with contextlib.suppress(NotPrepared):
             return tfds_files.find(name, root)
         time.sleep(0.2)  # it was stopped; another one may have waited, too, and go on in its place
+    if _parts(name).config and _parts(name).set in tfds_names.names():
+        _builder(name, _nowhere(root))  # says when there is no such configuration, network or not
     if not _can_be_reached(tfds_names.downloads(_parts(name).set)):
         raise _unreachable(missing.message, name, root)
     if not may_ask():
@@ -158,12 +160,17 @@ class _Plan:
 
 
 def _plan(name: str, root: Path) -> _Plan:
-    nowhere = root / ".dlkit" / "none"  # so that it comes from the package and from no files
+    nowhere = _nowhere(root)
     builder = _builder(name, nowhere)
     sizes = {url: int(info.size) for url, info in (builder.url_infos or {}).items()}
     wanted = _addresses(_builder(name, nowhere)) if len(sizes) > 1 else set(sizes)
     total = sum(sizes[url] for url in (wanted & set(sizes)) or sizes)
     return _Plan(name, root, builder, total or None)
+
+
+def _nowhere(root: Path) -> Path:
+    """A folder that does not exist: a builder with this place comes from the package and from no files."""
+    return root / ".dlkit" / "none"
 
 
 def _builder(name: str, place: Path) -> "tfds.core.DatasetBuilder":
@@ -176,8 +183,10 @@ def _builder(name: str, place: Path) -> "tfds.core.DatasetBuilder":
         except ValueError:
             raise unknown("dataset", name, tfds_names.image_names(), "`dlkit data list` lists all") from None
         configs = [each.name for each in cls.BUILDER_CONFIGS]
+        if config and not configs:
+            raise UsageError(f"{dataset} has no configurations: {name}", f"did you mean `{dataset}`?")
         if config and config not in configs:
-            listing = "" if 0 < len(configs) <= 20 else f"{dataset} has {len(configs) or 'no'} of them"
+            listing = "" if len(configs) <= 20 else f"{dataset} has {len(configs)} of them"
             raise unknown(f"configuration of {dataset}", config, configs, listing)
         try:
             return cls(data_dir=place, config=config or None, version=version or None)
@@ -325,8 +334,9 @@ def _ask(plan: _Plan) -> None:
         raise UsageError(f"nobody can be asked whether to download {plan.name}", "add `--yes` to agree beforehand")
     console.note("go on? [y/N]")
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-        hint = f"`{prepare_command(plan.name, plan.root)}` does it"
-        raise NotPrepared(f"{plan.name} is not prepared in {shown(plan.root)}", hint)
+        raise NotPrepared(
+            f"nothing was downloaded: {plan.name} is not prepared", "`dlkit data list` shows what is ready"
+        )
 
 
 def _unreachable(message: str, name: str, root: Path) -> NotPrepared:

@@ -1,5 +1,6 @@
 """Pictures of how a classifier does: what it takes for what, and whether it is as sure as it is right."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from dlkit.console import safe
 from dlkit.metrics import Reliability, expected_calibration_error
 from dlkit.probe.pictures import BLUE, ORANGE, fitting, spread
 
@@ -28,7 +30,7 @@ def picture(
         classes: the K names.
         bins: of `dlkit.metrics.reliability`.
         title: the first line.
-        subtitle: the second.
+        subtitle: below it, on as many lines as it needs.
     """
     count = len(classes)
     cell = min(0.9, max(0.17, 4.5 / count)) if count <= COUNTED else 18 / count
@@ -37,10 +39,11 @@ def picture(
     names = [fitting(classes[at], NAME) for at in named]
     longest = LETTER * max(map(len, names)) + 0.1
     upright = longest > cell  # names below the columns then stand on end
-    head, foot = 0.85, 0.45
     left, below = MARGIN + 0.25 + longest, 0.25 + (longest if upright else 0.2)
     gap, panel, strip = 0.9, 3.6, 0.8
     width = left + side + gap + panel + MARGIN
+    title, *lines = [fitting(title, _letters(width, 12)), *_broken_at_commas(subtitle, _letters(width, 9))]
+    head, foot = 0.7 + 0.15 * len(lines), 0.45
     height = head + max(side + below, panel + strip + 0.6) + foot
     figure = Figure(figsize=(width, height))
 
@@ -53,12 +56,26 @@ def picture(
     matrix.set_xticks(named, names, fontsize=8, parse_math=False, rotation=90 if upright else 0)
     right = left + side + gap
     _draw_reliability(axes(right, head, panel, panel), axes(right, head + panel + 0.1, panel, strip), bins)
-    for text, size, from_top in ((title, 12, 0.1), (subtitle, 9, 0.38)):
-        fitted = fitting(text, int(width / (0.0095 * size)))
-        figure.text(MARGIN / width, 1 - from_top / height, fitted, va="top", fontsize=size, parse_math=False)
+    for text, size, from_top in ((title, 12, 0.1), ("\n".join(lines), 9, 0.38)):
+        figure.text(MARGIN / width, 1 - from_top / height, text, va="top", fontsize=size, parse_math=False)
     note = "Shade: share of the true class, from white for 0 to dark for 1; its root, so that rare mistakes show."
     figure.text(MARGIN / width, 0.1 / height, note, va="bottom", fontsize=8, color="0.3")
     return figure
+
+
+def _letters(width: float, size: int) -> int:
+    """How many letters of a font size, in points, stand side by side in so many inches."""
+    return int(width / (0.0095 * size))
+
+
+def _broken_at_commas(text: str, length: int) -> list[str]:
+    """The lines of a text, broken after commas only: no figure is torn from its name."""
+    lines = [""]
+    for part in re.split("(?<=,) ", safe(text)):
+        if lines[-1] and len(lines[-1]) + 1 + len(part) > length:
+            lines.append("")
+        lines[-1] += " " * bool(lines[-1]) + part
+    return [fitting(line, length) for line in lines]
 
 
 def _draw_confusion(axes: Axes, confusion: NDArray[np.int64], cell: float) -> None:

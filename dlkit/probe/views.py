@@ -124,8 +124,10 @@ class Subject:
     @cached_property
     def task(self) -> "Task":
         """The run's own task: its data and its standardization."""
+        from dlkit import runs
         from dlkit.tasks.task import open_task
 
+        runs.check_data(self.run)
         return open_task(self.run.task, self.run.recipe["data"], info=self.run.info["data"], folder=self.run.path)
 
     @property

@@ -19,11 +19,13 @@ class TaskInfo:
         default_data: the dataset when none is named.
         metrics: what evaluation reports, and which direction is better.
         per_example: the metrics that are shares of the examples, so that they can be told as "356 of 360".
+        decoded: the metrics of what models write, which are not measured at each evaluation when decoding takes long.
         monitor: the metric that chooses the best checkpoint unless the recipe names another.
         look: the command that shows what a run of the task can do; `{run}` is its folder, `{view}` a view of its net.
         classifies: whether each example has one label among the run's classes, and the model says so in logits.
         texts: whether its examples are texts, whose lengths differ.
         generates: whether its models write, a token at a time.
+        in_files: keys of the recipe that the files of a run settle, such as a tokenizer.
         defaults: "section.key" -> value, under the recipe file and above the fields' own defaults.
     """
 
@@ -34,9 +36,11 @@ class TaskInfo:
     per_example: tuple[str, ...]
     monitor: str
     look: str
+    decoded: tuple[str, ...] = ()
     classifies: bool = False
     texts: bool = False
     generates: bool = False
+    in_files: tuple[str, ...] = ()
     defaults: dict[str, Any] = field(default_factory=dict)
 
 
@@ -66,10 +70,15 @@ TASKS: dict[str, TaskInfo] = {
         default_data="synthetic:reverse",
         metrics={"loss": "lower", "accuracy": "higher", "exact": "higher", "bleu": "higher", "chrf": "higher"},
         per_example=("exact",),
+        decoded=("exact", "bleu", "chrf"),
         monitor="loss",
         look="dlkit translate --model {run}",
         texts=True,
         generates=True,
+        in_files=tuple(
+            f"data.{key}"
+            for key in ("tokenizer", "vocabulary", "joint", "min_count", "coverage", "normalization", "lower")
+        ),
         defaults={
             "train.epochs": 10,
             "train.batch_size": 64,

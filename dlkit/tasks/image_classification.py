@@ -14,6 +14,7 @@ from dlkit import data as datasets
 from dlkit.data.augment import augment, example_keys, mixes, partners_of
 from dlkit.data.batching import ROW_WEIGHTS, Batch
 from dlkit.data.check import decode_all
+from dlkit.data.folders import classes_without
 from dlkit.data.images import ImageData, Split, fingerprint, standardize, statistics
 from dlkit.errors import DataError, UsageError
 from dlkit.recipe import image_options
@@ -46,7 +47,11 @@ def class_weights(chosen: str | Sequence[float], labels: NDArray[np.int32], clas
         return (len(labels) / (len(classes) * counts)).tolist()
     weights = np.array(chosen, dtype=np.float64)
     if len(weights) != len(classes):
-        raise UsageError(f"data.class_weights has {len(weights)} numbers, and there are {len(classes)} classes")
+        first = f"{', '.join(classes[:3])}{', ...' * (len(classes) > 3)}"
+        raise UsageError(
+            f"data.class_weights has {len(weights)} numbers, and there are {len(classes)} classes",
+            f"give one for each, in this order: {first}; or `balanced`",
+        )
     return (weights * len(labels) / (weights @ counts)).tolist()
 
 
@@ -152,6 +157,14 @@ class ImageClassification(Task):
             f"{self.options['name']}: {sizes}, {shape}, {len(self.info['classes'])} classes; "
             f"standardized with mean {mean}, sd {std}"
         )
+
+    def remarks(self) -> list[str]:
+        """Which classes are learned without being validated or tested on."""
+        splits, names = self.data.splits, self.data.classes
+        there = {split: {names[label] for label in np.unique(splits[split].labels)} for split in splits}
+        learned = there.pop("train", set())
+        told = [classes_without(learned - classes, f"{name} images") for name, classes in there.items()]
+        return [line for line in told if line]
 
     def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
         """`images` (n, h, w, c) float32 and `labels` (n,) int32; of mixed images also `other_labels` and `shares`."""

@@ -1,7 +1,7 @@
 """Translation: a text in, another out; cross-entropy per token, and what decoding gets right."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,15 @@ from dlkit.data.batching import ROW_WEIGHTS, Batch
 from dlkit.data.buckets import TokenBatches
 from dlkit.data.tokenizer import Tokenizer
 from dlkit.decode.scheduled import mixed_inputs
-from dlkit.errors import DataError, UsageError
+from dlkit.errors import DataError
 from dlkit.layers import step_context
 from dlkit.layers.dropout import row_uniforms
 from dlkit.tasks.task import Sums, Task
 from dlkit.tasks.translator import Search, Translator, load_tokenizers, save_tokenizers
 from dlkit.train.losses import softmax_cross_entropy
+
+# So many batches of sources are put in order of their lengths before they are decoded; only their outputs are held.
+BATCHES_AT_ONCE = 16
 
 
 class Translation(Task):
@@ -36,11 +39,7 @@ class Translation(Task):
     @cached_property
     def data(self) -> pairs.PairData:
         """The dataset, loaded when first needed."""
-        loaded = datasets.load(self.options["name"], **self.dataset_options())
-        if not isinstance(loaded, pairs.PairData):
-            raise UsageError(
-                f"{self.options['name']} has no pairs of sequences", "`dlkit data list` says what each one is"
-            )
+        loaded = datasets.load_pairs(self.options["name"], **self.dataset_options())
         return loaded.with_tokenizers(*self.tokenizers) if self.folder else loaded
 
     @cached_property
@@ -153,18 +152,30 @@ class Translation(Task):
             uniforms=row_uniforms(shape, seed=context.seed, first_row=context.first_row, purpose="own words"),
         )  # fmt: skip
 
+    @property
+    def is_text(self) -> bool:
+        """Whether the data are texts, of which BLEU and chrF say something, and not made up of letters."""
+        return not self.options["name"].startswith("synthetic:")
+
+    def texts(self, split: str) -> pairs.Texts:
+        """The pairs of a split as they were read, untouched by any tokenizer; after `limit`."""
+        data, count = self.data.splits[split], self.size(split)
+        return pairs.Texts(list(data.source_texts[:count]), list(data.target_texts[:count]))
+
+    def outputs(self, model: keras.Model, split: str, search: Search, *, batch_size: int) -> Iterator[str]:
+        """What a model makes of each source of a split, in their order; nothing of one that is too long to be read."""
+        sources, size = self.texts(split).source, BATCHES_AT_ONCE * batch_size
+        groups = (sources[start : start + size] for start in range(0, len(sources), size))
+        for found in self.translator(model).each(groups, search, batch_size=batch_size):
+            yield "" if isinstance(found, DataError) else found.hypotheses[0].text
+
     def decoded_metrics(self, model: keras.Model, split: str, *, batch_size: int) -> dict[str, float]:
         """What greedy decoding gets right: `exact`, the share of outputs that are the target; of text BLEU and chrF."""
-        data = self.data.splits[split]
-        count = self.size(split)
-        translator = self.translator(model)
-        lines, targets = data.source_texts[:count], data.target_texts[:count]
-        found = translator.each([lines], Search(method="greedy"), batch_size=batch_size)
-        outputs = ["" if isinstance(one, DataError) else one.hypotheses[0].text for one in found]
-        exact = sum(said.split() == wanted.split() for said, wanted in zip(outputs, targets, strict=True))
-        scores = {"exact": exact / count}
-        if not self.options["name"].startswith("synthetic:"):
-            measured = metrics.text_scores(outputs, targets)
+        outputs = list(self.outputs(model, split, Search(method="greedy"), batch_size=batch_size))
+        references = self.texts(split).target
+        scores = {"exact": float(metrics.exact_matches(outputs, references).mean())}
+        if self.is_text:
+            measured = metrics.text_scores(outputs, references)
             scores |= {"bleu": measured.bleu, "chrf": measured.chrf}
         return scores
 

@@ -142,7 +142,9 @@ class Translator:
         sources = [source for source, _ in tokenizers]
         self.sources = sources[:1] if all(own == sources[0] for own in sources) else sources
         self.target = tokenizers[0][1]
-        self.max_len = max_len
+        # A table of learned positions has an end.
+        self.most_tokens = min([MOST_TOKENS, *(m.max_length for m in models if getattr(m, "max_length", None))])
+        self.max_len = min(max_len, self.most_tokens)
         self.decoder = Decoder(list(models))
 
     @overload  # a text, too, is a sequence of texts
@@ -205,7 +207,9 @@ class Translator:
             done: dict[int, Scored] = {}
             for start in range(0, len(pairs_), batch_size):
                 sources, targets = zip(*pairs_[start : start + batch_size], strict=True)
-                by_position = self.decoder.score(self._arrays(sources), _padded(targets))  # (pairs, time)
+                by_position = self.decoder.score(
+                    self._arrays(sources), _padded(targets, most=self.most_tokens)
+                )  # (pairs, time)
                 for line, ids, values in zip(sources, targets, by_position, strict=True):
                     done[line.number] = Scored(line.number, self.target.pieces(ids), values[: len(ids)])
             for each in read:
@@ -217,7 +221,7 @@ class Translator:
         line, ids = self._read(number, pair[0]), [*self.target.encode(pair[1]), END]
         if isinstance(line, DataError):
             return line
-        return _too_long(number, len(ids)) if len(ids) > MOST_TOKENS else (line, ids)
+        return self._too_long(number, len(ids)) if len(ids) > self.most_tokens else (line, ids)
 
     # ----------------------------------------------------------------------------------------------------- one batch
 
@@ -226,10 +230,18 @@ class Translator:
             return text
         ids = [[*own.encode(text), END] for own in self.sources]
         longest = max(map(len, ids))
-        return _too_long(number, longest) if longest > MOST_TOKENS else _Line(number, text, ids)
+        return self._too_long(number, longest) if longest > self.most_tokens else _Line(number, text, ids)
+
+    def _too_long(self, number: int, tokens: int) -> DataError:
+        return DataError(
+            f"line {number} has {tokens:,} tokens, and at most {self.most_tokens:,} are read at once",
+            "divide it into sentences",
+        )
 
     def _arrays(self, lines: "Sequence[_Line]") -> Source:
-        arrays = tuple(_padded([line.ids[at] for line in lines]) for at in range(len(self.sources)))
+        arrays = tuple(
+            _padded([line.ids[at] for line in lines], most=self.most_tokens) for at in range(len(self.sources))
+        )
         return arrays if len(arrays) > 1 else arrays[0]
 
     def _batch(self, lines: "Sequence[_Line]", search: Search) -> list[Translated]:
@@ -254,7 +266,7 @@ class Translator:
         rows = len(numbers)
         forced = self.target.encode(search.prefix)
         common: dict[str, Any] = {
-            "max_len": (search.max_len or self.max_len) + len(forced),
+            "max_len": min((search.max_len or self.max_len) + len(forced), self.most_tokens),
             "min_len": search.min_len,
             "prefix": np.repeat(np.array([forced], np.int32), rows, axis=0) if forced else None,
             "attention": search.align,
@@ -371,13 +383,6 @@ class _Line(NamedTuple):
     ids: list[list[int]]
 
 
-def _too_long(number: int, tokens: int) -> DataError:
-    return DataError(
-        f"line {number} has {tokens:,} tokens, and at most {MOST_TOKENS:,} are read at once",
-        "divide it into sentences",
-    )
-
-
-def _padded(ids: Sequence[Sequence[int]]) -> NDArray[np.int32]:
+def _padded(ids: Sequence[Sequence[int]], *, most: int) -> NDArray[np.int32]:
     """Ids side by side, padded to few different lengths, so that few shapes occur."""
-    return pairs.pad(ids, length=-(-max(map(len, ids)) // pairs.LENGTH_STEP) * pairs.LENGTH_STEP)
+    return pairs.pad(ids, length=min(-(-max(map(len, ids)) // pairs.LENGTH_STEP) * pairs.LENGTH_STEP, most))

@@ -1,8 +1,8 @@
 """Evaluation: the sums of a split, over any number of devices, and the same figures wherever they are asked for."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -17,15 +17,17 @@ from dlkit import metrics, runs, runtime
 from dlkit.data.batching import pad_rows, prefetch
 from dlkit.data.folders import folder, has_splits
 from dlkit.errors import DataError, UsageError
-from dlkit.recipe import check_data_dir, check_value, defaults_of
+from dlkit.recipe import check_data_dir, check_value, defaults_of, resolve_decode
 from dlkit.runs import Run
 from dlkit.runtime import Devices
 from dlkit.tasks import TASKS
 from dlkit.tasks.task import Task, open_task
+from dlkit.tasks.translation import Translation
+from dlkit.train import translation_quality
 from dlkit.train.step import all_reduce, flat_sums, means, place
+from dlkit.train.translation_quality import Translations
 
 MOST_CONFUSED = 5
-SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,15 @@ class Evaluation:
         self.batch_size = -(-batch_size // devices.replicas) * devices.replicas
         self._run = tf.function(self._distributed, reduce_retracing=task.shapes_vary)
 
-    def __call__(self, split: str) -> dict[str, float]:
-        """The loss and every metric of the task on a split, each the mean over all its examples or tokens."""
-        return self._evaluated(split, kept=None)
+    def __call__(self, split: str, *, decode: bool = True) -> dict[str, float]:
+        """The loss and every metric of the task on a split, each the mean over all its examples or tokens.
+
+        Args:
+            split: the split's name.
+            decode: whether to measure what the model writes, too, which takes longer than all the rest.
+        """
+        values = self._evaluated(split, kept=None)
+        return values | (self.task.decoded_metrics(self.model, split, batch_size=self.batch_size) if decode else {})
 
     def with_outputs(self, split: str) -> tuple[dict[str, float], Outputs]:
         """The same, and what a classifier says of each example, in one pass over the split."""
@@ -84,7 +92,7 @@ class Evaluation:
             if kept is not None:  # the devices hold consecutive rows, in their order, the padded ones at the end
                 rows = strategy.gather(logits, axis=0).numpy()[: len(batch["labels"])]
                 kept.append(Outputs(batch["labels"], rows))
-        return means(totals) | self.task.decoded_metrics(self.model, split, batch_size=self.batch_size)
+        return means(totals)
 
     def _distributed(self, batch: Mapping[str, tf.Tensor], *, keep: bool) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
         return self.devices.strategy.run(self._replica, args=(batch,), kwargs={"keep": keep})
@@ -104,11 +112,15 @@ class Setting:
     Args:
         split: the split's name.
         weights: `raw`, `ema`, or `auto`: the average when the run keeps one.
-        data: another dataset with the classes of the run; None for the run's own.
+        data: another dataset, with the classes or in the languages of the run; None for the run's own.
         data_dir: where prepared data lies; None for where it lay in training.
         batch_size: examples at a time; does not change the result.
         limit: use no more than this many examples.
         on_bad: at an image file that cannot be read, `error` or `skip`; None for what was done in training.
+        source: language or column of the sources of other pairs; None for the run's.
+        target: those of the targets.
+        decode: "decode.key" -> value that stands above the run's recipe when outputs are searched for.
+        lowercase: whether BLEU and chrF are those of lower-cased texts.
     """
 
     split: str = "test"
@@ -118,28 +130,40 @@ class Setting:
     batch_size: int = 256
     limit: int | None = None
     on_bad: str | None = None
+    source: str | None = None
+    target: str | None = None
+    decode: Mapping[str, Any] = field(default_factory=dict)
+    lowercase: bool = False
 
 
-def evaluate_run(text: str, setting: Setting = Setting(), *, devices: str = "auto") -> dict[str, Any]:
+def evaluate_run(
+    text: str,
+    setting: Setting = Setting(),
+    *,
+    devices: str = "auto",
+    write: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
     """Evaluates a run or a checkpoint.
 
     Args:
         text: `runs/x`, `runs/x@last`, `runs/x@step-1200`.
         setting: on what, and how.
         devices: what `runtime.devices` takes.
+        write: is called with each translation as soon as it is there, in the order of the split.
 
     Returns:
         JSON values: "run", "checkpoint", "task", "weights", "data", "split", "examples", the task's metrics by name,
-        "intervals" (metric -> 95 % Wilson interval, of those that are shares of the examples), and of a classifier all
-        that `classification` says.
+        "intervals" (metric -> 95 % interval, of Wilson for those that are shares of the examples), of a classifier all
+        that `classification` says, and of translations all that `translation_quality.quality` says, with the settings
+        of their "search".
 
     Raises:
         dlkit.errors.DlkitError: no such run, checkpoint or split; the checkpoint is damaged or does not fit; or the
-            other dataset has other classes.
+            other dataset has other classes or goes the other way.
     """
     subject = _Subject.of(text)
     runtime.import_tensorflow()
-    return subject.evaluated(setting, runtime.devices(devices, alone=True))[0]
+    return subject.evaluated(subject.task(setting), setting, runtime.devices(devices, alone=True), write=write)[0]
 
 
 @dataclass(frozen=True)
@@ -155,11 +179,11 @@ class _Subject:
         run = runs.open_run(text)
         return cls(text, run, runs.find_checkpoint(run, runs.split_operand(text)[1]))
 
-    def evaluated(
-        self, setting: Setting, devices: Devices, *, among: Sequence[Run] = ()
-    ) -> tuple[dict[str, Any], Outputs | None]:
-        """The result as JSON values, and of a classifier what it says of each example; `among` these runs."""
+    def task(self, setting: Setting, *, among: Sequence[Run] = ()) -> Task:
+        """The run's task on what it is evaluated on; `among` these runs."""
         run, split = self.run, setting.split
+        if setting.data is None:
+            runs.check_data(run)
         task = open_task(
             run.task,
             _data_section(run, setting, among or [run]),
@@ -169,37 +193,48 @@ class _Subject:
             folder=run.path,
             max_len=int(run.recipe["decode"]["max_len"]),
         )
-        count = task.size(split)
-        if count == 0:
+        if task.size(split) == 0:
             raise DataError(f"the {split} split of {task.options['name']} is empty")
+        if isinstance(task, Translation):
+            translation_quality.check_direction(run, task)
+        return task
+
+    def evaluated(
+        self, task: Task, setting: Setting, devices: Devices, *, write: Callable[[str], None] | None = None
+    ) -> tuple[dict[str, Any], Outputs | Translations]:
+        """The result as JSON values, and what the run says of each example."""
+        run, split, count = self.run, setting.split, task.size(setting.split)
         with devices.strategy.scope():
             model, weights = runs.load_checkpoint(run, self.checkpoint, weights=setting.weights)
         evaluation = Evaluation(task, model, devices, batch_size=setting.batch_size)
-        outputs = None
-        if TASKS[run.task].classifies:
-            values, outputs = evaluation.with_outputs(split)
+        said: Outputs | Translations
+        if isinstance(task, Translation):
+            decode = resolve_decode(run.recipe["decode"], flags=setting.decode, path=run.path / "recipe.toml")
+            values = evaluation(split, decode=False)
+            said = translation_quality.translate(task, model, split, decode, batch_size=setting.batch_size, write=write)
+            values |= {"exact": float(said.right.mean())}
+            found = {**translation_quality.quality(said, lowercase=setting.lowercase), "search": decode.model_dump()}
         else:
-            values = evaluation(split)
+            values, said = evaluation.with_outputs(split)
+            found = classification(said, task.info["classes"])
         shares = {name: round(values[name] * count) for name in TASKS[run.task].per_example}
+        intervals = {name: metrics.wilson_interval(hits, count) for name, hits in shares.items()}
         result = {
             "run": self.text, "checkpoint": str(self.checkpoint), "task": run.task, "weights": weights,
             "data": task.options["name"], "split": split, "examples": count, **values,
-            "intervals": {name: metrics.wilson_interval(hits, count) for name, hits in shares.items()},
+            "intervals": intervals | found.pop("intervals"), **found,
         }  # fmt: skip
-        if outputs:
-            found = classification(outputs, task.info["classes"])
-            result["intervals"] |= found.pop("intervals")
-            result |= found
-        return result, outputs
+        return result, said
 
 
 def _data_section(run: Run, setting: Setting, among: Sequence[Run]) -> dict[str, Any]:
-    """The section [data] of a run, or one for another dataset, whose images are then made as large as the run's.
+    """The section [data] of a run, or one for another dataset.
 
-    Data that one of the runs was trained on is divided as it was then. Any other folder without splits is tested on as
-    a whole.
+    Its images are then made as large as the run's, and its pairs go the run's way. Data that one of the runs was
+    trained on is divided as it was then. Any other folder without splits, or file of pairs, is tested on as a whole.
     """
     section: dict[str, Any] = dict(run.recipe["data"])
+    own: Mapping[str, Any] = {}
     if setting.data is not None:
         own = next((each.recipe["data"] for each in among if _is_same(each.recipe["data"]["name"], setting.data)), {})
         section = {**own, "name": setting.data}
@@ -209,9 +244,13 @@ def _data_section(run: Run, setting: Setting, among: Sequence[Run]) -> dict[str,
         check_data_dir(section["name"], setting.data_dir)
         section["dir"] = setting.data_dir
     options = defaults_of(datasets.builder(section["name"], section.get("dir")))
-    height, width = [*run.info["data"].get("shape", ()), 0, 0][:2]
-    if setting.data is not None and height == width and "size" in options:
-        section["size"] = height
+    if setting.data is not None and TASKS[run.task].texts:
+        section |= translation_quality.other_pairs(run, setting.data, options, is_known=bool(own))
+        section |= {key: value for key in ("source", "target") if (value := getattr(setting, key)) is not None}
+    elif setting.data is not None and "size" in options:
+        height, width = [*run.info["data"].get("shape", ()), 0, 0][:2]
+        if height == width:
+            section["size"] = height
     if setting.on_bad is not None:
         if "on_bad" not in options:
             raise UsageError(f"{section['name']} is no folder of images: --on-bad is for those", "leave it out")
@@ -221,8 +260,8 @@ def _data_section(run: Run, setting: Setting, among: Sequence[Run]) -> dict[str,
 
 def _is_same(own: str, other: str) -> bool:
     """Whether two names are those of one dataset: the same, or paths of the same folder."""
-    paths = {Path(name).expanduser().resolve() if datasets.is_path(name) else name for name in (own, other)}
-    return len(paths) == 1
+    one, two = ([path.expanduser().resolve() for path in datasets.paths(name)] or name for name in (own, other))
+    return one == two
 
 
 def _is_undivided(name: str) -> bool:
@@ -281,7 +320,7 @@ def _records(columns: Mapping[str, NDArray]) -> list[dict[str, Any]]:
 
 
 def compare_runs(texts: Sequence[str], setting: Setting = Setting(), *, devices: str = "auto") -> dict[str, Any]:
-    """Evaluates several classifiers on the same examples, and tests whether one of two is better.
+    """Evaluates several classifiers or translators on the same examples, and tests whether one of two is better.
 
     Args:
         texts: runs or checkpoints, two or more.
@@ -289,10 +328,11 @@ def compare_runs(texts: Sequence[str], setting: Setting = Setting(), *, devices:
         devices: what `runtime.devices` takes.
 
     Returns:
-        JSON values: "runs", the results of `evaluate_run`, and for two "paired", as `paired_test` says.
+        JSON values: "runs", the results of `evaluate_run`, and for two "paired", as `paired_test` says, or of texts
+        `translation_quality.paired_bleu`.
 
     Raises:
-        dlkit.errors.UsageError: a run is no classifier, or they were not trained for the same examples and classes.
+        dlkit.errors.UsageError: the runs are of different tasks, or not for the same examples and classes.
         dlkit.errors.DlkitError: as `evaluate_run`.
     """
     subjects = [_Subject.of(text) for text in texts]
@@ -301,22 +341,48 @@ def compare_runs(texts: Sequence[str], setting: Setting = Setting(), *, devices:
     runtime.import_tensorflow()
     where = runtime.devices(devices, alone=True)  # the processes of a cluster evaluate each by itself
     among = [subject.run for subject in subjects]
-    results, outputs = zip(*(subject.evaluated(setting, where, among=among) for subject in subjects), strict=True)
+    tasks: Iterable[Task] = (subject.task(setting, among=among) for subject in subjects)  # one after another: images
+    if TASKS[among[0].task].texts:
+        tasks = list(tasks)
+        _check_same_pairs(texts, tasks, setting.split)
+    evaluated = (subject.evaluated(task, setting, where) for subject, task in zip(subjects, tasks, strict=True))
+    results, said = zip(*evaluated, strict=True)
     compared: dict[str, Any] = {"runs": list(results)}
     if len(subjects) == 2:
-        if not np.array_equal(outputs[0].labels, outputs[1].labels):
-            raise DataError(f"the {setting.split} splits of {texts[0]} and {texts[1]} have come to differ")
-        compared["paired"] = paired_test(outputs[0].right, outputs[1].right)
+        compared["paired"] = _paired(said[0], said[1], texts, setting)
     return compared
 
 
-def _check_comparable(first: Run, other: Run, *, same_data: bool) -> None:
-    for run in (first, other):
-        if not TASKS[run.task].classifies:
+def _paired(
+    first: Outputs | Translations, second: Outputs | Translations, texts: Sequence[str], setting: Setting
+) -> dict[str, Any]:
+    if isinstance(first, Translations) and isinstance(second, Translations) and first.is_text:
+        return translation_quality.paired_bleu(first, second, lowercase=setting.lowercase)
+    if isinstance(first, Outputs) and isinstance(second, Outputs) and not np.array_equal(first.labels, second.labels):
+        raise DataError(f"the {setting.split} splits of {texts[0]} and {texts[1]} have come to differ")
+    return paired_test(first.right, second.right)
+
+
+def _check_same_pairs(names: Sequence[str], tasks: Sequence[Task], split: str) -> None:
+    """Runs may read the same texts with different tokenizers: what is compared is the texts."""
+    first, *others = (task.texts(split) for task in tasks if isinstance(task, Translation))
+    for name, other in zip(names[1:], others, strict=True):
+        if other != first:
             raise UsageError(
-                f"{run.path} is a run of {TASKS[run.task].title}: only classifiers are compared so far",
-                "evaluate them one by one",
+                f"{names[0]} and {name} are tested on different pairs",
+                "`--data NAME` evaluates both on the pairs of one dataset",
             )
+
+
+def _check_comparable(first: Run, other: Run, *, same_data: bool) -> None:
+    """Raises a UsageError when two runs are of different tasks, or classifiers of other classes or examples."""
+    titles = [TASKS[run.task].title for run in (first, other)]
+    if titles[0] != titles[1]:
+        raise UsageError(
+            f"{first.path} is a run of {titles[0]}, and {other.path} of {titles[1]}", "evaluate them one by one"
+        )
+    if not TASKS[first.task].classifies:
+        return
     if first.info["data"]["classes"] != other.info["data"]["classes"]:
         raise UsageError(f"{first.path} and {other.path} tell different classes apart", "evaluate them one by one")
     fingerprints = {run.info.get("fingerprint") for run in (first, other)}
@@ -328,7 +394,7 @@ def _check_comparable(first: Run, other: Run, *, same_data: bool) -> None:
 
 
 def paired_test(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> dict[str, Any]:
-    """Whether one of two classifiers is better, from where each is right on the same examples.
+    """Whether one of two runs is better, from where each is right on the same examples.
 
     Returns:
         JSON values: "both_right", "only_first", "only_second", "both_wrong"; "difference" of the accuracies, first less
@@ -341,5 +407,5 @@ def paired_test(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> dict[str
     return {
         "both_right": pairs.both, "only_first": pairs.only_first, "only_second": pairs.only_second,
         "both_wrong": pairs.neither, "difference": difference, "interval": interval, "p_value": p_value,
-        "better": None if p_value >= SIGNIFICANT else int(difference < 0),
+        "better": None if p_value >= metrics.SIGNIFICANT else int(difference < 0),
     }  # fmt: skip

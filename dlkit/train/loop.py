@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from types import FrameType
 from typing import Any, NamedTuple, Protocol
 
@@ -243,7 +244,9 @@ class Loop:
         self.plateau: Plateau | None = None
         lr, total, warmup = settings.lr, self.length.steps, settings.warmup
         if settings.schedule == "plateau":
-            patience = math.ceil(settings.plateau_patience / settings.evaluate_every)
+            decoded = self.monitor in TASKS[task_name].decoded
+            between = settings.evaluate_every * ((settings.decode_every or 1) if decoded else 1)
+            patience = math.ceil(settings.plateau_patience / between)
             self.plateau = Plateau(
                 lr=lr,
                 total_steps=total,
@@ -264,7 +267,8 @@ class Loop:
             settings.sampling, rate=settings.sampling_rate, total_steps=self.length.steps
         )
         self.saved_step: int | None = None
-        self.clock: list[float] = []  # when the first steps were done
+        self.clock: list[tuple[float, bool]] = []  # when the first steps were done, and whether they traced a graph
+        self.step_seconds = math.nan  # of one step, without tracing, in the newest interval that had one
         self._reset_interval()
         self.writer: tf.summary.SummaryWriter | None = None
 
@@ -335,13 +339,14 @@ class Loop:
             self.peers.part()  # the chief may take its time to save
             self._keep(failure)
             raise failure
-        interrupted = self.devices.any(number is not None)
-        if interrupted:
+        # It may have come to another process alone; all end with the same exit code.
+        agreed = next((each for each in STOP_SIGNALS if self.devices.any(number == each)), None)
+        if agreed is not None:
             self.peers.part()
         self._log()
         self.save()
-        if interrupted:
-            raise self._interrupted(number or signal.SIGTERM)
+        if agreed is not None:
+            raise self._interrupted(agreed)
         return "time is up"
 
     def try_out(self) -> None:
@@ -382,13 +387,14 @@ class Loop:
         sampling = self.sampling(self.progress.step) if self.sampling else None
         last_of_interval = (self.progress.step + 1) % self.length.log_every == 0
         before = self._weights() if last_of_interval else None
-        started = time.monotonic()
+        traces, started = self.update.traces, time.monotonic()
         measured = self._out_of_memory_explained(
             lambda: self.update(drawn.batch, step=self.progress.step, lr=rate, size=drawn.size, sampling=sampling)
         )
         if not self.devices.on_gpu:
             float(measured["loss"])  # done by now on a CPU; a GPU may work on while the next batch is made
-        self.durations.append(time.monotonic() - started)
+        traced = self.update.traces > traces
+        (self.tracing if traced else self.durations).append(time.monotonic() - started)
         self.pending.append(measured)
         self.interval_rate = rate
         if before is not None:
@@ -396,22 +402,25 @@ class Loop:
         self.progress.step += 1
         self.progress.epoch, self.progress.position = drawn.epoch, drawn.position + 1
         self.display.advance(self.progress.step)
-        self._time_steps()
+        self._time_steps(traced)
 
-    def _time_steps(self) -> None:
+    def _time_steps(self, traced: bool) -> None:
         """Starts the clock after the first step, which traces the graph, and tells the estimate soon after."""
         done = len(self.clock)
         if done <= WARM_STEPS + 1:
             if self.pending:
                 float(self.pending[-1]["loss"])  # wait for the device
-            self.clock.append(time.monotonic())
+            self.clock.append((time.monotonic(), traced))
         if done == min(WARM_STEPS, self.length.steps - 1) and done:
-            per_step = (self.clock[-1] - self.clock[0]) / done
-            self.display.estimate(steps=self.length.steps - self.progress.step, step_seconds=per_step)
+            spans = [(after - before, traced) for (before, _), (after, traced) in pairwise(self.clock)]
+            quick = [span for span, traced in spans if not traced] or [span for span, _ in spans]
+            left = self.length.steps - self.progress.step
+            self.display.estimate(steps=left, step_seconds=statistics.fmean(quick))
 
     def _reset_interval(self) -> None:
         self.pending: list[dict[str, tf.Tensor]] = []
-        self.durations: list[float] = []
+        self.durations: list[float] = []  # of the steps, apart from those that traced a graph
+        self.tracing: list[float] = []
         self.interval_start = time.monotonic()
         self.update_ratio = float("nan")
         self.interval_rate = float("nan")
@@ -441,9 +450,10 @@ class Loop:
                 totals[name] += float(value)
             finite = finite and bool(measured["finite"])
         count = len(self.pending)
-        # The median leaves out the steps that trace a graph. On a GPU single steps have no time of their own.
-        mean = (time.monotonic() - self.interval_start) / count
-        per_step = mean if self.devices.on_gpu else statistics.median(self.durations)
+        if self.durations:  # on a GPU single steps have no time of their own
+            mean = (time.monotonic() - self.interval_start - sum(self.tracing)) / len(self.durations)
+            self.step_seconds = mean if self.devices.on_gpu else statistics.median(self.durations)
+        steps_left = self.length.steps - self.progress.step
         norm, clipped = totals.pop("gradient_norm") / count, totals.pop("clipped") / count
         totals.pop("finite")
         record = {
@@ -451,9 +461,9 @@ class Loop:
             "epoch": self.progress.step / self.length.steps_per_epoch, **means(totals),
             "lr": self.interval_rate, "gradient_norm": norm, "clipped": clipped, "update_ratio": self.update_ratio,
             **({"sampling": self.sampling(self.progress.step - 1)} if self.sampling else {}),
-            f"{self.task.unit}_per_second": totals["weight"] / count / per_step, "memory": peak_memory(),
+            f"{self.task.unit}_per_second": totals["weight"] / count / self.step_seconds, "memory": peak_memory(),
             "seconds": self.progress.seconds,
-            "seconds_left": (self.length.steps - self.progress.step) * per_step,
+            "seconds_left": steps_left * self.step_seconds if steps_left else 0.0,  # the time of a step may be unknown
         }  # fmt: skip
         self._write(record)
         self.display.interval(record)
@@ -474,24 +484,37 @@ class Loop:
         self._log()
         improved = True
         if self.validation:
-            monitored = self._evaluation(self.validation, "raw")
+            decode = self._decodes()
+            monitored = self._evaluation(self.validation, "raw", decode=decode)
             if self.update.ema:
                 with self.averaged():
-                    monitored = self._evaluation(self.validation, "ema")
-            value = monitored[self.monitor]
-            improved = is_better(value, self.progress.best, self.direction)
-            if improved:
-                self.progress.best, self.progress.best_step, self.progress.stale = value, self.progress.step, 0
-            else:
-                self.progress.stale += 1
-            if self.plateau:
-                self.plateau.observe(value)
-                self.progress.plateau = self.plateau.state
+                    monitored = self._evaluation(self.validation, "ema", decode=decode)
+            # Evaluations without decoding have no BLEU: where it is monitored, only the others choose and count.
+            improved = self.monitor in monitored and self._observe(monitored[self.monitor])
         self.save(best=improved)
         self._reset_interval()
 
-    def _evaluation(self, split: str, weights: str, *, show: bool = True) -> dict[str, float]:
-        values = self._out_of_memory_explained(lambda: self.evaluate(split))
+    def _decodes(self) -> bool:
+        """Whether the evaluation after this step decodes, too; the last one does, so that a best one is found."""
+        every, step = self.settings.decode_every, self.progress.step
+        if every is None:
+            return False
+        return step >= self.length.steps or step // self.length.evaluate_every % every == 0
+
+    def _observe(self, value: float) -> bool:
+        """Takes note of the monitored metric, and says whether it is the best so far."""
+        improved = is_better(value, self.progress.best, self.direction)
+        if improved:
+            self.progress.best, self.progress.best_step, self.progress.stale = value, self.progress.step, 0
+        else:
+            self.progress.stale += 1
+        if self.plateau:
+            self.plateau.observe(value)
+            self.progress.plateau = self.plateau.state
+        return improved
+
+    def _evaluation(self, split: str, weights: str, *, decode: bool = True, show: bool = True) -> dict[str, float]:
+        values = self._out_of_memory_explained(lambda: self.evaluate(split, decode=decode))
         record = {
             "kind": "evaluation", "attempt": self.progress.attempt, "step": self.progress.step,
             "epoch": self.progress.step / self.length.steps_per_epoch, "split": split, "weights": weights, **values,

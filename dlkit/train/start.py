@@ -17,6 +17,7 @@ from dlkit.cluster import ALONE, Peers
 from dlkit.errors import CheckpointError, DataError, DlkitError, UsageError, nearest
 from dlkit.recipe import Recipe, TrainSection
 from dlkit.runtime import Devices
+from dlkit.tasks import TASKS
 from dlkit.tasks.task import Task, open_task
 from dlkit.train import checkpoints
 from dlkit.train.loop import Display, Loop, Progress
@@ -77,6 +78,7 @@ def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = Non
     settings = recipe.train
     runtime.set_seed(settings.seed, deterministic=settings.deterministic)
     runtime.set_precision(settings.precision)
+    files_of = run or _begun_from(recipe)
     if settings.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UsageError("TensorBoard is not installed", "`pip install 'dlkit-tf[tensorboard]'`")
     task = open_task(
@@ -85,17 +87,39 @@ def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = Non
         seed=settings.seed,
         limit=settings.limit,
         info=run.info["data"] if run else None,
-        folder=run.path if run else None,
+        folder=files_of.path if files_of else None,
         max_len=recipe.decode.max_len,
         batch_tokens=settings.batch_tokens,
     )
     with peers.chief_first():
         task.obtain()  # the others find it there; to decode it is for all of them at once
+    if run is not None:
+        try:
+            _ = task.data
+        except UsageError as failure:  # other classes, or images of another size
+            raise _changed(run, f": {failure.message}") from None
     arguments = task.model_arguments()
     recipe = complete(recipe, arguments)
     with where.strategy.scope():
         model = models.build(recipe.model.name, **arguments, **recipe.model.options)
     return Prepared(recipe, task, model, where, peers)
+
+
+def _begun_from(recipe: Recipe) -> runs.Run | None:
+    """The run of the same task whose weights a new one starts from: they mean what they do with its tokenizers alone.
+
+    Raises:
+        dlkit.errors.UsageError: other tokenizers are asked for.
+    """
+    if recipe.train.init_from is None:
+        return None
+    run = runs.open_run(recipe.train.init_from)
+    if run.task != recipe.task:
+        return None
+    for key in TASKS[recipe.task].in_files:
+        if recipe.sources.get(key) in {"set", "flag"}:
+            raise UsageError(f"{key} is settled by the tokenizer of {recipe.train.init_from}", "leave it out")
+    return run
 
 
 def freeze(model: keras.Model, patterns: list[str]) -> list[str]:
@@ -220,10 +244,7 @@ def resumed_loop(run: runs.Run, prepared: Prepared, display: Display) -> Loop:
         dlkit.errors.CheckpointError: the optimizer's state does not fit.
     """
     if prepared.task.fingerprint() != run.info.get("fingerprint"):
-        raise DataError(
-            f"the training data of {run.path} has changed since it began",
-            "start a new run, with `--init-from` to keep its weights",
-        )
+        raise _changed(run)
     chief = prepared.devices.is_chief
     if chief:
         runs.lock(run)
@@ -265,6 +286,13 @@ def resumed_loop(run: runs.Run, prepared: Prepared, display: Display) -> Loop:
             if best in run.checkpoints():
                 run.point("best", best)
     return _loop(prepared, run if chief else None, step, display, progress)
+
+
+def _changed(run: runs.Run, how: str = "") -> DataError:
+    return DataError(
+        f"the training data of {run.path} has changed since it began{how}",
+        "put back what was there, or start a new run, with `--init-from` to keep the weights",
+    )
 
 
 def _loop(prepared: Prepared, run: runs.Run | None, step: TrainingStep, display: Display, progress: Progress) -> Loop:

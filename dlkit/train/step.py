@@ -164,6 +164,11 @@ class TrainingStep:
             )
         self._update = tf.function(self._distributed, reduce_retracing=task.shapes_vary)
 
+    @property
+    def traces(self) -> int:
+        """How often a graph was traced, at the first update and for new shapes: such an update takes far longer."""
+        return self._update.experimental_get_tracing_count()
+
     @staticmethod
     def _zeros_like(variable: keras.Variable, name: str) -> tf.Variable:
         return tf.Variable(tf.zeros(variable.shape, variable.dtype), trainable=False, name=name)

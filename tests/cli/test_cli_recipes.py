@@ -1,14 +1,19 @@
 """`dlkit recipes` lists, shows and copies the shipped recipes."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from dlkit import recipe
+from dlkit import data as datasets
+from dlkit import models, recipe, recipe_keys
+from dlkit.tasks import TASKS
 
-TEXT = """# LeNet-5 on the handwritten digits (LeCun et al. 1998)
-# dlkit train lenet
+TEXT = """# LeNet-5 on the handwritten digits (LeCun et al. 1998),
+# with full connections.
+#
+#   dlkit train lenet
 
 [model]
 name = "lenet"
@@ -19,6 +24,9 @@ name = "digits"
 [train]
 lr = 0.01  # of three tried
 """
+
+
+REST = "with full connections."  # the sentence does not end where its line does
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +42,7 @@ def test_list(dlkit):
     assert (result.code, result.err) == (0, "")
     assert [line.split(maxsplit=3) for line in result.out.splitlines()] == [
         ["recipe", "model", "data", "about"],
-        ["lenet_digits", "lenet", "digits", "LeNet-5 on the handwritten digits (LeCun et al. 1998)"],
+        ["lenet_digits", "lenet", "digits", f"LeNet-5 on the handwritten digits (LeCun et al. 1998), {REST}"],
     ]
     assert json.loads(dlkit("recipes", "list", "--json").out)[0]["recipe"] == "lenet_digits"
 
@@ -45,7 +53,7 @@ def test_show_prints_the_file(dlkit, tmp_path):
     assert dlkit("recipes", "show", "mine.toml").out == TEXT
     shown = json.loads(dlkit("recipes", "show", "lenet_digits", "--json").out)
     assert shown["train"] == {"lr": 0.01}
-    assert shown["about"][1] == "dlkit train lenet"
+    assert shown["about"][3] == "dlkit train lenet"
 
 
 def test_copy_gives_a_file_that_trains_the_same(dlkit, tmp_path):
@@ -81,7 +89,12 @@ def test_what_is_not_there(dlkit):
         "error: unknown recipe: lenet_digit", "hint: did you mean `lenet_digits`? `dlkit recipes list` shows all"
     ]  # fmt: skip
     assert dlkit("recipes", "show", "./none.toml").code == 3
-    assert dlkit("recipes", "copy", "lenet_digits", "no/such/folder.toml").code == 3
+    nowhere = dlkit("recipes", "copy", "lenet_digits", "no/such/folder.toml")
+    assert nowhere.code == 3
+    assert nowhere.err.splitlines() == [
+        "error: cannot write no/such/folder.toml: no such file or directory",
+        "hint: name another file: `dlkit recipes copy lenet_digits FILE`",
+    ]
 
 
 def test_a_damaged_recipe_is_named_with_its_line(dlkit, shipped):
@@ -89,3 +102,63 @@ def test_a_damaged_recipe_is_named_with_its_line(dlkit, shipped):
     result = dlkit("recipes", "list")
     assert result.code == 2
     assert f"error: {shipped / 'odd.toml'}, line 2, column 14: " in result.err
+
+
+def test_keys_are_those_of_the_sections_with_type_default_and_purpose(dlkit):
+    shown = json.loads(dlkit("recipes", "keys", "--json").out)
+    assert [key["key"] for key in shown][:4] == ["model.name", "data.name", "data.dir", "data.augment"]
+    keys = {key.pop("key"): key for key in shown}
+    assert keys["train.gamma"] == {
+        "accepts": "a number above 0 and up to 1", "default": 0.1, "about": "factor of step and plateau",
+        "required": False,
+    }  # fmt: skip
+    assert keys["model.name"]["required"]
+    assert {key.partition(".")[0] for key in keys} == {"model", "data", "train", "decode"}
+    assert all(key["about"] for key in keys.values())
+    assert not {"model.options", "data.options"} & set(keys)
+
+
+def test_keys_that_begin_so(dlkit):
+    result = dlkit("recipes", "keys", "train.lr")
+    assert [re.split("  +", line) for line in result.out.splitlines()] == [
+        ["key", "takes", "default", "about"],
+        ["train.lr", "a number above 0", "0.001", "the largest learning rate of the schedule"],
+    ]
+    assert result.err == ""
+    assert dlkit("recipes", "keys", "model").err == "`--model NAME` adds the options of that model\n"
+    none = dlkit("recipes", "keys", "train.lrr")
+    assert none.code == 2
+    assert none.err.splitlines()[0] == "error: unknown key: train.lrr"
+    assert "did you mean `train.lr`?" in none.err
+
+
+def test_keys_of_a_model_and_of_data_are_those_of_their_functions(dlkit):
+    """What the docstring says, what the signature has, and the bounds that hold for each share that is dropped."""
+    of_lenet = {key["key"]: key for key in json.loads(dlkit("recipes", "keys", "lenet", "--json").out)}
+    assert set(of_lenet) == {
+        f"model.{name}" for name in ("name", "pool", "init", "norm", "activation", "bias_init", "dropout")
+    }
+    assert of_lenet["model.pool"]["accepts"] == "one of max, average"
+    assert of_lenet["model.pool"]["about"] == "how S2 and S4 halve the resolution"
+    assert of_lenet["model.dropout"]["accepts"] == "a number of at least 0 and below 1"
+    arguments = ("recipes", "keys", "--model", "resnet18", "--data", "./photos", "--json")
+    keys = {key["key"]: key for key in json.loads(dlkit(*arguments).out)}
+    assert keys["train.optimizer"]["default"] == "adamw"  # of the task
+    assert keys["model.stem"]["default"] == "auto"
+    assert "model.depth" not in keys
+    assert keys["data.split_seed"]["about"] == "another one holds out other images"
+    assert keys["data.mixup_alpha"]["about"].startswith("of mixup: the weight is of Beta(alpha, alpha)")
+    assert keys["data.class_weights"]["accepts"] == "balanced or a list of numbers above 0 or none"
+    texts = {key["key"]: key for key in json.loads(dlkit("recipes", "keys", "data", "--data", "tatoeba", "--json").out)}
+    assert texts["data.vocabulary"]["default"] == 8000
+    assert texts["data.vocabulary"]["about"] == "most ids of a tokenizer, the four special ones included"
+    assert texts["data.split"]["about"] == "how validation and test pairs are chosen"
+    assert "data.class_weights" not in texts
+
+
+def test_every_option_of_ours_says_what_it_does():
+    for model in models.names():
+        for key in recipe_keys.keys(model, TASKS[models.task_of(model)].default_data):
+            assert key.about, key.key
+    for data in datasets.names():
+        assert all(key.about for key in recipe_keys.keys(None, data))

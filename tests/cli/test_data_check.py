@@ -14,7 +14,7 @@ from dlkit import console
 def photos(tmp_path):
     """Two classes in two splits."""
     random = np.random.default_rng(0)
-    for path in ("train/cat/1", "train/cat/2", "train/dog/1", "val/dog/2", "test/cat/3"):
+    for path in ("train/cat/1", "train/cat/2", "train/dog/1", "val/cat/4", "val/dog/2", "test/cat/3", "test/dog/3"):
         file = tmp_path / "photos" / f"{path}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(file)
@@ -26,8 +26,8 @@ def test_a_good_folder(dlkit, photos):
     assert result.code == 0
     header, *rows = (line.split() for line in result.out.splitlines())
     assert header == ["class", "train", "validation", "test"]
-    assert rows == [["cat", "2", "0", "1"], ["dog", "1", "1", "0"]]
-    assert result.err == "photos: all 5 images can be read, and none is in several splits or classes\n"
+    assert rows == [["cat", "2", "1", "1"], ["dog", "1", "1", "1"]]
+    assert result.err == "photos: all 7 images can be read, and none is in several splits or classes\n"
 
 
 def test_bad_files_end_with_3(dlkit, photos):
@@ -37,7 +37,7 @@ def test_bad_files_end_with_3(dlkit, photos):
     assert result.code == 3
     assert "unreadable  train/cat/empty.png  is not an image: the file is empty" in result.out
     assert "no image    train/cat/notes.txt  is not named as PNG, JPEG, BMP, GIF or WebP" in result.out
-    assert result.err.splitlines()[0] == "error: photos: 1 of 6 images cannot be read"
+    assert result.err.splitlines()[0] == "error: photos: 1 of 8 images cannot be read"
 
 
 def test_an_image_in_two_splits_ends_with_3(dlkit, photos):
@@ -48,16 +48,26 @@ def test_an_image_in_two_splits_ends_with_3(dlkit, photos):
     assert "error: photos: 1 image is in several splits" in result.err
 
 
+def test_a_class_on_which_nothing_is_measured_is_told_and_is_no_bad_data(dlkit, photos):
+    (photos / "test/dog/3.png").unlink()
+    (photos / "test/dog").rmdir()
+    result = dlkit("data", "check", "photos")
+    assert result.code == 0
+    assert "not measured  dog    has no test images" in result.out
+
+
 def test_as_json(dlkit, photos):
     (photos / "train/cat/3.png").write_bytes(b"x")
     result = dlkit("data", "check", "photos", "--json")
     assert result.code == 3
     report = json.loads(result.out)
-    assert report["classes"] == {"cat": {"train": 2, "test": 1}, "dog": {"train": 1, "validation": 1}}
+    assert report["classes"] == {
+        "cat": {"train": 2, "validation": 1, "test": 1}, "dog": {"train": 1, "validation": 1, "test": 1}
+    }  # fmt: skip
     assert report["findings"] == [
         {"kind": "unreadable", "where": "train/cat/3.png", "what": "is not an image that can be read"}
     ]
-    assert (report["images"], report["fine"]) == (6, False)
+    assert (report["images"], report["fine"]) == (8, False)
     (photos / "train/cat/3.png").unlink()
     assert json.loads(dlkit("data", "check", "photos", "--json").out)["fine"] is True
 

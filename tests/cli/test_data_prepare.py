@@ -64,12 +64,16 @@ def test_on_a_terminal_it_asks(dlkit, place, monkeypatch, tmp_path, answer, code
     assert result.code == code
     assert result.err.splitlines()[1] == "go on? [y/N]"
     assert (place / NAME).exists() == (code == 0)
+    if code:  # the next step is not what was just refused
+        assert result.err.splitlines()[2:] == [
+            f"error: nothing was downloaded: {NAME} is not prepared", "hint: `dlkit data list` shows what is ready"
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("name", "message", "hint"),
     [
-        ("digits", "digits is not of TensorFlow Datasets: there is nothing to prepare", ""),
+        ("digits", "digits is not of TensorFlow Datasets: there is nothing to prepare", "`--data digits` takes it"),
         ("tiny_picture", "unknown dataset: tiny_picture", f"did you mean `{NAME}`? `dlkit data list` lists all"),
         ("ns:mnist", "a dataset name has no namespace: ns:mnist", "after a colon only a version may stand"),
     ],

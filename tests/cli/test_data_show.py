@@ -49,6 +49,12 @@ def test_it_says_where_the_picture_is_and_how_large_the_classes_are(dlkit, tmp_p
     assert pixels_of(tmp_path / "shapes_train.png").shape[1] > 400
 
 
+def test_a_comma_at_the_end_names_no_augmentation(dlkit):
+    result = dlkit("data", "show", "digits", "--count", "2", "--augment", "crop,", "--json", "-o", "a.png")
+    assert (result.code, json.loads(result.out)["augment"]) == (0, ["crop"])
+    assert resolve_data("digits", overrides=[("data.augment", "crop, flip,", "set")]).augment == ["crop", "flip"]
+
+
 def test_the_images_are_in_the_picture_in_the_order_of_training(dlkit, tmp_path):
     assert dlkit("data", "show", "digits", "--split", "test", "--count", "10", "--seed", "3", "-o", "a.png").code == 0
     picture = pixels_of(tmp_path / "a.png")

@@ -104,6 +104,18 @@ def test_a_run_goes_on_with_its_files_and_not_with_others(run, folder, dlkit):
         moved.rename(photos)
 
 
+def test_a_run_does_not_go_on_with_another_class(dlkit, tmp_path):
+    photos = splits_of(tmp_path / "photos", 5)
+    assert dlkit("train", "mlp", "--data", str(photos), *SMALL, "--epochs", "1", "--name", "x").code == 0
+    shutil.copytree(photos / "train" / "dark", photos / "train" / "zebra")
+    result = dlkit("train", "--resume", "runs/x")
+    assert result.code == 3
+    error, hint = result.err.splitlines()[-2:]
+    assert error.startswith("error: the training data of runs/x has changed since it began: ")
+    assert error.endswith("has zebra")
+    assert hint == "hint: put back what was there, or start a new run, with `--init-from` to keep the weights"
+
+
 def test_images_that_do_not_fit_into_memory_are_read_when_wanted(run, folder, dlkit, monkeypatch):
     """The run goes on with them, since they are the same; what is cut short is found by then."""
     monkeypatch.setattr(folders, "fits_in_memory", lambda images, shape: False)
@@ -184,9 +196,30 @@ def test_a_folder_that_is_gone(run, folder, dlkit):
     try:
         result = dlkit("evaluate", str(run))
         assert (result.code, result.err.count("\n")) == (3, 2)
-        assert f"no such folder: {folder / 'photos'}" in result.err
+        assert f"there is no {folder / 'photos'}" in result.err
     finally:
         (folder / "away").rename(folder / "photos")
+
+
+def test_a_run_can_be_used_from_any_folder(dlkit, tmp_path, monkeypatch):
+    photos = splits_of(tmp_path / "photos", 5)
+    result = dlkit("train", "mlp", "--data", "photos", *SMALL, "--epochs", "1", "--name", "x")
+    assert result.code == 0, result.err
+    assert "data    photos: " in result.err  # as it was typed
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    commands = (("evaluate", "../runs/x"), ("train", "--resume", "../runs/x"), ("inspect", "../runs/x", "features"))
+    for command in commands:
+        result = dlkit(*command)
+        assert result.code == 0, result.err
+    photos.rename(tmp_path / "away")
+    for command in commands:
+        result = dlkit(*command)
+        assert (result.code, str(photos) in result.err.splitlines()[-2]) == (3, True)
+        assert result.err.splitlines()[-1].startswith("hint: ")
+    assert "../runs/x/recipe.toml" in dlkit(*commands[1]).err
+    assert dlkit("predict", str(tmp_path / "away" / "test"), "--model", "../runs/x").code == 0  # needs no data
+    assert dlkit("inspect", "../runs/x", "features", "--image", "../away/test/dark/0.png").code == 0
 
 
 def test_a_folder_named_like_a_dataset(folder, dlkit, tmp_path):

@@ -144,12 +144,17 @@ def test_empty_unbalanced_and_unlearned_classes(tmp_path):
         ("empty class", "test/many"),
         ("not learned", "new"),
         ("unbalanced", "few"),
+        ("not measured", "few"),
+        ("not measured", "many"),
         ("no image", "train/few/x.txt"),
         ("left out", "train/y.png"),
         ("left out", "train/up"),
     }
     [unbalanced] = [finding for finding in report.findings if finding.kind == "unbalanced"]
     assert "data.class_weights=balanced" in unbalanced.what
+    unmeasured = {finding.where: finding.what for finding in report.findings if finding.kind == "not measured"}
+    assert unmeasured == {"few": "has no validation and no test images", "many": "has no test images"}
+    assert not report.is_bad
     (tmp_path / "train/many/0.png").unlink()
     (tmp_path / "train/many/1.png").unlink()  # 30 to 3 is ten times as many, and no more
     assert ("unbalanced", "few") not in found(tmp_path)[0]

@@ -8,7 +8,7 @@ from dlkit import data
 from dlkit.data.folders import folder
 from dlkit.data.tfds import tfds_set
 from dlkit.data.tfds_translation import translation_set
-from dlkit.errors import DataError, UsageError
+from dlkit.errors import DataError, UsageError, nearest
 
 
 def test_names_lists_the_table_in_its_order():
@@ -50,6 +50,22 @@ def test_a_misspelt_name_is_answered_with_the_nearest():
         data.builder("digist")
     assert "`digits`" in caught.value.hint
     assert "`dlkit data list`" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("cifar11", "cifar10"), ("CIFAR10", "cifar10"), ("Digits", "digits"), ("mnsit", "mnist")]
+)
+def test_the_nearest_name_differs_in_a_letter_or_in_capitals(word, meant):
+    with pytest.raises(UsageError) as caught:
+        data.builder(word)
+    assert f"did you mean `{meant}`?" in caught.value.hint
+
+
+def test_of_names_that_are_as_near_it_is_the_first():
+    """In the list of datasets those that lie prepared come first."""
+    assert nearest("wiki_a", ["wiki_b", "wiki_c"]) == "wiki_b"
+    assert nearest("wiki_a", ["wiki_c", "wiki_b"]) == "wiki_c"
+    assert nearest("wiki_a", ["cifar10"]) is None
 
 
 def test_a_misspelt_option_is_a_usage_error():

@@ -151,6 +151,12 @@ def test_a_division_that_nothing_reads_is_refused():
         hold_out(test, 3)
 
 
+def test_something_is_left_to_train_on():
+    with pytest.raises(UsageError, match=r"data\.validation 10 leaves nothing of 10 training images") as caught:
+        hold_out({"train": split_of(np.zeros((10, 1, 1, 1)))}, 10)
+    assert "a share such as 0.1" in caught.value.hint
+
+
 def test_an_image_that_cannot_be_decoded_stops_the_batch():
     def read(row):
         raise DataError(f"no image {row}")
@@ -401,6 +407,9 @@ def test_what_a_link_is_missing(tmp_path):
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     assert "not a file" in fails(tmp_path / "a.png")
+    with pytest.raises(DataError) as caught:
+        read_header(tmp_path / "a.png")
+    assert caught.value.hint == "copy into a file what comes out of it"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

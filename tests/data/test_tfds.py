@@ -467,6 +467,17 @@ def test_without_a_network_the_line_says_what_to_do_on_another_machine(tmp_path,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_configuration_that_there_is_not_is_told_without_a_network(tmp_path, no_network, builder, monkeypatch):
+    monkeypatch.setattr(tfds_names, "names", lambda: [NAME])
+    with pytest.raises(UsageError, match=f"unknown configuration of {NAME}: grey") as caught:
+        tfds_set(f"{NAME}/grey", dir=tmp_path)
+    assert "`gray`" in caught.value.hint
+    monkeypatch.setattr(builder, "BUILDER_CONFIGS", [])
+    with pytest.raises(UsageError, match=f"{NAME} has no configurations: {NAME}/grey") as caught:
+        tfds_set(f"{NAME}/grey", dir=tmp_path)
+    assert caught.value.hint == f"did you mean `{NAME}`?"
+
+
 def test_nothing_is_downloaded_where_nobody_can_be_asked(tmp_path, monkeypatch):
     monkeypatch.setattr(tfds_prepare, "_can_be_reached", lambda addresses: True)
     monkeypatch.setattr(tfds_prepare, "prepare", lambda *arguments, **options: pytest.fail("it began"))

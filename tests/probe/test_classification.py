@@ -60,6 +60,16 @@ def test_the_picture_is_readable(classes, count, name):
     assert_readable(picture(some(classes, count), [name] * classes, subtitle="accuracy 91.2 %, " * 12))
 
 
+def test_all_figures_stand_over_a_narrow_picture():
+    names = ("loss", "accuracy", "macro F1", "calibration error", "Brier score", "top-5")
+    figures = [f"{name} {100 * at:.2f} %" for at, name in enumerate(names, 1)]
+    figure = picture(some(3, 50), ["cat", "dog", "owl"], subtitle=", ".join(figures))
+    assert_readable(figure)
+    _, subtitle, _ = (text.get_text() for text in figure.texts)
+    assert subtitle.count("\n") == 1
+    assert subtitle.replace("\n", " ").split(", ") == figures
+
+
 def test_a_hundred_classes_are_readable():
     figure = picture(some(100, 10_000), [f"class_{at}" for at in range(100)])
     assert_readable(figure)

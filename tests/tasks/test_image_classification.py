@@ -28,6 +28,17 @@ def task_of(labels, info=None, **options):
     return task
 
 
+def test_classes_that_are_learned_and_not_measured_are_told():
+    task = task_of([0, 1, 2, 2])
+    assert task.remarks() == []
+    train, few = task.data.splits["train"], np.array([0, 0], np.int32)
+    splits = {"train": train, "validation": ImageSplit(train.images[:2], few), "test": train}
+    task.data = ImageData("made", CLASSES, splits)
+    assert task.remarks() == ["2 classes have no validation images (dog, ...)"]
+    splits["test"] = ImageSplit(train.images[:2], np.array([0, 1], np.int32))
+    assert task.remarks()[1] == "1 class has no test images (owl)"
+
+
 class Scripted:
     """A model whose logits are known."""
 
@@ -126,8 +137,9 @@ def test_balancing_needs_images_of_every_class():
 
 
 def test_a_list_of_weights_has_a_number_for_every_class():
-    with pytest.raises(UsageError, match="2 numbers, and there are 3 classes"):
+    with pytest.raises(UsageError, match="2 numbers, and there are 3 classes") as caught:
         _ = task_of([0, 1, 2], class_weights=[1.0, 2.0]).info
+    assert f"in this order: {', '.join(CLASSES)}; or `balanced`" in caught.value.hint
 
 
 def test_a_run_keeps_its_weights():

@@ -13,6 +13,7 @@ from dlkit.cli import main
 from dlkit.data.tokenizer import END, START, WordTokenizer
 from dlkit.decode.greedy import greedy
 from dlkit.tasks.task import open_task
+from dlkit.tasks.translator import Search
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def test_more_than_99_percent_of_the_test_sequences_are_exact(run):
 
 
 def test_evaluate_says_the_same(run, capsys):
-    assert main(["evaluate", str(run.path), "--json", "-q"]) == 0
+    assert main(["evaluate", str(run.path), "--beam", "1", "--json", "-q"]) == 0
     evaluated = json.loads(capsys.readouterr().out)
     assert evaluated["examples"] == 1000
     assert evaluated["exact"] == run.info["result"]["metrics"]["exact"]
@@ -52,6 +53,16 @@ def test_exact_is_what_a_plain_loop_over_the_test_split_counts(run, capsys):
     assert len(outputs) == len(lines)
     right = sum(output.split() == line.split()[::-1] for line, output in zip(lines, outputs, strict=True))
     assert right / len(lines) == pytest.approx(run.info["result"]["metrics"]["exact"])
+
+
+def test_outputs_keep_the_order_of_the_split_whatever_the_batch(run):
+    """More sources than are put in order of their lengths at a time: 16 batches of 3."""
+    task = open_task(run.task, run.recipe["data"], folder=run.path, info=run.info["data"], limit=100)
+    model = runs.load_model(run.path)
+    outputs = list(task.outputs(model, "test", Search(method="greedy"), batch_size=3))
+    sources, targets = task.texts("test").source, task.texts("test").target
+    assert [len(output.split()) for output in outputs] == [len(text.split()) for text in sources]
+    assert sum(said == wanted for said, wanted in zip(outputs, targets, strict=True)) > 95
 
 
 def test_one_line_in_one_line_out_whatever_the_batch(run, capsys, monkeypatch):

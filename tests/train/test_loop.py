@@ -7,6 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -61,6 +64,36 @@ def test_the_estimate_comes_after_the_first_steps(tmp_path, capsys):
     assert re.fullmatch(r"time +about \d+ s for the 6 steps that are left, and the evaluations", line)
 
 
+@pytest.mark.parametrize(
+    ("on_gpu", "every", "left", "rates"),
+    [(False, 1, [None, 4, 3, 2, 1, 0], [None, 32, 16, 32, 32, 16]), (True, 3, [3, 0], [80 / 3, 80 / 3])],
+)
+def test_steps_that_trace_a_graph_are_left_out_of_rate_and_time(
+    tmp_path, capsys, monkeypatch, on_gpu, every, left, rates
+):
+    """Such a step takes 100 s here, and any other 1 s; the last batch of an epoch, 16 of 80, is of another shape."""
+    now, update = 0.0, TrainingStep.__call__
+
+    def timed(self, *arguments, **options):
+        nonlocal now
+        before = self._update.experimental_get_tracing_count()
+        measured = update(self, *arguments, **options)
+        now += 100 if self._update.experimental_get_tracing_count() > before else 1
+        return measured
+
+    monkeypatch.setattr(TrainingStep, "__call__", timed)
+    monkeypatch.setattr(runtime.Devices, "on_gpu", on_gpu)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now))
+    assert train(tmp_path, "--limit", "80", "--epochs", "2", "--set", f"train.log_every={every}") == 0
+    told = capsys.readouterr().err
+    assert re.search(r"^time +about 2 s for the 2 steps that are left", told, re.MULTILINE)
+    lines = [line for line in runs.open_run(tmp_path / "x").metrics() if line["kind"] == "train"]
+    assert [line["seconds_left"] for line in lines] == left
+    assert [line["img_per_second"] for line in lines] == pytest.approx(rates)
+    first = next(line for line in told.splitlines() if line.startswith("epoch"))
+    assert ("img/s" in first, " left" in first) == (left[0] is not None,) * 2
+
+
 def test_every_line_of_the_log_says_all_that_it_should(tmp_path):
     assert train(tmp_path, "--epochs", "2", "--clip-norm", "0.1", "-q") == 0
     records = runs.open_run(tmp_path / "x").metrics()
@@ -103,7 +136,7 @@ def scripted_evaluation(monkeypatch, values):
     """Lets the monitored metric be what the test says."""
     series = iter(values)
 
-    def evaluate(self, split):
+    def evaluate(self, split, *, decode):
         return {"loss": 1.0, "accuracy": next(series) if split == "validation" else 0.0}
 
     monkeypatch.setattr(Evaluation, "__call__", evaluate)
@@ -123,9 +156,67 @@ def test_early_stopping_and_the_best_checkpoint(tmp_path, monkeypatch, capsys):
     assert run.checkpoints() == ["step-4", "step-8", "step-10"]
 
 
+def scripted_decoding(monkeypatch, values):
+    """Lets `exact` be what the test says, where an evaluation decodes, and notes the steps at which it does."""
+    series, steps = iter(values), []
+
+    def evaluate(self, split, *, decode):
+        if split == "validation":
+            steps.append(decode)
+        return {"loss": 1.0 / (1 + len(steps)), "accuracy": 0.5} | ({"exact": next(series, 0.0)} if decode else {})
+
+    monkeypatch.setattr(Evaluation, "__call__", evaluate)
+    return steps
+
+
+TRANSLATOR = [
+    "--set", "data.train=32", "--set", "data.validation=4", "--set", "data.test=4", "--set", "data.length=3",
+    "--set", "model.width=4", "--set", "model.layers=1", "--set", "train.keep=9", "-q",
+]  # fmt: skip
+
+
+def train_translator(folder, *arguments):
+    start = ["train", "seq2seq", "--runs-dir", str(folder), "--name", "x", "--batch-size", "32"]
+    return main([*start, *TRANSLATOR, *arguments])
+
+
+def test_the_best_is_chosen_among_the_evaluations_that_decoded(tmp_path, monkeypatch):
+    """One update an epoch; after each an evaluation, every other one decodes, and the last."""
+    decoded = scripted_decoding(monkeypatch, [0.2, 0.9, 0.1])
+    watching = ["--set", "train.monitor=exact", "--set", "train.decode_every=2", "--set", "train.patience=2"]
+    assert train_translator(tmp_path, "--epochs", "5", *watching) == 0
+    assert decoded == [False, True, False, True, True]
+    run = runs.open_run(tmp_path / "x")
+    assert run.pointer("best") == "step-4"
+    assert run.pointer("last") == "step-5"
+    state = json.loads((run.path / "checkpoints" / "step-5" / "state.json").read_text())
+    assert (state["best"], state["best_step"], state["stale"]) == (0.9, 4, 1), "patience counts decodings"
+    logged = [line for line in run.metrics() if line.get("split") == "validation"]
+    assert ["exact" in line for line in logged] == decoded
+
+
+def test_decoding_may_be_left_to_the_test_split(tmp_path, monkeypatch):
+    decoded = scripted_decoding(monkeypatch, [0.75])
+    assert train_translator(tmp_path, "--epochs", "2", "--set", "train.decode_every=none") == 0
+    assert decoded == [False, False]
+    run = runs.open_run(tmp_path / "x")
+    assert run.pointer("best") == "step-2", "the loss falls"
+    assert run.info["result"]["metrics"]["exact"] == 0.75
+
+
+def test_plateau_counts_the_evaluations_that_decoded(tmp_path, monkeypatch):
+    """Patience of two epochs is one decoding every two epochs: 0.5, then no better, lowers the rate after epoch 4."""
+    scripted_decoding(monkeypatch, [0.5, 0.5, 0.5])
+    falling = ["--schedule", "plateau", "--set", "train.plateau_patience=2", "--set", "train.gamma=0.5", "--lr", "0.01"]
+    watching = ["--set", "train.monitor=exact", "--set", "train.decode_every=2", "--set", "train.log_every=1"]
+    assert train_translator(tmp_path, "--epochs", "6", *falling, *watching) == 0
+    rates = [line["lr"] for line in runs.open_run(tmp_path / "x").metrics() if line["kind"] == "train"]
+    assert rates == pytest.approx([0.01] * 4 + [0.005] * 2)
+
+
 def test_a_metric_that_is_better_when_lower(tmp_path, monkeypatch):
     losses = iter([0.5, 0.2, 0.3])
-    monkeypatch.setattr(Evaluation, "__call__", lambda self, split: {"loss": next(losses, 1.0), "accuracy": 0.0})
+    monkeypatch.setattr(Evaluation, "__call__", lambda self, split, *, decode: {"loss": next(losses, 1.0)})
     assert train(tmp_path, "--epochs", "3", "--set", "train.monitor=loss", "-q") == 0
     assert runs.open_run(tmp_path / "x").pointer("best") == "step-4"
 
@@ -246,6 +337,35 @@ def test_only_a_worker_takes_a_second_signal_for_the_first(monkeypatch, launched
         else:
             os.kill(os.getpid(), signal.SIGUSR1)
         assert signalled() == signal.SIGUSR1
+
+
+@pytest.mark.parametrize("number", loop.STOP_SIGNALS)
+def test_processes_end_with_the_signal_that_came_to_one_of_them(number):
+    together, asked = threading.Barrier(2, timeout=20), {}
+
+    class Process:
+        def __init__(self, name, number):
+            self.name, self.number, self.devices, self.peers = name, number, self, SimpleNamespace(part=lambda: None)
+            self._log = self.save = lambda: None
+
+        def any(self, flag):
+            asked[self.name] = flag
+            together.wait()
+            found = any(asked.values())
+            together.wait()
+            return found
+
+        def _interrupted(self, number):
+            return Interrupted("", "", number)
+
+        def stop(self):
+            with pytest.raises(Interrupted) as caught:
+                loop.Loop._stop(self, self.number, None)
+            return caught.value.code
+
+    with ThreadPoolExecutor() as threads:
+        codes = list(threads.map(Process.stop, [Process("chief", None), Process("other", number)]))
+    assert codes == [128 + number] * 2
 
 
 def test_a_second_signal_while_a_graph_is_traced_is_no_internal_error():
@@ -384,6 +504,8 @@ def test_only_the_head_may_differ(tmp_path):
         (["--set", "train.nesterov=true"], 2, ("train.nesterov is for the optimizer sgd", "--optimizer sgd")),
         (["--set", "train.milestones=[0.5]"], 2, ("train.milestones is for the schedule step", "--schedule step")),
         (["--set", "decode.max_len=5"], 2, ("decode.max_len is for tasks that generate", "")),
+        (["--set", "decode.beams=5"], 2, ("decode.beams is for tasks that generate", "")),
+        (["--set", "train.decode_every=2"], 2, ("train.decode_every is for tasks that generate", "")),
         (["--freeze", "dense9"], 2, ("matches no layer", "dense1")),
         (["--freeze", "*"], 2, ("every layer is frozen", "")),
         (["--init-from", "runs/none"], 3, ("no run runs/none", "")),

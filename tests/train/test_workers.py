@@ -184,6 +184,17 @@ def test_a_signal_before_there_is_anything_to_save(tmp_path, number):
     assert ended(process, []) == (128 + number, ["error: interrupted"])
 
 
+def test_a_signal_to_one_worker_before_it_can_take_it(tmp_path):
+    process = start("mlp", "--runs-dir", str(tmp_path), *SETTINGS)
+    while len(children(process)) < 2:
+        time.sleep(0.01)
+    time.sleep(0.2)  # TensorFlow is being imported
+    began = time.monotonic()
+    os.kill(children(process)[1], signal.SIGUSR1)
+    assert ended(process, []) == (138, ["error: interrupted"])
+    assert time.monotonic() - began < workers.STRAGGLERS  # the other one was told
+
+
 def test_when_no_port_is_free(monkeypatch, capfd, tmp_path):
     monkeypatch.setattr(workers, "ATTEMPTS", 2)
     with socket.create_server(("127.0.0.1", 0)) as other_program:

@@ -1,0 +1,108 @@
+"""The keys of recipes: what each one takes, what it is by default and what it does, for `dlkit recipes keys`.
+
+Nothing is written down here: the keys come from the sections' fields, and the options of a model, a dataset or an
+augmentation from the signature and the docstring of its function.
+"""
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from dlkit import data as datasets
+from dlkit import models, recipe
+from dlkit.tasks import TASKS
+
+# The arguments of a builder that follow from the data: a recipe cannot set them.
+OF_DATA = {"input_shape", "classes", "source_vocabulary", "target_vocabulary"}
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key that a recipe may have.
+
+    Args:
+        key: "section.key".
+        accepts: its type in words.
+        default: what it is when nobody gives it.
+        about: what it does.
+        required: whether it has to be given, so that the default stands for nothing.
+    """
+
+    key: str
+    accepts: str
+    default: Any
+    about: str
+    required: bool = False
+
+
+def keys(model: str | None = None, data: str | None = None) -> list[Key]:
+    """All keys in the order of the sections.
+
+    Args:
+        model: adds the options of this model, and what its task takes for defaults.
+        data: adds the options of this dataset.
+
+    Raises:
+        dlkit.errors.UsageError: there is no such model or dataset.
+    """
+    of_task = TASKS[models.task_of(model)].defaults if model else {}
+    found = []
+    for section, fields in recipe.SECTIONS.items():
+        for name, declared in fields.model_fields.items():
+            if name != "options":
+                key, required = f"{section}.{name}", declared.is_required()
+                default = of_task.get(key, None if required else declared.default)
+                accepts = recipe.accepted(recipe.type_of(declared))
+                found.append(Key(key, accepts, default, declared.description or "", required))
+        if section == "model" and model:
+            builder = models.builder(model)
+            found += _options("model", builder, arguments_in(builder), without=OF_DATA)
+        if section == "data" and data:
+            found += _of_dataset(datasets.builder(data))
+    return found
+
+
+def _of_dataset(function: Callable[..., Any]) -> list[Key]:
+    """The options of a dataset and, where it is of images, of training on them."""
+    from dlkit.data.augment import AUGMENTATIONS
+    from dlkit.data.pairs import Preparation
+
+    declared = set(recipe.DataSection.model_fields)
+    if "tokenizer" in recipe.parameters_of(function):
+        return _options("data", function, arguments_in(Preparation) | arguments_in(function), without=declared)
+    found = _options("data", function, arguments_in(function), without=declared)
+    weights = recipe.accepted(recipe.image_options()["class_weights"])
+    found.append(Key("data.class_weights", weights, None, "what an image of each class weighs in the training loss"))
+    for name, own in recipe.augmentation_options().items():
+        said = arguments_in(AUGMENTATIONS[name])
+        for key, parameter in own.items():
+            about = f"of {name}: {said.get(parameter.name, '')}"
+            found.append(Key(f"data.{key}", recipe.accepted(parameter.annotation), parameter.default, about))
+    return found
+
+
+def _options(section: str, function: Callable[..., Any], said: dict[str, str], *, without: set[str]) -> list[Key]:
+    """The arguments of a function, with what is said of each, as keys."""
+    defaults = recipe.defaults_of(function)
+    return [
+        Key(f"{section}.{name}", recipe.accepted(parameter.annotation), defaults.get(name), said.get(name, ""))
+        for name, parameter in recipe.parameters_of(function).items()
+        if name not in without
+    ]
+
+
+def arguments_in(function: Callable[..., Any]) -> dict[str, str]:
+    """What the docstring of a function or class says of each argument, in one line.
+
+    Example:
+        >>> arguments_in(lenet)["classes"]
+        'number of classes'
+    """
+    while isinstance(function, partial):
+        function = function.func
+    section = re.search(r"^Args:\n((?:    .*\n?|\n)*)", inspect.getdoc(function) or "", re.MULTILINE)
+    entries = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
+    return {name: " ".join(text.split()).removesuffix(".") for name, text in entries}

@@ -1,0 +1,139 @@
+"""How good translations are: a run's outputs for a split, scored against references that nobody has touched."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from dlkit import data as datasets
+from dlkit import metrics
+from dlkit.errors import UsageError
+from dlkit.recipe import DecodeSection
+from dlkit.runs import Run
+from dlkit.tasks.translation import Translation
+from dlkit.tasks.translator import Search
+
+
+@dataclass(frozen=True)
+class Translations:
+    """What a run makes of the sources of a split, in the order of the split.
+
+    Args:
+        outputs: n texts.
+        references: n texts, as they were read.
+        is_text: whether BLEU and chrF say something of them.
+    """
+
+    outputs: Sequence[str]
+    references: Sequence[str]
+    is_text: bool
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether an output is the reference, word for word, (n,)."""
+        return metrics.exact_matches(self.outputs, self.references)
+
+
+def translate(
+    task: Translation,
+    model: keras.Model,
+    split: str,
+    decode: DecodeSection,
+    *,
+    batch_size: int,
+    write: Callable[[str], None] | None = None,
+) -> Translations:
+    """Translates the sources of a split.
+
+    Args:
+        task: where the sources come from.
+        model: of the task.
+        split: the split's name.
+        decode: how to search.
+        batch_size: hypotheses at a time: so many sentences, less when each has several beams.
+        write: is called with each output as soon as it is there, in their order.
+    """
+    search = Search(
+        method="beam" if decode.beams > 1 else "greedy", beams=decode.beams, length_norm=decode.length_norm,
+        alpha=decode.alpha, max_len=decode.max_len,
+    )  # fmt: skip
+    outputs = []
+    for output in task.outputs(model, split, search, batch_size=max(1, batch_size // decode.beams)):
+        outputs.append(output)
+        if write:
+            write(output)
+    return Translations(outputs, task.texts(split).target, task.is_text)
+
+
+def quality(said: Translations, *, lowercase: bool) -> dict[str, Any]:
+    """BLEU and chrF of texts.
+
+    Returns:
+        JSON values: "bleu", "chrf", their 95 % bootstrap "intervals" and "signatures", and "by_length" (a record for
+        each range of lengths of the references, in words). Of what is no text only "intervals", without any.
+    """
+    if not said.is_text:
+        return {"intervals": {}}
+    scores = metrics.text_scores(said.outputs, said.references, lowercase=lowercase, intervals=True)
+    by_length = metrics.text_scores_by_length(said.outputs, said.references, lowercase=lowercase)
+    return {
+        "bleu": scores.bleu, "chrf": scores.chrf,
+        "intervals": {"bleu": scores.bleu_interval, "chrf": scores.chrf_interval},
+        "signatures": {"bleu": scores.bleu_signature, "chrf": scores.chrf_signature},
+        "by_length": [part._asdict() for part in by_length],
+    }  # fmt: skip
+
+
+def paired_bleu(first: Translations, second: Translations, *, lowercase: bool) -> dict[str, Any]:
+    """Whether one of two runs translates the same sources better.
+
+    Returns:
+        JSON values: "difference" of BLEU, first less second; "p_value" of the paired bootstrap; "better", 0 or 1 for
+        the run that is significantly better at the level of 5 %, None when neither is.
+    """
+    found = metrics.paired_bootstrap(first.outputs, second.outputs, first.references, lowercase=lowercase)
+    better = None if found["p_value"] >= metrics.SIGNIFICANT else int(found["difference"] < 0)
+    return {**found, "better": better}
+
+
+# --------------------------------------------------------------------------------------------------------- other pairs
+
+
+def other_pairs(run: Run, name: str, options: Mapping[str, Any], *, is_known: bool) -> dict[str, Any]:
+    """The keys of [data] that make other pairs those of a run: its languages, or the columns of its table.
+
+    Args:
+        run: the run.
+        name: of the other pairs.
+        options: what the other dataset takes.
+        is_known: whether some run was trained on them, so that they are divided; files that are not known are tested on
+            as a whole.
+    """
+    if names_files(name):
+        # The file is its own test split; what the set has to train on is not looked at, so long pairs will do.
+        whole = {"test_file": name, "split": "random", "max_length": None}
+        own = run.recipe["data"]
+        is_table = len(datasets.paths(name)) == 1 and len(datasets.paths(own["name"])) == 1 and names_files(own["name"])
+        columns = {key: own[key] for key in ("source", "target") if is_table and key in own}
+        return columns | ({} if is_known else whole)
+    source, target = run.info["data"].get("languages") or ("", "")
+    return {"source": source, "target": target} if source and target and "source" in options else {}
+
+
+def names_files(name: str) -> bool:
+    """Whether a data name means files of pairs, rather than a folder or a set that has a name."""
+    places = datasets.paths(name)
+    return bool(places) and not places[0].expanduser().is_dir()
+
+
+def check_direction(run: Run, task: Translation) -> None:
+    """Raises a UsageError when pairs are known to go just the other way than a run translates."""
+    source, target = run.info["data"].get("languages") or ("", "")
+    if source and target and task.data.languages == (target, source):
+        raise UsageError(
+            f"{task.options['name']} goes from {target} to {source}, and {run.path} from {source} to {target}",
+            "name the file of the sources first",
+        )

@@ -14,6 +14,7 @@ from dlkit.cli import (
     data,
     doctor,
     evaluate,
+    export,
     inspect,
     models,
     predict,
@@ -59,7 +60,7 @@ def _root(
 for _verb in (
     train.train, evaluate.evaluate, predict.predict, translate.translate, score.score,
     summarize.summarize, inspect.inspect,
-    average.average, models.models,
+    average.average, export.export, models.models,
 ):  # fmt: skip
     app.add(_verb)
 app.add_typer(data.app, name="data")

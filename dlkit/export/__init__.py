@@ -1,0 +1,1 @@
+"""Runs in other forms: bundles to send or ship, and what other programs read."""

@@ -331,13 +331,19 @@ class ByLength(NamedTuple):
     shortest: int
     longest: int
     sentences: int
-    bleu: float
-    chrf: float
+    exact: float  # share of the hypotheses that are the reference, word for word
     length_ratio: float  # words of the hypotheses / words of the references
+    bleu: float | None  # None of what is no text, as is chrF
+    chrf: float | None
 
 
 def text_scores_by_length(
-    hypotheses: Sequence[str], references: Sequence[str], *, bins: int = 5, lowercase: bool = False
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    *,
+    bins: int = 5,
+    lowercase: bool = False,
+    is_text: bool = True,
 ) -> list[ByLength]:
     """Corpus scores of sentences of about the same length, the short ones first.
 
@@ -349,6 +355,7 @@ def text_scores_by_length(
         references: what they should be, n texts; their words, apart by white space, are what is counted.
         bins: the most bins.
         lowercase: as `text_scores`.
+        is_text: whether BLEU and chrF say something of them.
     """
     words = np.array([len(text.split()) for text in references])
     edges = np.unique(np.quantile(words, np.arange(1, bins) / bins, method="lower")) if len(words) else words
@@ -357,10 +364,12 @@ def text_scores_by_length(
     for number in np.unique(bin_of):
         chosen = np.flatnonzero(bin_of == number).tolist()
         said, wanted = [hypotheses[i] for i in chosen], [references[i] for i in chosen]
-        scores = text_scores(said, wanted, lowercase=lowercase)
-        ratio = sum(len(text.split()) for text in said) / max(1, int(words[chosen].sum()))
         sizes = int(words[chosen].min()), int(words[chosen].max())
-        found.append(ByLength(*sizes, len(chosen), scores.bleu, scores.chrf, ratio))
+        exact = float(exact_matches(said, wanted).mean())
+        ratio = sum(len(text.split()) for text in said) / max(1, int(words[chosen].sum()))
+        scores = text_scores(said, wanted, lowercase=lowercase) if is_text else None
+        bleu, chrf = (scores.bleu, scores.chrf) if scores else (None, None)
+        found.append(ByLength(*sizes, len(chosen), exact, ratio, bleu, chrf))
     return found
 
 

@@ -45,8 +45,11 @@ def test_scores_by_length_divide_the_corpus():
     found = metrics.text_scores_by_length(hypotheses, references, bins=2)
     assert [(part.shortest, part.longest, part.sentences) for part in found] == [(2, 3, 3), (4, 6, 2)]
     assert found[1].bleu == pytest.approx(100)
+    assert [part.exact for part in found] == pytest.approx([1 / 3, 1])
     assert found[0].length_ratio == pytest.approx((2 + 2 + 3) / (2 + 3 + 2))
     assert len(metrics.text_scores_by_length(["a", "b"], ["a", "b"], bins=5)) == 1, "equal lengths are one bin"
+    (letters,) = metrics.text_scores_by_length(["a b", "b"], ["a b", "a b"], is_text=False)
+    assert (letters.exact, letters.bleu, letters.chrf) == (0.5, None, None)
 
 
 def test_paired_bootstrap_tells_a_better_system_from_an_equal_one():

@@ -13,10 +13,11 @@ from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
 from dlkit.cli.inspect import picture_path
 from dlkit.errors import UsageError
-from dlkit.probe.views import Subject
 from dlkit.tasks import POINTS, TASKS
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from dlkit.train.evaluation import Setting
 
 FEW_CLASSES = 20  # more are listed only when --per-class asks for them
@@ -114,7 +115,13 @@ def evaluate(
     reliability: Annotated[
         bool, typer.Option("--reliability", help="Print how often it is right when it is how sure.")
     ] = False,
-    png: Annotated[bool, typer.Option("--png", help="Draw the confusion matrix and the reliability diagram.")] = False,
+    png: Annotated[
+        bool,
+        typer.Option(
+            "--png",
+            help="Draw the confusion matrix and the reliability diagram; of translations, how good they are by length.",
+        ),
+    ] = False,
 ) -> None:
     """Evaluate a run on a split of its data, or compare runs on the same examples.
 
@@ -133,15 +140,16 @@ def evaluate(
     pairs = {"--source": source, "--target": target}
     if _given(pairs) and data is None:
         raise UsageError(f"{_given(pairs)} is about other data than the run's", "name them with --data")
-    about_classes = "--png" if png else tables.asked
     _check(
         operands,
         decode,
-        classes=about_classes,
+        picture=png,
+        classes=tables.asked,
         translations=_given({**searching, **pairs, "--lowercase": lowercase, "--output": output}),
-        one_run=about_classes or _given({"--output": output}),
+        one_run=tables.asked or _given({"--output": output}),
     )
-    path = picture_path(Subject(operands[0]), "evaluation", file) if png else None
+    drawn = "evaluation" if len(operands) == 1 else "comparison"
+    path = picture_path(runs.open_run(operands[0]), drawn, file) if png else None
     runtime.import_tensorflow()
     from dlkit.train.evaluation import Setting
 
@@ -149,7 +157,7 @@ def evaluate(
         split, weights, data, data_dir, batch_size, limit, on_bad, source, target, decode, lowercase
     )  # fmt: skip
     if len(operands) > 1:
-        _compare(operands, setting, devices)
+        _compare(operands, setting, devices, picture=path)
     else:
         _evaluate(operands[0], setting, devices, tables, picture=path, output=output)
 
@@ -170,6 +178,7 @@ def _check(
     operands: list[str],
     decode: Mapping[str, Any],
     *,
+    picture: bool,
     classes: str | None,
     translations: str | None,
     one_run: str | None,
@@ -178,6 +187,8 @@ def _check(
     from dlkit.recipe import resolve_decode
 
     opened = [runs.open_run(text) for text in operands]
+    if picture and TASKS[opened[0].task].classifies:
+        one_run = one_run or "--png"
     if one_run and len(opened) > 1:
         raise UsageError(f"{one_run} is about one run, and here are {len(opened)}", "name one run")
     for run in opened:
@@ -210,7 +221,7 @@ def _evaluate(
     with writer(output) if output else nullcontext() as write:
         result = evaluate_run(operand, setting, devices=devices, write=write)
     if picture:
-        _draw(result, picture)
+        _draw([result], picture)
     files = {"picture": picture, "output": output}
     if console.settings.json:
         console.data_json(result | {name: str(path) for name, path in files.items() if path})
@@ -249,14 +260,20 @@ def _tell_signatures(result: Mapping[str, Any]) -> None:
 
 def _print_by_length(records: Sequence[Mapping[str, Any]]) -> None:
     """A row for each range of lengths, after an empty line."""
-    columns = ["words of reference", "sentences", "BLEU", "chrF", "length ratio"]
-    rows = []
-    for record in records:
-        low, high = record["shortest"], record["longest"]
-        scores = (f"{record[name]:.2f}" for name in ("bleu", "chrf", "length_ratio"))
-        rows.append((f"{low} to {high}" if low < high else f"{low}", f"{record['sentences']:,}", *scores))
+    titles = {"exact": "exact", "bleu": "BLEU", "chrf": "chrF", "length_ratio": "length ratio"}
+    titles = {name: title for name, title in titles.items() if records[0][name] is not None}
+    columns = ["words of reference", "sentences", *titles.values()]
+    rows = [
+        (_words(record), f"{record['sentences']:,}", *(_value(name, record[name]) for name in titles))
+        for record in records
+    ]
     console.data("")
     console.table(columns, rows, right=columns)
+
+
+def _words(record: Mapping[str, Any]) -> str:
+    low, high = record["shortest"], record["longest"]
+    return f"{low} to {high}" if low < high else f"{low}"
 
 
 def _titles(result: Mapping[str, Any]) -> dict[str, str]:
@@ -271,7 +288,7 @@ def _examples(result: Mapping[str, Any]) -> str:
 
 
 def _value(name: str, value: float) -> str:
-    if name in POINTS:
+    if name in POINTS | {"length_ratio"}:
         return f"{value:.2f}"
     return f"{value:.4f}" if name in PLAIN else _percent(value)
 
@@ -336,32 +353,53 @@ def _print_confusion(classes: list[str], matrix: list[list[int]]) -> None:
     console.table(["true", *headings], rows, right=headings)
 
 
-def _draw(result: Mapping[str, Any], path: Path) -> None:
+def _draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """A classifier's mistakes; or of translators how good they are by length."""
+    from dlkit.probe import pictures
+
+    classifies = TASKS[results[0]["task"]].classifies
+    pictures.save(_picture_of_classes(results[0]) if classifies else _picture_by_length(results), path)
+
+
+def _picture_of_classes(result: Mapping[str, Any]) -> "Figure":
     import numpy as np
 
     from dlkit.metrics import Reliability
-    from dlkit.probe import classification, pictures
+    from dlkit.probe import classification
 
     bins = Reliability(*(np.array([bin_[key] for bin_ in result["reliability"]]) for key in Reliability._fields))
     figures = ", ".join(f"{title} {_value(name, result[name])}" for name, title in _titles(result).items())
-    figure = classification.picture(
+    return classification.picture(
         np.array(result["confusion"]), [r["class"] for r in result["classes"]], bins,
         title=f"{result['run']}: {_examples(result)}", subtitle=figures,
     )  # fmt: skip
-    pictures.save(figure, path)
+
+
+def _picture_by_length(results: Sequence[Mapping[str, Any]]) -> "Figure":
+    from dlkit.probe import translation
+
+    name, scale = ("bleu", 1) if "bleu" in results[0] else ("exact", 100)
+    values = {result["run"]: [scale * record[name] for record in result["by_length"]] for result in results}
+    return translation.by_length(
+        [(record["shortest"], record["longest"]) for record in results[0]["by_length"]], values,
+        measure=OF_TRANSLATIONS.get(name, f"{name}, %"), title=_examples(results[0]),
+    )  # fmt: skip
 
 
 # -------------------------------------------------------------------------------------------------------- several runs
 
 
-def _compare(operands: list[str], setting: "Setting", devices: str) -> None:
+def _compare(operands: list[str], setting: "Setting", devices: str, *, picture: Path | None) -> None:
     from dlkit.train.evaluation import compare_runs
 
     compared = compare_runs(operands, setting, devices=devices)
     results = compared["runs"]
     verdict = _verdict(compared["paired"], operands) if "paired" in compared else ""
+    if picture:
+        _draw(results, picture)
     if console.settings.json:
-        console.data_json(compared | ({"verdict": verdict} if verdict else {}))
+        more = {"verdict": verdict, "picture": str(picture or "")}
+        console.data_json(compared | {key: value for key, value in more.items() if value})
         return
     for result in results:
         _tell(result)
@@ -371,10 +409,27 @@ def _compare(operands: list[str], setting: "Setting", devices: str) -> None:
         rows.append((title, *(_value(name, r[name]) + of for r, of in zip(results, ranges, strict=True))))
     console.table(["metric", *operands], rows)
     _tell_signatures(results[0])
+    if "by_length" in results[0]:
+        _compare_by_length(results)
     if verdict:
         _print_paired(compared["paired"], operands, "accuracy" if TASKS[results[0]["task"]].classifies else "exact")
         console.note(verdict)
         console.note("This is about these weights on these examples: other seeds may give another order.")
+    if picture:
+        console.note(f"picture {picture}")
+
+
+def _compare_by_length(results: Sequence[Mapping[str, Any]]) -> None:
+    """A row for each range of lengths, a column for each run."""
+    name = "bleu" if "bleu" in results[0] else "exact"
+    columns = ["words of reference", "sentences", *(f"{OF_TRANSLATIONS.get(name, name)}, {r['run']}" for r in results)]
+    parts = zip(*(result["by_length"] for result in results), strict=True)
+    rows = [
+        (_words(part[0]), f"{part[0]['sentences']:,}", *(_value(name, record[name]) for record in part))
+        for part in parts
+    ]
+    console.data("")
+    console.table(columns, rows, right=columns)
 
 
 def _print_paired(paired: Mapping[str, Any], names: Sequence[str], metric: str) -> None:

@@ -10,6 +10,7 @@ from dlkit import console
 from dlkit.cli import options as opt
 from dlkit.errors import UsageError
 from dlkit.probe.views import DEFAULT_LIMIT, VIEWS, Subject, View, show
+from dlkit.runs import Run
 
 
 def _complete_view(incomplete: str) -> list[str]:
@@ -61,7 +62,7 @@ def inspect(
     if file is not None and file.suffix.lower() != ".png":
         raise UsageError(f"{file} has no name for a picture", "pictures are PNG files: let the name end in .png")
     subject = Subject(model, split=split, limit=limit, image=image, index=index, layers=layers or ())
-    path = picture_path(subject, what, file) if png else None
+    path = picture_path(subject.run, what, file) if png else None
     view = show(what, subject)
     if path:
         _draw(view, path)
@@ -76,11 +77,11 @@ def inspect(
         console.note(f"picture {path}")
 
 
-def picture_path(subject: Subject, what: str, file: Path | None) -> Path:
+def picture_path(run: Run, what: str, file: Path | None) -> Path:
     """Into the run, or where we are when the run is only to be read. Only the run's own picture is made anew."""
-    run = subject.run
     own = run.path / f"{what}.png"
-    path = file or (own if os.access(run.path, os.W_OK) else Path(f"{run.name}_{what}.png"))
+    is_ours = os.access(run.path, os.W_OK) and not run.is_shipped
+    path = file or (own if is_ours else Path(f"{run.name}_{what}.png"))
     if os.path.lexists(path) and path.resolve() != own.resolve():
         raise UsageError(f"{path} exists", "name another file after --png, or remove this one")
     return path

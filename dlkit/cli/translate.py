@@ -47,7 +47,10 @@ def translate(
         bool, typer.Option("--show-beams", help="Draw the tree of hypotheses, with running log-probabilities.")
     ] = False,
     png: Annotated[
-        Path | None, typer.Option("--png", metavar="FILE", help="Draw the tree of one line as a picture.")
+        Path | None,
+        typer.Option(
+            "--png", metavar="FILE", help="Draw the tree of one line as a picture; with --align, where it looked."
+        ),
     ] = None,
     format_: Annotated[
         Literal["text", "tsv", "jsonl"],
@@ -57,6 +60,12 @@ def translate(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file, complete or not at all.")
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Lines at a time.")] = 32,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Compile the search with XLA: for many lines. Takes seconds for each new length."
+        ),
+    ] = False,
     runs_dir: opt.NewestIn = None,
 ) -> None:
     """Translate text, line by line: as many lines come out as go in, in their order.
@@ -70,8 +79,12 @@ def translate(
     drawing = {"--temperature": temperature, "--top-k": top_k, "--top-p": top_p, "--seed": seed}
     given = [option for option, value in drawing.items() if value is not None]
     _check(given, sample=sample, beam=beam, n_best=n_best, text=text, file=file)
-    if (show_beams or png) and sample:
-        raise UsageError("--show-beams is about beam search, not about sampling", "leave out --sample")
+    draws_tree = show_beams or (png is not None and not align)
+    if draws_tree and sample:
+        option = "--show-beams" if show_beams else "--png without --align"
+        raise UsageError(f"{option} is about beam search, not about sampling", "leave out --sample")
+    if compiled and (sample or draws_tree):
+        raise UsageError("--compile is about beam search without its tree", "leave it out")
     names = opt.runs_or_shipped(model, "translation", runs_dir)
     first, *_ = [runs.open_run(name) for name in names]  # before TensorFlow takes its time
     from dlkit.recipe import resolve_decode
@@ -87,9 +100,9 @@ def translate(
         length_norm=decode.length_norm, alpha=decode.alpha, max_len=max_len, min_len=min_len,
         temperature=1.0 if temperature is None else temperature, top_k=top_k or 0,
         top_p=1.0 if top_p is None else top_p, seed=seed or 0, prefix=prefix, align=align,
-        record=show_beams or png is not None,
+        record=draws_tree,
     )  # fmt: skip
-    translator = load(names)
+    translator = load(names, compile_after=0 if compiled else None)
     printer = _Printer(
         "jsonl" if console.settings.json else format_, search, translator.target,
         scores=scores, tree=show_beams, png=png,
@@ -140,7 +153,7 @@ class _Printer:
             return [self._failed(number, found)]
         if found.unknown:
             console.warn(f"line {number}: not in the vocabulary: {' '.join(found.unknown)}")
-        if self.png and found.record:
+        if self.png and found.hypotheses[0].ids:
             self._draw(found, self.png)
             self.png = None  # of the first line: a picture for each would be too many
         if self.format == "jsonl":
@@ -208,7 +221,7 @@ class _Printer:
         return levels, [*levels[1:], []]
 
     def _piece(self, token: int) -> str:
-        return self.target.pieces([token])[0].replace("\u2581", " ").strip() or "_"
+        return _readable(self.target.pieces([token])[0])
 
     def _tree(self, found: "Translated") -> list[str]:
         """The tree, and below it what was chosen."""
@@ -224,8 +237,20 @@ class _Printer:
 
     def _draw(self, found: "Translated", path: Path) -> None:
         from dlkit.decode import tree
-        from dlkit.probe import pictures
+        from dlkit.probe import pictures, translation
 
-        title = f"{found.source} -> {found.hypotheses[0].text}"
-        pictures.save(tree.picture(self._levels(found)[0], self._piece, title=title), path)
+        best = found.hypotheses[0]
+        title = f"{found.source} -> {best.text}"
+        if found.record:
+            figure = tree.picture(self._levels(found)[0], self._piece, title=title)
+        else:
+            assert best.attention is not None  # what has none is refused before
+            pieces = ([_readable(piece) for piece in side] for side in (found.pieces, best.pieces))
+            figure = translation.alignment(best.attention, *pieces, title=title)
+        pictures.save(figure, path)
         console.note(f"picture {path}")
+
+
+def _readable(piece: str) -> str:
+    """A token without SentencePiece's mark of a space before it."""
+    return piece.replace("\u2581", " ").strip() or "_"

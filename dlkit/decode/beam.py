@@ -82,6 +82,7 @@ def beam_search(
     attention: bool = False,
     record: bool = False,
     reorder: Reorder = gather_beams,
+    steps: int | None = None,
 ) -> Decoded:
     """Keeps the best prefixes by summed log-probability, goes on from each with every token, and keeps the best again.
 
@@ -117,6 +118,8 @@ def beam_search(
         attention: whether to return the weights over the source.
         record: whether to return all candidates of all steps.
         reorder: moves the state to other beams, see `dlkit.decode.step`.
+        steps: length of what comes back, at least that of the longest `max_len`, which it is when not given; XLA has to
+            know it.
 
     Raises:
         dlkit.errors.UsageError: a setting is out of range.
@@ -129,7 +132,7 @@ def beam_search(
     """
     _check(beams=beams, n_best=n_best, length_norm=length_norm, alpha=alpha, patience=patience)
     limits = tf.broadcast_to(max_len, [batch])  # (batch,)
-    longest = tf.reduce_max(limits)
+    longest = tf.reduce_max(limits) if steps is None else steps
     norm_of_limits = _norm(limits, length_norm, alpha)
     worst = math.ceil(min(patience, 1) * beams) - 1  # place in the pool of the last of the hypotheses that are enough
 

@@ -1,7 +1,10 @@
 """A model, or several as one, ready to decode: arrays in, arrays out."""
 
+import functools
+import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +16,10 @@ from dlkit.decode.ensemble import Ensemble, mean_logits
 from dlkit.decode.greedy import greedy
 from dlkit.decode.sample import sample, uniform_numbers
 from dlkit.decode.score import target_scores
-from dlkit.decode.step import Decoded, reorder_of
+from dlkit.decode.step import Decoded, reorder_of, with_room
+
+# Compiled searches are for few shapes: source time and steps are rounded up to multiples of this, rows to powers of 2.
+BUCKET = 16
 
 # Source ids (batch, time) padded with 0; of an ensemble whose models have tokenizers of their own, one array for each.
 Source = NDArray[np.int32] | Sequence[NDArray[np.int32]]
@@ -29,6 +35,9 @@ class Decoder:
     Args:
         models: a model that has `start` and `step` (see `dlkit.decode.step`), or several with one target vocabulary.
             For `score` they are called as `model((source, target_in))`.
+        compile_after: from so many batches of about the same shape on their beam search is compiled by XLA; None for
+            never. That takes seconds for each such shape, and small models and small batches are then several times as
+            fast. Results are the same up to the rounding of sums. A search with a record is not compiled.
 
     Example:
         >>> decoder = Decoder(model)
@@ -36,9 +45,15 @@ class Decoder:
         (1, 1, 20)
     """
 
-    def __init__(self, models: Any) -> None:
+    def __init__(self, models: Any, *, compile_after: int | None = None) -> None:
         self.models = tuple(models) if isinstance(models, list | tuple) else (models,)
         self._model = Ensemble(self.models) if len(self.models) > 1 else self.models[0]
+        self.compile_after = compile_after
+        # Positions that are learned are for so many tokens: nothing is filled up beyond.
+        self._most = min(
+            [sys.maxsize, *(most for model in self.models if (most := getattr(model, "max_length", None)))]
+        )
+        self._seen: Counter[tuple[Any, ...]] = Counter()
         self._graphs: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
     def greedy(
@@ -122,15 +137,25 @@ class Decoder:
     ) -> Decoded:
         """The `n_best` hypotheses of a beam search, the best first; see `dlkit.decode.beam`."""
 
-        def decode(source: Any, limits: tf.Tensor, prefix: tf.Tensor | None = None) -> Decoded:
-            state, memory = self._model.start(source, max_len=tf.reduce_max(limits))
+        def decode(
+            source: Any, limits: tf.Tensor, prefix: tf.Tensor | None = None, *, steps: int | None = None
+        ) -> Decoded:
+            state, memory = self._model.start(source, max_len=tf.reduce_max(limits) if steps is None else steps)
+            if steps is not None:
+                state, memory = with_room(self._model, state, memory, steps=steps, beams=beams)
             return beam_search(
                 self._model.step, state, memory, batch=tf.shape(limits)[0], beams=beams, start_id=START, end_id=END,
                 max_len=limits, n_best=n_best, length_norm=length_norm, alpha=alpha, min_len=min_len,
                 patience=patience, prefix=prefix, attention=attention, record=record, reorder=reorder_of(self._model),
+                steps=steps,
             )  # fmt: skip
 
         setting = ("beam", beams, n_best, length_norm, alpha, min_len, patience, attention, record)
+        if self.compile_after is not None and not record:
+            shape = _Shape.of(source, max_len, most=self._most)
+            self._seen[setting, shape] += 1
+            if self._seen[setting, shape] > self.compile_after:
+                return self._compiled(decode, setting, shape, source, max_len, prefix)
         return self._decode(decode, setting, source, max_len, prefix)
 
     def score(self, source: Source, target: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -153,6 +178,36 @@ class Decoder:
 
         return self._run(score, ("score",), source, np.asarray(target, np.int32)).numpy()
 
+    def _compiled(
+        self,
+        decode: Callable[..., Decoded],
+        setting: tuple[Any, ...],
+        shape: "_Shape",
+        source: Source,
+        max_len: ArrayLike,
+        prefix: NDArray[np.int32] | None,
+    ) -> Decoded:
+        """The same as `_decode`, in a graph that is compiled for a shape; what fills it up is cut off again."""
+        sources = source if isinstance(source, list | tuple) else (source,)
+        rows, time = np.shape(sources[0])
+        longest = int(np.max(max_len))
+        filled = tuple(_filled(own, shape.rows, length) for own, length in zip(sources, shape.times, strict=True))
+        limits = np.ones(shape.rows, np.int32)  # a row that is made up ends at once
+        limits[:rows] = max_len
+        if prefix is not None:
+            prefix = _filled(prefix, shape.rows, np.shape(prefix)[1])
+        decoded = self._decode(
+            functools.partial(decode, steps=shape.steps),
+            (*setting, shape.steps),
+            filled if isinstance(source, list | tuple) else filled[0],
+            limits,
+            prefix,
+            compiled=True,
+        )
+        tokens, lengths, log_probabilities, scores = (part[:rows] for part in decoded[:4])
+        looked = None if decoded.attention is None else decoded.attention[:rows, :, :longest, :time]
+        return Decoded(tokens[:, :, :longest], lengths, log_probabilities, scores, looked)
+
     def _decode(
         self,
         decode: Callable[..., Decoded],
@@ -161,14 +216,22 @@ class Decoder:
         max_len: ArrayLike,
         prefix: NDArray[np.int32] | None,
         *more: NDArray[np.float32],
+        compiled: bool = False,
     ) -> Decoded:
         rows = len(source[0] if isinstance(source, list | tuple) else source)
         limits = np.broadcast_to(np.asarray(max_len, np.int32), rows)
         extra = () if prefix is None else (np.asarray(prefix, np.int32),)
-        decoded = self._run(decode, setting, source, limits, *more, *extra)
+        decoded = self._run(decode, setting, source, limits, *more, *extra, compiled=compiled)
         return tf.nest.map_structure(lambda tensor: None if tensor is None else tensor.numpy(), decoded)
 
-    def _run(self, function: Callable[..., Any], setting: tuple[Any, ...], source: Source, *rest: NDArray[Any]) -> Any:
+    def _run(
+        self,
+        function: Callable[..., Any],
+        setting: tuple[Any, ...],
+        source: Source,
+        *rest: NDArray[Any],
+        compiled: bool = False,
+    ) -> Any:
         """Runs a function of (source, *rest) in the graph of its setting, which is traced when first needed."""
         if isinstance(source, list | tuple):
             source = tuple(np.asarray(own, np.int32) for own in source)
@@ -178,5 +241,32 @@ class Decoder:
         specs = tf.nest.map_structure(lambda array: tf.TensorSpec([None] * array.ndim, array.dtype), arguments)
         key = (*setting, len(rest), len(source) if isinstance(source, tuple) else 0)
         if key not in self._graphs:
-            self._graphs[key] = tf.function(function, input_signature=specs, autograph=False)
+            self._graphs[key] = tf.function(
+                function, input_signature=specs, autograph=False, jit_compile=compiled or None
+            )
         return self._graphs[key](*arguments)
+
+
+class _Shape(NamedTuple):
+    """What a search is compiled for."""
+
+    rows: int
+    times: tuple[int, ...]  # of each source
+    steps: int
+
+    @classmethod
+    def of(cls, source: Source, max_len: ArrayLike, *, most: int) -> "_Shape":
+        """The least that holds a batch, and no longer than `most` unless the batch is."""
+
+        def bucket(length: int) -> int:
+            return max(length, min(-(-length // BUCKET) * BUCKET, most))
+
+        sources = source if isinstance(source, list | tuple) else (source,)
+        rows = 1 << (len(sources[0]) - 1).bit_length()
+        return cls(rows, tuple(bucket(np.shape(own)[1]) for own in sources), bucket(int(np.max(max_len))))
+
+
+def _filled(array: ArrayLike, rows: int, length: int) -> NDArray[np.int32]:
+    """An array (rows, length), padded with 0."""
+    array = np.asarray(array, np.int32)
+    return np.pad(array, ((0, rows - len(array)), (0, length - array.shape[1])), constant_values=PAD)

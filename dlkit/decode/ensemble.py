@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from dlkit.decode.step import Decodable, Step, reorder_of
+from dlkit.decode.step import Decodable, Step, reorder_of, with_room
 
 
 class Ensemble:
@@ -25,6 +25,14 @@ class Ensemble:
         sources = source if isinstance(source, tuple) else (source,) * len(self.models)
         begun = [model.start(own, max_len=max_len) for model, own in zip(self.models, sources, strict=True)]
         return tuple(state for state, _ in begun), tuple(memory for _, memory in begun)
+
+    def with_room(self, state: Any, memory: Any, *, steps: int, beams: int) -> tuple[Any, Any]:
+        """Each model makes its own state and memory ready."""
+        ready = [
+            with_room(model, own, remembered, steps=steps, beams=beams)
+            for model, own, remembered in zip(self.models, state, memory, strict=True)
+        ]
+        return tuple(state for state, _ in ready), tuple(memory for _, memory in ready)
 
     def step(self, tokens: tf.Tensor, state: Any, memory: Any) -> Step:
         """Goes on with tokens (batch, beams); the attention is that of the first model that has one."""

@@ -20,7 +20,8 @@ class Step(NamedTuple):
 class Decodable(Protocol):
     """A model that can be decoded.
 
-    A method `reorder(state, parents)` may come with it, where moving the state is better done than by `gather_beams`.
+    Two methods may come with it: `reorder(state, parents)`, where moving the state is better done than by
+    `gather_beams`, and `with_room`, where the shapes of the state would change from step to step, see the function.
     """
 
     def start(self, source: "tf.Tensor", *, max_len: "tf.Tensor | int" = 0) -> tuple[Any, Any]:
@@ -98,6 +99,15 @@ def gather_beams(state: Any, parents: "tf.Tensor") -> Any:
     import tensorflow as tf
 
     return tf.nest.map_structure(lambda leaf: tf.gather(leaf, parents, batch_dims=1), state)
+
+
+def with_room(model: Any, state: Any, memory: Any, *, steps: int, beams: int) -> tuple[Any, Any]:
+    """What `start` has given, made ready for so many steps of so many beams in which no shape changes.
+
+    That is the model's own `with_room`; a model without it has a state whose shapes stay as they are.
+    """
+    own = getattr(model, "with_room", None)
+    return (state, memory) if own is None else own(state, memory, steps=steps, beams=beams)
 
 
 def reorder_of(model: Any) -> Reorder:

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import keras
 import tensorflow as tf
 from keras import ops
+from tensorflow.compiler.tf2xla.python.xla import dynamic_update_slice
 
 from dlkit.errors import UsageError, unknown
 from dlkit.layers.dropout import Dropout
@@ -205,6 +206,22 @@ class Cache(NamedTuple):
     values: tf.Tensor  # the same
 
 
+def append(old: tf.Tensor, new: tf.Tensor, *, axis: int, at: tf.Tensor | None = None) -> tf.Tensor:
+    """`old` with `new` behind it or, where there is room left in it, in it.
+
+    Args:
+        old: what there is.
+        new: what is added, shaped like `old` but for the axis.
+        axis: along which.
+        at: where `new` begins in an `old` that has room for it, a scalar int32: XLA writes it in place, and only XLA
+            can; None where `old` grows.
+    """
+    if at is None:
+        return tf.concat([old, new], axis=axis)
+    begin = tf.stack([at if number == axis else tf.zeros_like(at) for number in range(old.shape.rank)])
+    return tf.ensure_shape(dynamic_update_slice(old, new, begin), old.shape)
+
+
 class MultiHeadAttention(keras.layers.Layer):
     """Attention in several heads, each with projections of its own (Vaswani et al. 2017, section 3.2.2).
 
@@ -304,8 +321,10 @@ class MultiHeadAttention(keras.layers.Layer):
         keys, values = self._project("key_value", states)
         return Memory(keys, values, None if mask is None else mask[:, tf.newaxis, tf.newaxis])
 
-    def extend(self, queries: tf.Tensor, cache: Cache, mask: tf.Tensor) -> tuple[tf.Tensor, Cache]:
-        """Self-attention of the newest position of each beam, whose keys and values become the cache's last places.
+    def extend(
+        self, queries: tf.Tensor, cache: Cache, mask: tf.Tensor, at: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, Cache]:
+        """Self-attention of the newest position of each beam, whose keys and values are added to the cache.
 
         Beams stand where positions stand elsewhere: the mask says which places are a beam's own history, so that
         nothing has to move when beams do.
@@ -313,10 +332,11 @@ class MultiHeadAttention(keras.layers.Layer):
         Args:
             queries: (batch, beams, width).
             cache: of what was said before.
-            mask: broadcastable to (batch, heads, beams, places + beams), see `softmax`.
+            mask: broadcastable to (batch, heads, beams, places of the new cache), see `softmax`.
+            at: their first place, in a cache that has room for them; see `append`.
         """
         q, keys, values = self._project("query_key_value", queries)
-        cache = Cache(tf.concat([cache.keys, keys], axis=2), tf.concat([cache.values, values], axis=2))
+        cache = Cache(append(cache.keys, keys, axis=2, at=at), append(cache.values, values, axis=2, at=at))
         output, _ = self._look(q, Memory(*cache, mask), training=False)
         return output, cache
 

@@ -12,7 +12,7 @@ from dlkit.data.tokenizer import PAD
 from dlkit.decode.step import Step
 from dlkit.errors import UsageError
 from dlkit.layers.activations import activation
-from dlkit.layers.attention import Cache, Memory, MultiHeadAttention, bias_of, linear, sizes
+from dlkit.layers.attention import Cache, Memory, MultiHeadAttention, append, bias_of, linear, sizes
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
 from dlkit.layers.norms import EPSILON
@@ -87,11 +87,17 @@ class Embedding(keras.layers.Embedding):
 class ReadOut(keras.layers.Layer):
     """The linear layer before the softmax; its matrix, a row for each word, may be the one of an embedding."""
 
-    def call(self, x: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
-        """Logits (..., vocabulary) of `x` (..., width); float32 even when the products are of bfloat16."""
-        rows = tf.reshape(x, (-1, words.shape[1]))
-        logits = tf.matmul(rows, ops.cast(words, x.dtype), transpose_b=True)
-        logits = tf.reshape(logits, (*sizes(x)[:-1], words.shape[0]))
+    def call(self, x: tf.Tensor, words: tf.Tensor, *, by_column: bool = False) -> tf.Tensor:
+        """Logits (..., vocabulary) of `x` (..., width); float32 even when the products are of bfloat16.
+
+        Args:
+            x: what is read.
+            words: the matrix, (vocabulary, width) or, by column, (width, vocabulary).
+            by_column: which of the two.
+        """
+        rows = tf.reshape(x, (-1, x.shape[-1]))
+        logits = tf.matmul(rows, ops.cast(words, x.dtype), transpose_b=not by_column)
+        logits = tf.reshape(logits, (*sizes(x)[:-1], words.shape[1 if by_column else 0]))
         return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
 
     def multiply_adds(self, input_shape: list[tuple[int, ...]], output_shape: tuple[int, ...]) -> int:
@@ -182,9 +188,11 @@ class DecoderBlock:
         x, weights = self._go_on(self.add_norm1.after(x, attended, training), memory, training)
         return x, own_weights, weights
 
-    def step(self, x: tf.Tensor, memory: Memory, mask: tf.Tensor, cache: Cache) -> tuple[tf.Tensor, Cache, tf.Tensor]:
+    def step(
+        self, x: tf.Tensor, memory: Memory, mask: tf.Tensor, cache: Cache, at: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, Cache, tf.Tensor]:
         """The newest position: outputs (batch, beams, width), the cache with it, weights of cross attention."""
-        attended, cache = self.self_attention.extend(self.add_norm1.before(x), cache, mask)
+        attended, cache = self.self_attention.extend(self.add_norm1.before(x), cache, mask, at)
         x, weights = self._go_on(self.add_norm1.after(x, attended), memory)
         return x, cache, weights
 
@@ -232,6 +240,9 @@ class Source(NamedTuple):
     keys: tuple[tf.Tensor, ...]  # for each block of the decoder (batch, heads, source time, width / heads)
     values: tuple[tf.Tensor, ...]  # the same
     mask: tf.Tensor  # (batch, 1, 1, source time) bool, False at padding
+    # What is the same at each step, once it is made ready by `with_room`; () before.
+    words: Any = ()  # (width, vocabulary), of the read-out
+    positions: Any = ()  # (steps, width), or a scalar
 
     def memories(self) -> list[Memory]:
         """One for each block of the decoder."""
@@ -243,6 +254,7 @@ class State(NamedTuple):
 
     caches: tuple[Cache, ...]  # for each block of the decoder
     own: tf.Tensor  # (batch, beams, places) bool: which places are a beam's own history
+    said: Any = ()  # scalar int32, steps so far, where there is room for all from the start; () where caches grow
 
 
 class Transformer(keras.Model):
@@ -325,23 +337,44 @@ class Transformer(keras.Model):
         keys, values, masks = zip(*memories, strict=True)
         return state, Source(keys, values, masks[0])
 
+    def with_room(self, state: State, memory: Source, *, steps: int, beams: int) -> tuple[State, Source]:
+        """What `start` has given, with caches that have room for `steps` steps of `beams` beams from the start.
+
+        Shapes stay as they are then, which XLA asks for; and what would be the same at each step is done once.
+        """
+        batch, heads, _, head_width = sizes(memory.keys[0])
+        nothing = tf.zeros((batch, heads, steps * beams, head_width), memory.keys[0].dtype)
+        own = tf.zeros((batch, 1, steps * beams), tf.bool)
+        state = State((Cache(nothing, nothing),) * len(self.decoder), own, said=tf.constant(0))
+        # By column, as the product with a few rows reads it.
+        words = tf.transpose(ops.cast(tf.convert_to_tensor(self.words), nothing.dtype))
+        positions = self.target_positions.at(tf.range(steps), self.settings.width)
+        return state, memory._replace(words=words, positions=positions)
+
     def step(self, tokens: tf.Tensor, state: State, memory: Source) -> Step:
         """Goes on with tokens (batch, beams) int32; the attention is the last block's, the mean of its heads."""
-        position = tf.reduce_sum(tf.cast(state.own[:1, 0], tf.int32))  # each beam has said as many
-        x = self.target_embedding(tokens)  # (batch, beams, width)
-        x += self.target_positions.at(position[tf.newaxis], self.settings.width)
         batch, beams = sizes(tokens)
+        has_room = not isinstance(state.said, tuple)
+        x = self.target_embedding(tokens)  # (batch, beams, width)
+        if has_room:
+            position, at = state.said, state.said * beams
+            x += memory.positions[position] if memory.positions.shape.rank else memory.positions
+        else:
+            position, at = tf.reduce_sum(tf.cast(state.own[:1, 0], tf.int32)), None  # each beam has said as many
+            x += self.target_positions.at(position[tf.newaxis], self.settings.width)
         newest = tf.eye(beams, batch_shape=[batch], dtype=tf.bool)
-        own = tf.concat([state.own, newest], axis=2)
+        own = append(state.own, newest, axis=2, at=at)
         mask = bias_of(own)[:, tf.newaxis]  # no beam has nothing to look at, and all blocks share it
         caches = []
         for block, cache, source in zip(self.decoder, state.caches, memory.memories(), strict=True):
-            x, extended, weights = block.step(x, source, mask, cache)
+            x, extended, weights = block.step(x, source, mask, cache, at)
             caches.append(extended)
         if self.decoder_norm is not None:
             x = self.decoder_norm(x)
-        logits = self.head(x, tf.convert_to_tensor(self.words))
-        return Step(logits, State(tuple(caches), own), tf.reduce_mean(weights, axis=1))
+        words = memory.words if has_room else tf.convert_to_tensor(self.words)
+        logits = self.head(x, words, by_column=has_room)
+        state = State(tuple(caches), own, said=position + 1 if has_room else ())
+        return Step(logits, state, tf.reduce_mean(weights, axis=1))
 
     def reorder(self, state: State, parents: tf.Tensor) -> State:
         """Moves the beams: only the table of whose history is where changes, no key and no value moves."""

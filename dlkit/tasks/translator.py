@@ -132,20 +132,28 @@ class Translator:
         models: with `start` and `step`, see `dlkit.decode.step`.
         tokenizers: of each model those of the source and of the target; the latter are all the same.
         max_len: most tokens of an output, the end token included, where a search does not say it.
+        compile_after: see `dlkit.decode.decoder.Decoder`.
 
     Example:
         >>> load("runs/transformer_tatoeba-1")("Il fait un froid de canard.")
         "It's freezing cold."
     """
 
-    def __init__(self, models: Sequence[Any], tokenizers: Sequence[tuple[Tokenizer, Tokenizer]], max_len: int) -> None:
+    def __init__(
+        self,
+        models: Sequence[Any],
+        tokenizers: Sequence[tuple[Tokenizer, Tokenizer]],
+        max_len: int,
+        *,
+        compile_after: int | None = None,
+    ) -> None:
         sources = [source for source, _ in tokenizers]
         self.sources = sources[:1] if all(own == sources[0] for own in sources) else sources
         self.target = tokenizers[0][1]
         # A table of learned positions has an end.
         self.most_tokens = min([MOST_TOKENS, *(m.max_length for m in models if getattr(m, "max_length", None))])
         self.max_len = min(max_len, self.most_tokens)
-        self.decoder = Decoder(list(models))
+        self.decoder = Decoder(list(models), compile_after=compile_after)
 
     @overload  # a text, too, is a sequence of texts
     def __call__(self, text: str, search: Search = ...) -> str: ...  # type: ignore[overload-overlap]
@@ -302,8 +310,12 @@ class Translator:
         )
 
 
-def load(names: str | Path | Sequence[str | Path]) -> Translator:
+def load(names: str | Path | Sequence[str | Path], *, compile_after: int | None = None) -> Translator:
     """The translator of a run or a checkpoint, or of several together.
+
+    Args:
+        names: runs or checkpoints.
+        compile_after: see `dlkit.decode.decoder.Decoder`.
 
     Raises:
         dlkit.errors.UsageError: a run is of another task, or several have different target vocabularies.
@@ -320,7 +332,8 @@ def load(names: str | Path | Sequence[str | Path]) -> Translator:
                 "an ensemble is of runs that were trained on the same data",
             )
     longest = max(int(run.recipe["decode"]["max_len"]) for run in opened)
-    return Translator([runs.load_model(name) for name in names], tokenizers, longest)
+    models = [runs.load_model(name) for name in names]
+    return Translator(models, tokenizers, longest, compile_after=compile_after)
 
 
 def open_translation(name: str | Path) -> Run:

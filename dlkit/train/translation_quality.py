@@ -72,18 +72,20 @@ def quality(said: Translations, *, lowercase: bool) -> dict[str, Any]:
     """BLEU and chrF of texts.
 
     Returns:
-        JSON values: "bleu", "chrf", their 95 % bootstrap "intervals" and "signatures", and "by_length" (a record for
-        each range of lengths of the references, in words). Of what is no text only "intervals", without any.
+        JSON values: "by_length" (a record for each range of lengths of the references, in words), "bleu", "chrf", their
+        95 % bootstrap "intervals" and "signatures". Of what is no text only the records, and no
+        intervals.
     """
+    parts = metrics.text_scores_by_length(said.outputs, said.references, lowercase=lowercase, is_text=said.is_text)
+    by_length = [part._asdict() for part in parts]
     if not said.is_text:
-        return {"intervals": {}}
+        return {"intervals": {}, "by_length": by_length}
     scores = metrics.text_scores(said.outputs, said.references, lowercase=lowercase, intervals=True)
-    by_length = metrics.text_scores_by_length(said.outputs, said.references, lowercase=lowercase)
     return {
         "bleu": scores.bleu, "chrf": scores.chrf,
         "intervals": {"bleu": scores.bleu_interval, "chrf": scores.chrf_interval},
         "signatures": {"bleu": scores.bleu_signature, "chrf": scores.chrf_signature},
-        "by_length": [part._asdict() for part in by_length],
+        "by_length": by_length,
     }  # fmt: skip
 
 

@@ -6,10 +6,12 @@ import shutil
 import numpy as np
 import pytest
 import sacrebleu
+from matplotlib.figure import Figure
 
 from dlkit import recipe, runs
 from dlkit.cli import main
 from dlkit.errors import DataError
+from dlkit.probe import translation
 from dlkit.tasks.translation import Translation
 from dlkit.train import checkpoints, start
 from dlkit.train.evaluation import Evaluation
@@ -177,7 +179,7 @@ def test_what_a_reader_sees(scripted, first, evaluate):
     bleu = sacrebleu.corpus_bleu(scripted["first"], [REFERENCES]).score
     assert metrics[4][:2] == ["BLEU", f"{bleu:.2f}"]
     assert [row[0] for row in metrics] == ["metric", "loss", "token", "exact", "BLEU", "chrF"]
-    assert " ".join(by_length[0]) == "words of reference sentences BLEU chrF length ratio"
+    assert " ".join(by_length[0]) == "words of reference sentences exact BLEU chrF length ratio"
     assert [row[:2] + row[-1:] for row in by_length[1:]] == [["5", "4", "1.00"], ["6", "3", "1.00"], ["7", "3", "1.00"]]
     where, search, *signatures = error.splitlines()
     assert where == f"{first}/checkpoints/step-1, raw weights, 10 examples of {first.parent / 'train.tsv'}, test"
@@ -224,13 +226,36 @@ def test_letters_are_exact_or_not(scripted, tmp_path, evaluate, as_json):
     scripted["letters"], scripted["other"] = [*targets[:3], "z"], [targets[0], "z", "z", "z"]
     code, out, _ = evaluate(run)
     assert code == 0
-    assert [row[0] for row in cells(out)[0]] == ["metric", "loss", "token", "exact"]
-    assert len(cells(out)) == 1
-    assert as_json(run)["exact"] == 0.75
+    measured, by_length = cells(out)
+    assert [row[0] for row in measured] == ["metric", "loss", "token", "exact"]
+    assert " ".join(by_length[0]) == "words of reference sentences exact length ratio"
+    found = as_json(run)
+    assert found["exact"] == 0.75
+    assert sum(record["exact"] * record["sentences"] for record in found["by_length"]) == 3
     found = as_json(run, other)
     assert (found["paired"]["only_first"], found["paired"]["both_wrong"]) == (2, 1)
     assert found["paired"]["p_value"] == 0.5, "two coins that fall alike"
     assert "difference in exact" in evaluate(run, other)[1]
+
+
+def test_runs_side_by_side_by_length_as_table_and_picture(scripted, first, second, evaluate, monkeypatch, tmp_path):
+    scripted["first"] = [text if len(text.split()) == 5 else "no" for text in REFERENCES]
+    scripted["second"] = [text if len(text.split()) > 5 else "no" for text in REFERENCES]
+    drawn = {}
+    monkeypatch.setattr(
+        translation, "by_length", lambda *args, **options: drawn.update(args=args, **options) or Figure()
+    )
+    picture = tmp_path / "lengths.png"
+    code, out, error = evaluate(first, second, "--png", picture)
+    assert code == 0, error
+    by_length = cells(out)[1]
+    assert [row[0] for row in by_length[1:]] == ["5", "6", "7"]
+    assert [row[2:] for row in by_length[1:]] == [["100.00", "0.00"], ["0.00", "100.00"], ["0.00", "100.00"]]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    lengths, values = drawn["args"]
+    assert lengths == [(5, 5), (6, 6), (7, 7)]
+    assert [np.round(series).tolist() for series in values.values()] == [[100, 0, 0], [0, 100, 100]]
+    assert list(values) == [str(first), str(second)]
 
 
 def runs_texts(path):
@@ -319,7 +344,7 @@ def test_two_runs_with_different_tokenizers_on_the_same_texts(scripted, first, s
     assert found["verdict"].startswith(f"{second} is better: by {gap:.2f} BLEU (p = 0.00")
     code, out, error = evaluate(first, second)
     assert code == 0
-    metrics, paired = cells(out)
+    metrics, _, paired = cells(out)
     assert metrics[0] == ["metric", str(first), str(second)]
     assert [row[0] for row in metrics] == ["metric", "loss", "token", "exact", "BLEU", "chrF"]
     assert paired[1] == ["difference", "in", "BLEU", f"{-gap:+.2f}"]
@@ -365,7 +390,6 @@ def test_other_texts_are_told_before_anything_is_decoded(scripted, first, folder
         (["--alpha", "0"], "decode.alpha is for the length norm gnmt, and this one is avg"),
         (["--source", "fr"], "--source is about other data than the run's"),
         (["--confusion"], "--confusion is about classes, and"),
-        (["--png"], "--png is about classes, and"),
         (["--on-bad", "skip"], "is no folder of images"),
         (["--split", "nope"], "no split nope in"),
         (["--data", "digits"], "digits has no pairs of sequences"),

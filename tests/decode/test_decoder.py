@@ -9,6 +9,8 @@ from search_oracle import END, START, ScriptedModel, sequences, source_of
 from dlkit.decode.decoder import Decoder
 from dlkit.decode.score import forced_scores
 from dlkit.models.seq2seq import seq2seq
+from dlkit.models.seq2seq_attention import seq2seq_attention
+from dlkit.models.transformer import transformer
 
 SOURCES = [[5, 6, 7, 8, END], [9, END], [END], [4, 4, 6, END]]
 
@@ -86,6 +88,50 @@ def test_one_graph_for_each_setting_whatever_the_shape():
     decoder.greedy(source_of([0]), max_len=3)
     decoder.greedy(source_of([1, 2]), max_len=np.array([3, 8]))
     assert len(traces) == 4
+
+
+def test_a_compiled_search_finds_the_same():
+    """A row and some columns are made up to fill its shape, and leave no trace; limits are of each row."""
+    keras.utils.set_random_seed(3)
+    sharp = {"width": 8, "init": "gaussian:0.7"}
+    # Caches that would grow, with positions that end; and a state whose shapes stay. Sources of their own.
+    ending = {"positions": "learned", "max_length": 9}
+    models = [transformer(11, 12, layers=1, ffn=8, heads=2, **ending, **sharp), seq2seq_attention(11, 12, **sharp)]
+    rows = [SOURCES[line] for line in (0, 1, 3)]
+    source = [padded(rows), padded(rows, extra=2)]
+    settings = {
+        "beams": 3, "n_best": 2, "max_len": np.array([9, 4, 7], np.int32), "min_len": 3, "length_norm": "gnmt",
+        "prefix": np.array([[5, 6], [7, 0], [0, 0]]), "attention": True,
+    }  # fmt: skip
+    plain = Decoder(models).beam(source, **settings)
+    compiled = Decoder(models, compile_after=0).beam(source, **settings)
+    np.testing.assert_array_equal(compiled.tokens, plain.tokens)
+    np.testing.assert_array_equal(compiled.lengths, plain.lengths)
+    np.testing.assert_allclose(compiled.scores, plain.scores, rtol=1e-4)
+    np.testing.assert_allclose(compiled.log_probabilities, plain.log_probabilities, rtol=1e-4)
+    np.testing.assert_allclose(compiled.attention, plain.attention, atol=1e-4)
+    assert compiled.record is plain.record is None
+
+
+def test_what_comes_often_is_compiled():
+    class Noting(Decoder):
+        def _run(self, function, setting, *arguments, compiled=False):
+            noted.append((len(arguments[0]), compiled))
+            return super()._run(function, setting, *arguments)  # uncompiled, to be fast
+
+    noted = []
+    plain, decoder = Decoder(ScriptedModel(rows=5)), Noting(ScriptedModel(rows=5), compile_after=2)
+    for rows in (3, 3, 4, 1, 3, 1, 5):  # 3 and 4 rows have one shape
+        source = source_of(range(rows), rows)
+        decoded, expected = (one.beam(source, max_len=8, beams=2) for one in (decoder, plain))
+        np.testing.assert_array_equal(decoded.tokens, expected.tokens)
+    assert noted == [(3, False), (3, False), (4, True), (1, False), (4, True), (1, False), (5, False)]
+    source = source_of(range(3), 3)
+    decoder.beam(source, max_len=17, beams=2)  # room for more
+    decoder.beam(source, max_len=8, beams=1)
+    decoder.beam(source, max_len=8, beams=2, record=True)
+    decoder.greedy(source, max_len=8)
+    assert noted[-4:] == [(3, False)] * 4
 
 
 def test_the_model_is_told_the_longest_output():

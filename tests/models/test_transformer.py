@@ -194,6 +194,30 @@ def test_beams_share_the_source_and_no_key_moves_with_them():
     np.testing.assert_array_equal(moved.own[0], [[0, 0, 0, 1], [0, 0, 0, 1], [0, 1, 0, 0]])
 
 
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "none"])
+def test_with_room_from_the_start_no_shape_changes_and_the_logits_are_the_same(positions):
+    """More room than is needed: what has not been written is not looked at."""
+    model = net(positions=positions, tied="none")
+    parents = np.array([[[0, 0]] * 3, [[1, 0]] * 3, [[1, 1]] * 3], np.int32)
+    tokens = np.random.default_rng(5).integers(3, 12, (3, 3, 2)).astype(np.int32)
+
+    def logits(source, steps):
+        state, memory = model.start(source)
+        if steps:
+            state, memory = model.with_room(state, memory, steps=steps, beams=2)
+        found, shapes = [], set()
+        for own, said in zip(parents, tokens, strict=True):
+            made = model.step(said, model.reorder(state, own), memory)
+            state = made.state
+            found.append(made.logits)
+            shapes.add(tuple(tuple(leaf.shape) for leaf in tf.nest.flatten(state)))
+        assert len(shapes) == (1 if steps else 3)
+        return tf.stack(found)
+
+    compiled = tf.function(logits, jit_compile=True, autograph=False)
+    np.testing.assert_allclose(compiled(SOURCE, 5), logits(SOURCE, 0), rtol=0, atol=1e-5)
+
+
 def test_a_state_can_be_gone_on_from_twice():
     model = net()
     state, memory = model.start(SOURCE)

@@ -166,6 +166,7 @@ def test_an_ensemble_of_one_run_twice_is_that_run(run, capsys):
         (["a", "--n-best", "6", "--beam", "5"], 2, "--n-best 6 of 5 beams"),
         (["a", "--top-k", "3"], 2, "--top-k is for sampling"),
         (["a", "--sample", "--beam", "2"], 2, "--beam searches and --sample draws"),
+        (["a", "--compile", "--show-beams"], 2, "--compile is about beam search"),
         (["a", "--sample", "--show-beams"], 2, "--show-beams is about beam search"),
         (["a", "--file", "x"], 2, "a text and --file"),
         (["a", "--align"], 2, "no attention"),
@@ -176,6 +177,11 @@ def test_an_ensemble_of_one_run_twice_is_that_run(run, capsys):
 def test_mistakes(run, capsys, arguments, code, words):
     assert main(["translate", "--model", str(run.path), *arguments, "-q"]) == code
     assert words in capsys.readouterr().err
+
+
+def test_a_compiled_search_says_the_same(run, capsys):
+    lines = ["a b c", "d e f g h i j", "b"]
+    assert translated(capsys, run, *lines, "--compile", "-q") == translated(capsys, run, *lines, "-q")
 
 
 def test_bad_lines_keep_their_place(run, capsys, monkeypatch):

@@ -135,8 +135,8 @@ class Translator:
         compile_after: see `dlkit.decode.decoder.Decoder`.
 
     Example:
-        >>> load("runs/transformer_tatoeba-1")("Il fait un froid de canard.")
-        "It's freezing cold."
+        >>> load("transformer_tatoeba")("Quelle heure est-il ?")
+        'What time is it?'
     """
 
     def __init__(

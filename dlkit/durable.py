@@ -78,13 +78,25 @@ def folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _sync_folder(temporary)
-        if path.exists():  # a rename cannot replace a folder that is not empty
-            shutil.rmtree(path)
-        temporary.rename(path)
+        _replace(path, temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _sync(path.parent)
+
+
+def _replace(path: Path, new: Path) -> None:
+    """Gives a folder the name `path`. What has it, which a rename cannot replace, is moved aside until that is done."""
+    if not path.exists():
+        new.rename(path)
+        return
+    old = path.rename(_hidden(path.parent))
+    try:
+        new.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def claim(parent: Path, names: Iterable[str], fill: Callable[[Path], None]) -> Path:

@@ -76,6 +76,24 @@ def test_sweep_removes_what_killed_writers_left(tmp_path):
     assert os.listdir(tmp_path) == ["step-2"]
 
 
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    path = tmp_path / "step-1"
+    with durable.folder(path) as temporary:
+        (temporary / "weights").write_text("old")
+    rename = type(path).rename
+
+    def fails(self, target):
+        if self.name.startswith(".step-1."):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(type(path), "rename", fails)
+    with pytest.raises(OSError, match="Input/output"), durable.folder(path) as temporary:
+        (temporary / "weights").write_text("new")
+    assert (path / "weights").read_text() == "old"
+    assert os.listdir(tmp_path) == ["step-1"]
+
+
 def test_a_claimed_folder_gets_the_first_free_name_with_its_content(tmp_path):
     seen = []
 

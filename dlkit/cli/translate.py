@@ -76,6 +76,12 @@ def translate(
     """
     from dlkit.cli import lines
 
+    searching = {"--length-norm": length_norm, "--alpha": alpha}
+    unread = [option for option, value in searching.items() if value is not None]
+    if sample and unread:
+        raise UsageError(f"{unread[0]} is about beam search, not about sampling", "leave it out")
+    if png is not None and png.suffix.lower() != ".png":
+        raise UsageError(f"{png} has no name for a picture", "pictures are PNG files: let the name end in .png")
     drawing = {"--temperature": temperature, "--top-k": top_k, "--top-p": top_p, "--seed": seed}
     given = [option for option, value in drawing.items() if value is not None]
     _check(given, sample=sample, beam=beam, n_best=n_best, text=text, file=file)

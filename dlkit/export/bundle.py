@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 Storage = Literal["float16", "float32"]
 
 # Of run.json: what makes up the run, and nothing of the machine or the process that trained it.
-KEPT = ("format", "created", "recipe", "sources", "task", "data", "model_arguments", "parameters", "versions", "result")
+KEPT = (
+    "format", "created", "recipe", "sources", "task", "data", "fingerprint", "model_arguments", "parameters",
+    "versions", "result",
+)  # fmt: skip
 
 
 def write(text: str, folder: Path | None = None, *, storage: Storage = "float16") -> Path:
@@ -55,6 +58,8 @@ def write(text: str, folder: Path | None = None, *, storage: Storage = "float16"
     arrays = {name: _stored(name, array, storage) for name, array in checkpoints.read(checkpoint, group).items()}
     step = int(checkpoints.read_state(checkpoint)["step"])
     info = {key: run.info[key] for key in KEPT if key in run.info}
+    if info.get("result", {}).get("step") != step:
+        info.pop("result", None)  # it is of another checkpoint
     info |= {"bundle_of": f"{run.name}@{checkpoint.name}", "precision": "float32"}
     task = open_task(run.task, run.recipe["data"], info=run.info["data"], folder=run.path)
     with place.filled(folder, run, checkpoint, storage=storage) as new:

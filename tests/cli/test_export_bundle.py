@@ -47,7 +47,16 @@ def test_the_averaged_weights_come_in_half_precision(run, bundle):
 
 
 def test_nothing_of_the_machine_goes_along(bundle):
-    assert not {"command", "devices", "threads", "fingerprint", "attempt"} & set(bundle.info)
+    assert not {"command", "devices", "threads", "attempt"} & set(bundle.info)
+
+
+def test_a_result_goes_along_with_the_checkpoint_that_it_is_of(run, bundle, tmp_path):
+    assert bundle.info["result"] == run.info["result"]
+    assert bundle.info["fingerprint"] == run.info["fingerprint"], "trained on the same data"
+    (other,) = set(run.checkpoints()) - {runs.find_checkpoint(run).name}
+    place = tmp_path / "other"
+    assert main(["export", f"{run.path}@{other}", "--to", "bundle", "-o", str(place), "-q"]) == 0
+    assert "result" not in runs.open_run(place).info
 
 
 def test_it_computes_in_float32_and_says_what_the_run_says(run, bundle, capsys):

@@ -166,6 +166,8 @@ def test_an_ensemble_of_one_run_twice_is_that_run(run, capsys):
         (["a", "--n-best", "6", "--beam", "5"], 2, "--n-best 6 of 5 beams"),
         (["a", "--top-k", "3"], 2, "--top-k is for sampling"),
         (["a", "--sample", "--beam", "2"], 2, "--beam searches and --sample draws"),
+        (["a", "--sample", "--alpha", "2"], 2, "--alpha is about beam search"),
+        (["a", "--png", "tree.txt"], 2, "has no name for a picture"),
         (["a", "--compile", "--show-beams"], 2, "--compile is about beam search"),
         (["a", "--sample", "--show-beams"], 2, "--show-beams is about beam search"),
         (["a", "--file", "x"], 2, "a text and --file"),

@@ -22,8 +22,8 @@ def groups(arguments: Sequence[str] | None, file: Path | None, *, batch_size: in
     """Lines to work on: the arguments, or a file's, or those of standard input.
 
     A group from standard input is what has come by then: a line that somebody types, or a slow program prints, is
-    answered at once, and a file in a pipe is taken in large groups. Lines end with a line feed; a carriage return
-    before it is dropped. A line that is not UTF-8 comes as the error that says so.
+    answered at once, and a file in a pipe is taken in large groups. Those of a file are the same each time. Lines end
+    with a line feed; a carriage return before it is dropped. A line that is not UTF-8 comes as the error that says so.
 
     Args:
         arguments: given texts, if any.
@@ -40,7 +40,7 @@ def groups(arguments: Sequence[str] | None, file: Path | None, *, batch_size: in
             stream: BinaryIO = file.open("rb")
         except OSError as failure:
             raise DataError(f"cannot read {file}: {str(failure.strerror).lower()}") from None
-        return _grouped(stream, str(file), batch_size)
+        return _grouped(stream, str(file), batch_size, whole=True)
     if sys.stdin is None:
         return iter(())
     typed = sys.stdin.isatty()
@@ -49,8 +49,15 @@ def groups(arguments: Sequence[str] | None, file: Path | None, *, batch_size: in
     return _grouped(cast(BinaryIO, sys.stdin.buffer), "standard input", batch_size)
 
 
-def _grouped(stream: BinaryIO, name: str, batch_size: int) -> Iterator[list[Line]]:
-    """Takes what has come, at least one line, until the stream ends; holds no more lines than the largest group."""
+def _grouped(stream: BinaryIO, name: str, batch_size: int, *, whole: bool = False) -> Iterator[list[Line]]:
+    """Takes what has come, at least one line, until the stream ends; holds no more lines than the largest group.
+
+    Args:
+        stream: the lines.
+        name: of the stream, for messages.
+        batch_size: the size of the first group, which doubles from group to group.
+        whole: whether to wait until a group is full.
+    """
     waiting: queue.Queue[Line | BaseException | None] = queue.Queue(maxsize=MOST_BATCHES * batch_size)
 
     def read() -> None:
@@ -66,7 +73,7 @@ def _grouped(stream: BinaryIO, name: str, batch_size: int) -> Iterator[list[Line
     size, number = batch_size, 0
     while (first := _next(waiting)) is not None:
         group, ended = [first], False
-        while len(group) < size and not waiting.empty() and not ended:
+        while len(group) < size and not ended and (whole or not waiting.empty()):
             line = _next(waiting)
             if line is None:
                 ended = True

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from dlkit import console, metrics
 from dlkit import data as datasets
-from dlkit import metrics
 from dlkit.data import pairs, tokenizer
 from dlkit.data.batching import ROW_WEIGHTS, Batch
 from dlkit.data.buckets import TokenBatches
@@ -166,8 +166,12 @@ class Translation(Task):
         """What a model makes of each source of a split, in their order; nothing of one that is too long to be read."""
         sources, size = self.texts(split).source, BATCHES_AT_ONCE * batch_size
         groups = (sources[start : start + size] for start in range(0, len(sources), size))
+        unread = 0
         for found in self.translator(model).each(groups, search, batch_size=batch_size):
+            unread += isinstance(found, DataError)
             yield "" if isinstance(found, DataError) else found.hypotheses[0].text
+        if unread:
+            console.warn(f"{unread:,} of {len(sources):,} {split} sources are too long to be read, and count as empty")
 
     def decoded_metrics(self, model: keras.Model, split: str, *, batch_size: int) -> dict[str, float]:
         """What greedy decoding gets right: `exact`, the share of outputs that are the target; of text BLEU and chrF."""

@@ -311,6 +311,15 @@ def test_data_that_the_run_was_trained_on_are_divided_as_then(scripted, folder, 
     assert as_json(run)["examples"] == as_json(run, "--data", table)["examples"] == 12
 
 
+def test_a_source_that_is_too_long_is_told(random, evaluate, tmp_path):
+    table = write_table(tmp_path / "long.tsv", [("a", "b"), ("chat " * 250, "cat"), ("c", "d")])  # 1,250 letters
+    code, _, error = evaluate(random, "--data", table, "--max-len", "3", "-o", tmp_path / "out")
+    assert code == 0
+    assert "1 of 3 test sources are too long to be read, and count as empty" in error
+    outputs = (tmp_path / "out").read_text().split("\n")
+    assert len(outputs) == 4 and outputs[1] == ""
+
+
 def test_languages_are_those_of_the_run(scripted, evaluate, as_json, tmp_path):
     articles = {"fr": "le", "en": "the", "de": "die"}
     texts = {language: [f"{article} {number}" for number in NUMBERS] for language, article in articles.items()}

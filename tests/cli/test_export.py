@@ -28,7 +28,7 @@ def copier(vocabulary):
     do to such features leaves the greatest the greatest.
     """
     width = vocabulary + LENGTH
-    options = {"layers": 1, "width": width, "ffn": 4, "heads": 1, "norm": "pre", "biases": False}
+    options = {"layers": 1, "decoder_layers": 1, "width": width, "ffn": 4, "heads": 1, "norm": "pre", "biases": False}
     options |= {"positions": "learned", "max_length": LENGTH, "tied": "none"}
     shapes = runs.named_variables(transformer(vocabulary, vocabulary, **options))
     noise = np.random.default_rng(0)  # since nobody quantizes a matrix of zeros

@@ -297,7 +297,7 @@ def test_names_are_completed(complete, tmp_path, monkeypatch):
     assert complete("recipes", "show", "") == ["lenet_digits"]
     assert complete("train", "lenet", "--set", "train.ep") == ["train.epochs=", "train.epsilon="]
     assert complete("train", "lenet", "--label") == ["--label-smoothing"]
-    assert complete("evaluate", "") == ["runs/lenet_digits-1"], "and no name with control characters"
+    assert complete("evaluate", "") == ["runs/lenet_digits-1", "transformer_tatoeba"], "no name with control characters"
     assert complete("evaluate", "runs/lenet_digits-1@") == [
         f"runs/lenet_digits-1@{which}" for which in ("best", "last", "step-900", "step-1200")
     ]

@@ -140,7 +140,7 @@ def evaluate(
     pairs = {"--source": source, "--target": target}
     if _given(pairs) and data is None:
         raise UsageError(f"{_given(pairs)} is about other data than the run's", "name them with --data")
-    _check(
+    first, *_ = _checked(
         operands,
         decode,
         picture=png,
@@ -149,7 +149,7 @@ def evaluate(
         one_run=tables.asked or _given({"--output": output}),
     )
     drawn = "evaluation" if len(operands) == 1 else "comparison"
-    path = picture_path(runs.open_run(operands[0]), drawn, file) if png else None
+    path = picture_path(first, drawn, file) if png else None
     runtime.import_tensorflow()
     from dlkit.train.evaluation import Setting
 
@@ -174,7 +174,7 @@ def _operands(texts: list[str], *, png: bool) -> tuple[list[str], Path | None]:
     return others, Path(last)
 
 
-def _check(
+def _checked(
     operands: list[str],
     decode: Mapping[str, Any],
     *,
@@ -182,8 +182,8 @@ def _check(
     classes: str | None,
     translations: str | None,
     one_run: str | None,
-) -> None:
-    """Says what is wrong before TensorFlow takes its time; the keywords are options that are about such, if given."""
+) -> list[runs.Run]:
+    """The runs. Says what is wrong before TensorFlow takes its time; the keywords are options about such, if given."""
     from dlkit.recipe import resolve_decode
 
     opened = [runs.open_run(text) for text in operands]
@@ -201,6 +201,7 @@ def _check(
                 raise UsageError(f"{option} is about {what}, and {run.path} is a run of {task.title}", "leave it out")
         if task.generates:
             resolve_decode(run.recipe["decode"], flags=decode, path=run.path / "recipe.toml")
+    return opened
 
 
 # ------------------------------------------------------------------------------------------------------------- one run

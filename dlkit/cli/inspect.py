@@ -59,8 +59,7 @@ def inspect(
     """
     if file is not None and not png:
         raise UsageError(f"what to do with {file}?", f"`--png {file}` draws a picture into it")
-    if file is not None and file.suffix.lower() != ".png":
-        raise UsageError(f"{file} has no name for a picture", "pictures are PNG files: let the name end in .png")
+    check_picture_name(file)
     subject = Subject(model, split=split, limit=limit, image=image, index=index, layers=layers or ())
     path = picture_path(subject.run, what, file) if png else None
     view = show(what, subject)
@@ -75,6 +74,12 @@ def inspect(
     console.table(view.columns, view.rows, right=view.right)
     if path:
         console.note(f"picture {path}")
+
+
+def check_picture_name(file: Path | None) -> None:
+    """Raises a UsageError when a file is named that is none of a picture."""
+    if file is not None and file.suffix.lower() != ".png":
+        raise UsageError(f"{file} has no name for a picture", "pictures are PNG files: let the name end in .png")
 
 
 def picture_path(run: Run, what: str, file: Path | None) -> Path:

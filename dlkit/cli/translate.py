@@ -7,6 +7,7 @@ import typer
 
 from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
+from dlkit.cli.inspect import check_picture_name
 from dlkit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -76,15 +77,11 @@ def translate(
     """
     from dlkit.cli import lines
 
+    check_picture_name(png)
     searching = {"--length-norm": length_norm, "--alpha": alpha}
-    unread = [option for option, value in searching.items() if value is not None]
-    if sample and unread:
-        raise UsageError(f"{unread[0]} is about beam search, not about sampling", "leave it out")
-    if png is not None and png.suffix.lower() != ".png":
-        raise UsageError(f"{png} has no name for a picture", "pictures are PNG files: let the name end in .png")
     drawing = {"--temperature": temperature, "--top-k": top_k, "--top-p": top_p, "--seed": seed}
-    given = [option for option, value in drawing.items() if value is not None]
-    _check(given, sample=sample, beam=beam, n_best=n_best, text=text, file=file)
+    of_search, of_drawing = ([name for name, value in own.items() if value is not None] for own in (searching, drawing))
+    _check(of_search, of_drawing, sample=sample, beam=beam, n_best=n_best, text=text, file=file)
     draws_tree = show_beams or (png is not None and not align)
     if draws_tree and sample:
         option = "--show-beams" if show_beams else "--png without --align"
@@ -126,10 +123,19 @@ def translate(
 
 
 def _check(
-    given: list[str], *, sample: bool, beam: int | None, n_best: int, text: list[str] | None, file: Path | None
+    of_search: list[str],
+    of_drawing: list[str],
+    *,
+    sample: bool,
+    beam: int | None,
+    n_best: int,
+    text: list[str] | None,
+    file: Path | None,
 ) -> None:
-    if given and not sample:
-        raise UsageError(f"{given[0]} is for sampling", "add --sample, or leave it out")
+    if of_search and sample:
+        raise UsageError(f"{of_search[0]} is about beam search, not about sampling", "leave it out")
+    if of_drawing and not sample:
+        raise UsageError(f"{of_drawing[0]} is for sampling", "add --sample, or leave it out")
     if sample and beam is not None:
         raise UsageError("--beam searches and --sample draws", "give one of them")
     if beam is not None and n_best > beam:

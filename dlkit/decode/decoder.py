@@ -49,8 +49,8 @@ class Decoder:
         self.models = tuple(models) if isinstance(models, list | tuple) else (models,)
         self._model = Ensemble(self.models) if len(self.models) > 1 else self.models[0]
         self.compile_after = compile_after
-        # Positions that are learned are for so many tokens: nothing is filled up beyond.
-        self._most = min(
+        # Tables of learned positions are for so many tokens: nothing is read, said or filled up beyond.
+        self.most_tokens = min(
             [sys.maxsize, *(most for model in self.models if (most := getattr(model, "max_length", None)))]
         )
         self._seen: Counter[tuple[Any, ...]] = Counter()
@@ -152,7 +152,7 @@ class Decoder:
 
         setting = ("beam", beams, n_best, length_norm, alpha, min_len, patience, attention, record)
         if self.compile_after is not None and not record:
-            shape = _Shape.of(source, max_len, most=self._most)
+            shape = _Shape.of(source, max_len, most=self.most_tokens)
             self._seen[setting, shape] += 1
             if self._seen[setting, shape] > self.compile_after:
                 return self._compiled(decode, setting, shape, source, max_len, prefix)

@@ -7,7 +7,6 @@ from typing import Any, Literal, NamedTuple, get_args
 import keras
 import tensorflow as tf
 from keras import ops
-from tensorflow.compiler.tf2xla.python.xla import dynamic_update_slice
 
 from dlkit.errors import UsageError, unknown
 from dlkit.layers.dropout import Dropout
@@ -218,6 +217,9 @@ def append(old: tf.Tensor, new: tf.Tensor, *, axis: int, at: tf.Tensor | None = 
     """
     if at is None:
         return tf.concat([old, new], axis=axis)
+    # No public module has it, so only who compiles a search depends on it.
+    from tensorflow.compiler.tf2xla.python.xla import dynamic_update_slice
+
     begin = tf.stack([at if number == axis else tf.zeros_like(at) for number in range(old.shape.rank)])
     return tf.ensure_shape(dynamic_update_slice(old, new, begin), old.shape)
 

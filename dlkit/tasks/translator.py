@@ -150,10 +150,9 @@ class Translator:
         sources = [source for source, _ in tokenizers]
         self.sources = sources[:1] if all(own == sources[0] for own in sources) else sources
         self.target = tokenizers[0][1]
-        # A table of learned positions has an end.
-        self.most_tokens = min([MOST_TOKENS, *(m.max_length for m in models if getattr(m, "max_length", None))])
-        self.max_len = min(max_len, self.most_tokens)
         self.decoder = Decoder(list(models), compile_after=compile_after)
+        self.most_tokens = min(MOST_TOKENS, self.decoder.most_tokens)
+        self.max_len = min(max_len, self.most_tokens)
 
     @overload  # a text, too, is a sequence of texts
     def __call__(self, text: str, search: Search = ...) -> str: ...  # type: ignore[overload-overlap]

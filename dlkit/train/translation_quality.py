@@ -73,8 +73,7 @@ def quality(said: Translations, *, lowercase: bool) -> dict[str, Any]:
 
     Returns:
         JSON values: "by_length" (a record for each range of lengths of the references, in words), "bleu", "chrf", their
-        95 % bootstrap "intervals" and "signatures". Of what is no text only the records, and no
-        intervals.
+        95 % bootstrap "intervals" and "signatures". Of what is no text only the records, and no intervals.
     """
     parts = metrics.text_scores_by_length(said.outputs, said.references, lowercase=lowercase, is_text=said.is_text)
     by_length = [part._asdict() for part in parts]

@@ -1,5 +1,6 @@
 """What the tests of commands share."""
 
+import json
 import os
 from typing import NamedTuple
 
@@ -28,5 +29,28 @@ def dlkit(capsys, monkeypatch, tmp_path):
         capsys.readouterr()
         code = cli.main(arguments)
         return Result(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def evaluate(capsys):
+    """`dlkit evaluate` with these arguments: exit code, stdout, stderr."""
+
+    def run(*arguments):
+        code = cli.main(["evaluate", *map(str, arguments)])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def as_json(evaluate):
+    """What it says as JSON, when it has nothing to complain of."""
+
+    def run(*arguments):
+        code, out, error = evaluate(*arguments, "--json", "-q")
+        assert (code, error) == (0, "")
+        return json.loads(out)
 
     return run

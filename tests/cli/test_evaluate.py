@@ -86,25 +86,6 @@ def photos(tmp_path_factory):
     return make
 
 
-@pytest.fixture
-def evaluate(capsys):
-    def run(*arguments):
-        code = main(["evaluate", *map(str, arguments)])
-        return code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def as_json(evaluate):
-    def run(*arguments):
-        code, out, error = evaluate(*arguments, "--json", "-q")
-        assert (code, error) == (0, "")
-        return json.loads(out)
-
-    return run
-
-
 # -------------------------------------------------------------------------------------------------------------- figures
 
 

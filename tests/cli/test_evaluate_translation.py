@@ -86,25 +86,6 @@ def scripted(monkeypatch):
     return script
 
 
-@pytest.fixture
-def evaluate(capsys):
-    def run(*arguments):
-        code = main(["evaluate", *map(str, arguments)])
-        return code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def as_json(evaluate):
-    def run(*arguments):
-        code, out, error = evaluate(*arguments, "--json", "-q")
-        assert (code, error) == (0, "")
-        return json.loads(out)
-
-    return run
-
-
 def cells(out):
     return [[line.split() for line in table.splitlines()] for table in out.split("\n\n")]
 

@@ -30,6 +30,7 @@ from dlkit.tasks import POINTS, TASKS
 
 # Where a value can come from, the weakest first.
 SOURCES = ("default", "task default", "recipe", "set", "flag")
+_BY_USER = SOURCES[2:]
 
 # ---------------------------------------------------------------------------------------------------------- the fields
 
@@ -398,7 +399,12 @@ def resolve(
     layers += _from_file(content)
     layers += [_Given(key, text, source, is_text=True) for key, text, source in overrides]
     layers += _from_flags({"model.name": model, "data.name": data} | dict(flags or {}))
-    return _build(layers, path)
+    recipe = _build(layers, path)
+    unread = _unread(recipe)
+    for key, failure in unread.items():
+        if not _is_overruled(key, recipe):
+            raise _in_file(failure, recipe.sources[key], path)
+    return _build([item for item in layers if item.key not in unread], path) if unread else recipe
 
 
 def load(path: Path, flags: Mapping[str, Any] | None = None) -> Recipe:
@@ -464,7 +470,8 @@ def resolve_decode(
     known = {key: value for key, value in stored.items() if key in DecodeSection.model_fields}
     collected = _collect(_from_file({"decode": known}) + _from_flags(flags or {}), path)
     section = DecodeSection(**collected.sections["decode"])
-    _check_alpha(section, collected.sources)
+    if collected.sources.get("decode.alpha") == "flag" and section.length_norm not in _READ_BY["decode.alpha"][1]:
+        raise _is_for("decode.alpha", section.length_norm, flag="--length-norm")
     return section
 
 
@@ -508,6 +515,11 @@ def _build(layers: Sequence[_Given], path: Path | None) -> Recipe:
     model_name = sections["model"]["name"]
     task = models.task_of(model_name)
     data = _data_section(collected, task, path)
+    if data.options.get("test") == "all":
+        raise UsageError(
+            f"data.test is all: nothing of {data.name} is left to train on",
+            "`dlkit evaluate RUN --data NAME` tests a run on such data",
+        )
     _check_train(sections["train"], task, data.name)
     name = path.stem if path and path.name != "recipe.toml" else default_name(model_name, data.name)
     recipe = Recipe(
@@ -519,7 +531,6 @@ def _build(layers: Sequence[_Given], path: Path | None) -> Recipe:
         path=path,
     )
     recipe.sources.update({key: sources.get(key, "default") for key in recipe.flat()})
-    _check_unread(recipe)
     return recipe
 
 
@@ -676,42 +687,80 @@ def check_data_dir(name: str, folder: Path | None) -> None:
         raise UsageError(f"{name} is no set of TensorFlow Datasets: --data-dir is for those", "leave it out")
 
 
-# Keys of [train] that one choice of another key reads: key -> (the other key, its choices).
-_READ_BY: dict[str, tuple[str, set[str]]] = {
-    "momentum": ("optimizer", {"sgd"}),
-    "nesterov": ("optimizer", {"sgd"}),
-    **dict.fromkeys(("beta1", "beta2", "epsilon"), ("optimizer", {"adam", "adamw"})),
-    "milestones": ("schedule", {"step"}),
-    "gamma": ("schedule", {"step", "plateau"}),
-    "power": ("schedule", {"polynomial"}),
-    "plateau_patience": ("schedule", {"plateau"}),
-    "final_lr": ("schedule", {"cosine", "one_cycle", "polynomial"}),
+# ----------------------------------------------------------------------------------------------------- what reads a key
+
+# Keys that only some choices of another key read: key -> (the other key, these choices).
+_READ_BY: dict[str, tuple[str, tuple[str, ...]]] = {
+    "model.forget_bias": ("model.cell", ("lstm",)),
+    "model.max_length": ("model.positions", ("learned",)),
+    "data.min_count": ("data.tokenizer", ("word",)),
+    "data.coverage": ("data.tokenizer", ("unigram", "bpe", "char")),
+    "data.normalization": ("data.tokenizer", ("unigram", "bpe")),
+    **dict.fromkeys(("train.momentum", "train.nesterov"), ("train.optimizer", ("sgd",))),
+    **dict.fromkeys(("train.beta1", "train.beta2", "train.epsilon"), ("train.optimizer", ("adam", "adamw"))),
+    "train.milestones": ("train.schedule", ("step",)),
+    "train.gamma": ("train.schedule", ("step", "plateau")),
+    "train.power": ("train.schedule", ("polynomial",)),
+    "train.plateau_patience": ("train.schedule", ("plateau",)),
+    "train.final_lr": ("train.schedule", ("cosine", "one_cycle", "polynomial")),
+    "train.sampling_rate": ("train.sampling", ("linear", "constant", "exponential", "inverse_sigmoid")),
+    "decode.alpha": ("decode.length_norm", ("gnmt",)),
 }
+# Keys that only models read which write.
+_READ_BY_WRITERS = ("train.decode_every", *(f"decode.{name}" for name in DecodeSection.model_fields))
+# The flags that `train` has for those other keys.
+_FLAGS = {"train.optimizer": "--optimizer", "train.schedule": "--schedule"}
 
 
-def _check_unread(recipe: "Recipe") -> None:
-    """Stops when a flag or `--set` gives what nothing reads. A file may hold such keys: a resolved recipe holds all."""
+def _unread(recipe: Recipe) -> dict[str, UsageError]:
+    """The keys that a user gave and that nothing reads, with what is to be said of each.
+
+    A value in a file counts when it is not the default: a resolved recipe holds all keys.
+    """
+    values, found = recipe.flat(), {}
     for key, (other, choices) in _READ_BY.items():
-        chosen = getattr(recipe.train, other)
-        if recipe.sources.get(f"train.{key}") in {"flag", "set"} and chosen not in choices:
-            raise UsageError(
-                f"train.{key} is for the {other} {' or '.join(sorted(choices))}, and this one is {chosen}",
-                f"leave it out, or add `--{other} {sorted(choices)[0]}`",
-            )
-    if recipe.sources.get("train.sampling_rate") in {"flag", "set"} and recipe.train.sampling is None:
-        raise UsageError("train.sampling_rate is for scheduled sampling", "add `--set train.sampling=linear`")
-    for key in ("train.decode_every", *(f"decode.{name}" for name in DecodeSection.model_fields)):
-        if recipe.sources.get(key) in {"flag", "set"} and not TASKS[recipe.task].generates:
-            raise UsageError(f"{key} is for tasks that generate, and {recipe.model.name} does not", "leave it out")
-    _check_alpha(recipe.decode, recipe.sources)
+        if recipe.sources.get(key) not in _BY_USER:
+            continue
+        chosen = values[other] if other in values else _default_of(other, recipe)
+        if chosen not in (*choices, inspect.Parameter.empty) and not _holds_default(key, recipe):
+            found[key] = _is_for(key, chosen, flag=_FLAGS.get(other))
+    for key in _READ_BY_WRITERS if not TASKS[recipe.task].generates else ():
+        if recipe.sources.get(key) in _BY_USER and not _holds_default(key, recipe):
+            message = f"{key} is for tasks that generate, and {recipe.model.name} does not"
+            found[key] = UsageError(message, "leave it out")
+    return found
 
 
-def _check_alpha(section: DecodeSection, sources: Mapping[str, str]) -> None:
-    if sources.get("decode.alpha") in {"flag", "set"} and section.length_norm != "gnmt":
-        raise UsageError(
-            f"decode.alpha is for the length norm gnmt, and this one is {section.length_norm}",
-            "leave it out, or choose gnmt",
-        )
+def _is_for(key: str, chosen: Any, *, flag: str | None) -> UsageError:
+    other, choices = _READ_BY[key]
+    what = other.partition(".")[2].replace("_", " ")
+    this = "these are" if what.endswith("s") else "this one is"
+    return UsageError(
+        f"{key} is for the {what} {' or '.join(choices)}, and {this} {'none' if chosen is None else chosen}",
+        f"leave it out, or add `{f'{flag} ' if flag else f'--set {other}='}{choices[0]}`",
+    )
+
+
+def _holds_default(key: str, recipe: Recipe) -> bool:
+    """Whether a key is in the recipe file with its default, as it is in that of a run."""
+    return recipe.sources[key] == "recipe" and recipe.flat()[key] == _default_of(key, recipe)
+
+
+def _default_of(key: str, recipe: Recipe) -> Any:
+    """The default of any key; that of an option of the model costs the import of TensorFlow."""
+    section, _, name = key.partition(".")
+    if section == "model":
+        return defaults_of(models.builder(recipe.model.name)).get(name, inspect.Parameter.empty)
+    if section == "data":
+        function = datasets.builder(recipe.data.name, recipe.data.dir, texts=TASKS[recipe.task].texts)
+        return defaults_of(function).get(name, inspect.Parameter.empty)
+    return SECTIONS[section].model_fields[name].default
+
+
+def _is_overruled(key: str, recipe: Recipe) -> bool:
+    """Whether a key is the file's, and what it is for would be there but for a flag or `--set`."""
+    other = _READ_BY[key][0] if key in _READ_BY else "model.name"
+    return recipe.sources[key] == "recipe" and recipe.sources.get(other) in {"set", "flag"}
 
 
 # -------------------------------------------------------------------------------------------------- checking of values

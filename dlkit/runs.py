@@ -593,12 +593,12 @@ def build_model(text: str | Path) -> "keras.Model":
     return _build(run)
 
 
-def _build(run: Run) -> "keras.Model":
+def _build(run: Run, precision: str | None = None) -> "keras.Model":
     from dlkit import runtime
 
     options = {key: value for key, value in run.recipe["model"].items() if key != "name"}
     runtime.import_tensorflow()
-    with runtime.precision(run.precision):
+    with runtime.precision(precision or run.precision, pure=precision is not None):
         return models.build(str(run.recipe["model"]["name"]), **_tuples(run.info["model_arguments"]), **options)
 
 
@@ -609,12 +609,13 @@ def _tuples(arguments: Mapping[str, Any]) -> dict[str, Any]:
 Weights = Literal["auto", "raw", "ema"]
 
 
-def load_model(text: str | Path, *, weights: Weights = "auto") -> "keras.Model":
+def load_model(text: str | Path, *, weights: Weights = "auto", precision: str | None = None) -> "keras.Model":
     """Rebuilds the model of a run with the weights of a checkpoint.
 
     Args:
         text: `runs/x` (its best checkpoint), `runs/x@best`, `runs/x@last`, `runs/x@average` or `runs/x@step-1200`.
         weights: `raw` ones, their moving average `ema`, or `auto`: the average when the run keeps one.
+        precision: what the model computes in, its weights rounded to it; None for what it was trained in.
 
     Raises:
         dlkit.errors.DlkitError: no such run or checkpoint, a damaged one, or one that does not fit the model.
@@ -624,16 +625,18 @@ def load_model(text: str | Path, *, weights: Weights = "auto") -> "keras.Model":
     run = open_run(text)
     path = find_checkpoint(run, split_operand(str(text))[1])
     runtime.import_tensorflow()
-    return load_checkpoint(run, path, weights=weights)[0]
+    return load_checkpoint(run, path, weights=weights, precision=precision)[0]
 
 
-def load_checkpoint(run: Run, path: Path, *, weights: Weights = "auto") -> "tuple[keras.Model, Weights]":
+def load_checkpoint(
+    run: Run, path: Path, *, weights: Weights = "auto", precision: str | None = None
+) -> "tuple[keras.Model, Weights]":
     """As `load_model`, for a checkpoint that `find_checkpoint` found; also says which weights were taken."""
     averaged = checkpoints.has(path, "ema")
     if weights == "ema" and not averaged:
         raise UsageError(f"{run.path} keeps no averaged weights", "train with `--ema 0.999`")
     taken: Weights = "ema" if averaged and weights != "raw" else "raw"
-    model = _build(run)
+    model = _build(run, precision)
     load_weights(model, checkpoints.read(path, "ema" if taken == "ema" else "weights"), where=str(path))
     return model, taken
 

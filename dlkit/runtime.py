@@ -42,6 +42,25 @@ def threads() -> int:
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float64": "float64"}
 
 
+def one_thread_each() -> int:
+    """Gives every operation of TensorFlow one thread; returns how many can then be worked on side by side.
+
+    That is for work of many parts that need nothing of each other. It has to come before TensorFlow computes anything:
+    later, and where a GPU computes, nothing is changed and there is one worker.
+    """
+    import tensorflow as tf
+
+    workers = threads()
+    if workers == 1 or tf.config.list_physical_devices("GPU"):
+        return 1
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(workers)
+    except RuntimeError:
+        return 1
+    return workers
+
+
 _stderr: list[int] = []  # where standard error goes while native chatter is held
 
 
@@ -177,12 +196,17 @@ def set_precision(precision: str) -> None:
 
 
 @contextmanager
-def precision(name: str) -> Iterator[None]:
-    """Layers that are built inside the block compute in this precision, whatever is set around it."""
+def precision(name: str, *, pure: bool = False) -> Iterator[None]:
+    """Layers that are built inside the block compute in this precision, whatever is set around it.
+
+    Args:
+        name: see `set_precision`.
+        pure: whether the weights are of this precision, too: for models that are not trained.
+    """
     import keras
 
     before = keras.config.dtype_policy()
-    set_precision(name)
+    keras.config.set_dtype_policy(name if pure else PRECISIONS[name])
     try:
         yield
     finally:

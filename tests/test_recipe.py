@@ -1,9 +1,11 @@
 """Recipes: values are checked by type, found in the right order, and written as TOML that reads back the same."""
 
+import json
 import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Optional
@@ -366,6 +368,113 @@ def test_what_the_chosen_optimizer_and_schedule_do_not_read_is_refused_unless_a_
             recipe.resolve("lenet", overrides=overrides, flags=flags)
     (tmp_path / "recipe.toml").write_text(recipe.resolve("lenet").to_toml())
     assert recipe.load(tmp_path / "recipe.toml").train.milestones == [0.5, 0.75]
+
+
+# Model, choice, what it leaves unread, what is said of that, and what it reads.
+UNREAD = [
+    ("transformer", "", "data.min_count=1", "the tokenizer word, and this one is unigram", "data.coverage=0.99"),
+    ("transformer", "data.tokenizer=bpe", "data.min_count=1", "the tokenizer word, and this one is bpe",
+     "data.normalization=identity"),
+    ("transformer", "data.tokenizer=word", "data.coverage=0.99",
+     "the tokenizer unigram or bpe or char, and this one is word", "data.min_count=1"),
+    ("transformer", "data.tokenizer=char", "data.normalization=identity",
+     "the tokenizer unigram or bpe, and this one is char", "data.coverage=0.99"),
+    ("seq2seq", "model.cell=gru", "model.forget_bias=2.5", "the cell lstm, and this one is gru", "model.width=8"),
+    ("seq2seq_attention", "model.cell=rnn", "model.forget_bias=2.5", "the cell lstm, and this one is rnn", ""),
+    ("transformer", "", "model.max_length=99", "the positions learned, and these are sinusoidal", "model.ffn=8"),
+    ("transformer", "model.positions=none", "model.max_length=99", "the positions learned, and these are none", ""),
+    ("seq2seq", "", "train.sampling_rate=0.5",
+     "the sampling linear or constant or exponential or inverse_sigmoid, and this one is none",
+     "model.forget_bias=2.5"),
+    ("transformer", "", "decode.alpha=1.5", "the length norm gnmt, and this one is avg", "decode.length_norm=gnmt"),
+    ("lenet", "", "decode.max_len=5", "tasks that generate, and lenet does not", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "choice", "unread", "message", "read"), UNREAD)
+@pytest.mark.parametrize("where", ["set", "flag", "recipe"])
+def test_what_the_choices_of_a_recipe_leave_unread_is_refused(tmp_path, where, model, choice, unread, message, read):
+    names = {"model.name": model, "data.name": "digits" if model == "lenet" else "tatoeba"}
+    mine = tmp_path / "mine.toml"
+
+    def resolved(*settings):
+        texts = names | dict(text.split("=") for text in settings if text)
+        if where == "set":
+            return recipe.resolve(overrides=[(*item, "set") for item in texts.items()])
+        values = {key: json.loads(text) if text[0].isdigit() else text for key, text in texts.items()}
+        if where == "flag":
+            return recipe.resolve(names["model.name"], names["data.name"], flags=values)
+        mine.write_text("\n".join(f"{key} = {recipe.toml_value(value)}" for key, value in values.items()))
+        return recipe.resolve(recipe_path=mine)
+
+    made = resolved(choice, read).flat()
+    assert all(str(made[key]) == text for key, _, text in (item.partition("=") for item in (choice, read) if item))
+    with pytest.raises(UsageError) as caught:
+        resolved(choice, unread)
+    prefix = f"{mine}: " if where == "recipe" else ""
+    assert caught.value.message == f"{prefix}{unread.partition('=')[0]} is for {message}"
+    assert caught.value.hint.startswith("leave it out")
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "add"),
+    [
+        ("lenet", "train.gamma", "--schedule step"),
+        ("transformer", "model.max_length", "--set model.positions=learned"),
+        ("seq2seq", "decode.alpha", "--set decode.length_norm=gnmt"),
+    ],
+)
+def test_the_hint_says_what_would_read_it(model, key, add):
+    with pytest.raises(UsageError) as caught:
+        recipe.resolve(model, overrides=[(key, "1", "set")])
+    assert caught.value.hint == f"leave it out, or add `{add}`"
+
+
+def test_a_resolved_recipe_is_a_recipe_though_it_holds_all_keys(tmp_path):
+    """Also one whose file had what a choice on the command line leaves unread: that is left out."""
+    mine, again = tmp_path / "mine.toml", tmp_path / "again.toml"
+    mine.write_text(
+        '[model]\nname = "seq2seq"\nforget_bias = 2.0\n[data]\nname = "tatoeba"\nmin_count = 3\ntokenizer = "word"\n'
+        '[train]\nschedule = "step"\nmilestones = [0.25]\n'
+    )
+    assert recipe.resolve(recipe_path=mine).data.options["min_count"] == 3
+    overrides = [("model.cell", "gru", "set"), ("data.tokenizer", "bpe", "set"), ("train.schedule", "cosine", "set")]
+    made = recipe.resolve(recipe_path=mine, overrides=overrides)
+    assert (made.train.milestones, made.data.options["min_count"]) == ([0.5, 0.75], 2)
+    assert "forget_bias" not in made.model.options
+    assert made.sources["data.min_count"] == "default"
+    with pytest.raises(UsageError, match="data.min_count is for the tokenizer word"):
+        recipe.resolve(recipe_path=mine, overrides=[*overrides, ("data.min_count", "3", "set")])
+    options = {"cell": "gru", "forget_bias": 1.0}  # the builder's defaults, as a run keeps them
+    again.write_text(replace(made, model=made.model.model_copy(update={"options": options})).to_toml())
+    assert recipe.resolve(recipe_path=again).data.options == made.data.options
+
+
+def test_a_run_is_opened_whatever_it_holds(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text('[model]\nname = "lenet"\n[data]\nname = "digits"\n[train]\nepochs = 1\nnesterov = true\n')
+    assert recipe.load(path).train.nesterov
+
+
+def test_keys_of_others_models_are_theirs(monkeypatch):
+    """A model of a user's package may have a `max_length`, or a `cell`, that means something else."""
+    monkeypatch.setattr("dlkit.models.builder", lambda name: lambda max_length=1, cell=(): None)
+    assert recipe.resolve("seq2seq", overrides=[("model.max_length", "9", "set")]).model.options == {"max_length": 9}
+
+
+def test_nothing_trains_where_all_is_for_tests(tmp_path):
+    for language in ("en", "de"):
+        (tmp_path / f"train.{language}").write_text("a\n")
+    with pytest.raises(UsageError, match="data.test is all: nothing of .* is left to train on"):
+        recipe.resolve("seq2seq", str(tmp_path), overrides=[("data.test", "all", "set")])
+
+
+@pytest.mark.parametrize(("text", "value"), [("2", 2), ('"2"', "2"), ("de", "de")])
+def test_a_column_is_a_number_or_its_text(text, value):
+    overrides = [("data.source", text, "set")]
+    assert recipe.resolve("seq2seq", "pairs.tsv", overrides=overrides).data.options["source"] == value
+    with pytest.raises(UsageError, match="data.source must be text or an integer of at least 1 or none, not 0"):
+        recipe.resolve("seq2seq", "pairs.tsv", overrides=[("data.source", "0", "set")])
 
 
 @pytest.mark.parametrize(

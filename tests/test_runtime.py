@@ -1,6 +1,9 @@
 """Which devices are chosen, and what is refused in one line."""
 
 import json
+import os
+import subprocess
+import sys
 
 import keras
 import pytest
@@ -118,3 +121,30 @@ def test_keras_with_another_backend_is_refused(monkeypatch):
     monkeypatch.setattr(keras.config, "backend", lambda: "jax")
     with pytest.raises(UsageError, match="imported with the backend jax"):
         runtime.import_tensorflow()
+
+
+def test_a_pure_precision_is_that_of_the_weights_too():
+    for pure, weights in ((False, "float32"), (True, "bfloat16")):
+        with runtime.precision("bfloat16", pure=pure):
+            layer = keras.layers.Dense(2)
+        layer.build((None, 3))
+        assert (layer.compute_dtype, layer.kernel.dtype) == ("bfloat16", weights)
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_one_thread_each_comes_before_anything_is_computed_or_not_at_all():
+    script = """
+from dlkit import runtime
+runtime.import_tensorflow()
+import tensorflow as tf
+runtime.threads = lambda: 3
+workers = runtime.one_thread_each()
+threading = tf.config.threading
+tf.zeros(1)
+runtime.threads = lambda: 5
+later = runtime.one_thread_each()
+print(workers, later, threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads())
+"""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
+    assert ran.stdout.split() == ["3", "1", "1", "3"]

@@ -50,6 +50,22 @@ def test_lenet_reads_the_digits(tmp_path, capsys):
     assert statistics.mean(accuracies) >= 0.985
 
 
+def test_accuracy_falls_with_length_without_attention_and_holds_with_it(tmp_path, capsys):
+    """The commands of the recipe `seq2seq_attention_reverse`."""
+    options = ["-q", "--runs-dir", str(tmp_path)]
+    assert main(["train", "seq2seq_attention", "--name", "attention", *options]) == 0
+    longer = ["--set", "data.length=20", "--set", "decode.max_len=26"]
+    assert main(["train", "seq2seq", "--name", "plain", *longer, *options]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "attention"), str(tmp_path / "plain"), "--json", "-q"]) == 0
+    found = json.loads(capsys.readouterr().out)["runs"]
+    with_attention, without = ([group["exact"] for group in run["by_length"]] for run in found)
+    print("exact by length", with_attention, without)
+    assert min(with_attention) > 0.97
+    assert without[0] > 0.97
+    assert without[-1] < 0.8
+
+
 def test_help_comes_at_once():
     seconds = [measure(DLKIT, "--help")[0] for _ in range(7)]
     print("seconds", seconds)

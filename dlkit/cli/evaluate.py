@@ -140,7 +140,7 @@ def evaluate(
     pairs = {"--source": source, "--target": target}
     if _given(pairs) and data is None:
         raise UsageError(f"{_given(pairs)} is about other data than the run's", "name them with --data")
-    first, *_ = _checked(
+    first, *others = _checked(
         operands,
         decode,
         picture=png,
@@ -148,6 +148,10 @@ def evaluate(
         translations=_given({**searching, **pairs, "--lowercase": lowercase, "--output": output}),
         one_run=tables.asked or _given({"--output": output}),
     )
+    if data is None and limit is None:
+        for run in (first, *others):
+            if few := run.recipe["train"].get("limit"):
+                console.note(f"{run.path} was trained with `--limit {few}`, and its figures are of so many examples")
     drawn = "evaluation" if len(operands) == 1 else "comparison"
     path = picture_path(first, drawn, file) if png else None
     runtime.import_tensorflow()

@@ -1,8 +1,11 @@
 """Lines of text from arguments, a file or standard input, in groups as they come; and where results go."""
 
+import gzip
 import queue
+import re
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -27,17 +30,17 @@ def groups(arguments: Sequence[str] | None, file: Path | None, *, batch_size: in
 
     Args:
         arguments: given texts, if any.
-        file: a file of lines, if any.
+        file: a file of lines, if any, plain or `.gz`.
         batch_size: of how many lines the worker makes a batch.
 
     Raises:
-        dlkit.errors.DataError: the file cannot be opened.
+        dlkit.errors.DataError: the file cannot be opened; or, while groups are drawn, it is a damaged `.gz`.
     """
     if arguments:
         return iter([list(arguments)])
     if file is not None:
         try:
-            stream: BinaryIO = file.open("rb")
+            stream = cast(BinaryIO, gzip.GzipFile(file)) if file.suffix == ".gz" else file.open("rb")
         except OSError as failure:
             raise DataError(f"cannot read {file}: {str(failure.strerror).lower()}") from None
         return _grouped(stream, str(file), batch_size, whole=True)
@@ -71,10 +74,10 @@ def _grouped(stream: BinaryIO, name: str, batch_size: int, *, whole: bool = Fals
 
     threading.Thread(target=read, name="dlkit-lines", daemon=True).start()
     size, number = batch_size, 0
-    while (first := _next(waiting)) is not None:
+    while (first := _next(waiting, name)) is not None:
         group, ended = [first], False
         while len(group) < size and not ended and (whole or not waiting.empty()):
-            line = _next(waiting)
+            line = _next(waiting, name)
             if line is None:
                 ended = True
             else:
@@ -88,8 +91,10 @@ def _grouped(stream: BinaryIO, name: str, batch_size: int, *, whole: bool = Fals
         console.note(f"{name} is empty")
 
 
-def _next(waiting: "queue.Queue[Line | BaseException | None]") -> Line | None:
+def _next(waiting: "queue.Queue[Line | BaseException | None]", name: str) -> Line | None:
     item = waiting.get()
+    if isinstance(item, gzip.BadGzipFile | EOFError | zlib.error):
+        raise DataError(f"{name} is no whole gzip file", "it is damaged or cut short: get it again")
     if isinstance(item, BaseException) and not isinstance(item, DataError):
         raise item
     return item
@@ -116,6 +121,6 @@ def writer(output: Path | None) -> Iterator[Callable[[str], None]]:
     with durable.stream(output) as file:
 
         def write(line: str) -> None:
-            file.write(line + "\n")
+            file.write(re.sub(r"[\r\n]+", " ", line) + "\n")
 
         yield write

@@ -1,6 +1,7 @@
 """`dlkit score`: how probable a model finds given translations."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,9 @@ Pair = tuple[str, str] | DataError
 
 
 def score(
-    source: Annotated[Path | None, typer.Option("--source", metavar="FILE", help="Texts, one a line.")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--source", metavar="FILE", help="Texts, one a line; plain or .gz.")
+    ] = None,
     target: Annotated[Path | None, typer.Option("--target", metavar="FILE", help="Their translations.")] = None,
     model: opt.RunModels = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Print each token with its log-probability.")] = False,
@@ -55,13 +58,33 @@ def score(
 
 
 def _pairs_of(source: Path, target: Path, batch_size: int) -> Iterator[list[Pair]]:
-    """The lines of two files, which must be as many."""
-    from dlkit.data.parallel import read_both
+    sides = (lines.groups(None, path, batch_size=batch_size) for path in (source, target))
+    return _side_by_side(*sides, names=(str(source), str(target)))
 
-    texts = read_both(source, target)
-    for start in range(0, len(texts), batch_size):
-        chosen = slice(start, start + batch_size)
-        yield list(zip(texts.source[chosen], texts.target[chosen], strict=True))
+
+def _side_by_side(
+    sources: Iterable[Sequence[lines.Line]], targets: Iterable[Sequence[lines.Line]], *, names: tuple[str, str]
+) -> Iterator[list[Pair]]:
+    """The lines of two files, whose groups are equally large until one of them ends.
+
+    Raises:
+        dlkit.errors.DataError: at the end, if one of them has more lines.
+    """
+    counts = [0, 0]
+    for both in zip_longest(sources, targets, fillvalue=()):
+        counts = [count + len(group) for count, group in zip(counts, both, strict=True)]
+        yield [_pair(*sides) for sides in zip(*both, strict=False)]
+    if counts[0] != counts[1]:
+        raise DataError(
+            f"{names[0]} has {counts[0]:,} lines but {names[1]} has {counts[1]:,}",
+            "line i of one has to be the translation of line i of the other",
+        )
+
+
+def _pair(source: lines.Line, target: lines.Line) -> Pair:
+    if isinstance(source, DataError):
+        return source
+    return target if isinstance(target, DataError) else (source, target)
 
 
 def _typed_pairs(batch_size: int) -> Iterator[list[Pair]]:
@@ -93,7 +116,7 @@ def _record(found: "Scored | DataError") -> dict[str, Any]:
 
 def _row(found: "Scored | DataError", *, tokens: bool) -> list[str]:
     if isinstance(found, DataError):
-        return ["", "", ""]
+        return [""] * (4 if tokens else 3)
     values = found.log_probabilities.tolist()
     row = [f"{sum(values):.4f}", f"{len(values)}", f"{sum(values) / len(values):.4f}"]
     if tokens:

@@ -1,5 +1,7 @@
 """`dlkit translate`: lines of text in, their translations out."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,7 +15,7 @@ from dlkit.errors import DataError, UsageError
 if TYPE_CHECKING:
     from dlkit.data.tokenizer import Tokenizer
     from dlkit.decode.tree import Node
-    from dlkit.tasks.translator import Search, Translated
+    from dlkit.tasks.translator import Hypothesis, Search, Translated
 
 FATES = ("", "kept", "ended", "pruned")  # of `dlkit.decode.step`
 
@@ -23,7 +25,9 @@ def translate(
         list[str] | None, typer.Argument(help="What to translate; without it, the lines of standard input.")
     ] = None,
     model: opt.RunModels = None,
-    file: Annotated[Path | None, typer.Option("--file", "-f", metavar="FILE", help="Translate its lines.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", metavar="FILE", help="Translate its lines; plain or .gz.")
+    ] = None,
     beam: opt.Beam = None,
     n_best: Annotated[int, typer.Option("--n-best", min=1, metavar="N", help="Outputs for each line.")] = 1,
     length_norm: opt.LengthNorm = None,
@@ -61,6 +65,14 @@ def translate(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file, complete or not at all.")
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Lines at a time.")] = 32,
+    precision: Annotated[
+        Literal["float32", "bfloat16"] | None,
+        typer.Option(
+            "--precision",
+            help="bfloat16: faster where the processor has it; results may then depend on the rounding, and so on the "
+            "lines beside them.  [default: float32]",
+        ),
+    ] = None,
     compiled: Annotated[
         bool,
         typer.Option(
@@ -82,6 +94,17 @@ def translate(
     drawing = {"--temperature": temperature, "--top-k": top_k, "--top-p": top_p, "--seed": seed}
     of_search, of_drawing = ([name for name, value in own.items() if value is not None] for own in (searching, drawing))
     _check(of_search, of_drawing, sample=sample, beam=beam, n_best=n_best, text=text, file=file)
+    format_ = "jsonl" if console.settings.json else format_
+    of_rows = {
+        "--format tsv": format_ == "tsv",
+        "--scores": scores,
+        "--n-best": n_best > 1,
+        "--align": align and not png,
+    }
+    if show_beams and format_ != "jsonl" and (beside := [option for option, given in of_rows.items() if given]):
+        raise UsageError(
+            f"{beside[0]} is about rows of output, and --show-beams prints trees", "`--format jsonl` has all there is"
+        )
     draws_tree = show_beams or (png is not None and not align)
     if draws_tree and sample:
         option = "--show-beams" if show_beams else "--png without --align"
@@ -105,11 +128,10 @@ def translate(
         top_p=1.0 if top_p is None else top_p, seed=seed or 0, prefix=prefix, align=align,
         record=draws_tree,
     )  # fmt: skip
-    translator = load(names, compile_after=0 if compiled else None)
-    printer = _Printer(
-        "jsonl" if console.settings.json else format_, search, translator.target,
-        scores=scores, tree=show_beams, png=png,
-    )  # fmt: skip
+    # A line that somebody waits for has all threads; many lines are divided among them.
+    workers = 1 if text or (file is None and sys.stdin and sys.stdin.isatty()) else runtime.one_thread_each()
+    translator = load(names, compile_after=0 if compiled else None, workers=workers, precision=precision)
+    printer = _Printer(format_, search, translator.target, scores=scores, tree=show_beams, png=png)
     failed = None
     with lines.writer(output) as write:
         for number, found in enumerate(translator.each(groups, search, batch_size=batch_size), 1):
@@ -118,6 +140,8 @@ def translate(
                 console.error(found)
             for row in printer.rows(number, found):
                 write(row)
+    if printer.png:
+        console.warn(f"{png} is not drawn: no line has any token")
     if failed:
         raise typer.Exit(failed.code)
 
@@ -162,7 +186,7 @@ class _Printer:
 
     def rows(self, number: int, found: "Translated | DataError") -> list[str]:
         if isinstance(found, DataError):
-            return [self._failed(number, found)]
+            return self._failed(number, found)
         if found.unknown:
             console.warn(f"line {number}: not in the vocabulary: {' '.join(found.unknown)}")
         if self.png and found.hypotheses[0].ids:
@@ -170,24 +194,28 @@ class _Printer:
             self.png = None  # of the first line: a picture for each would be too many
         if self.format == "jsonl":
             return [console.as_json(self._record(found))]
-        if self.tree and self.format == "text":
-            return self._tree(found)
+        return self._tree(found) if self.tree else self._outputs(number, found.hypotheses)
+
+    def _failed(self, number: int, failure: DataError) -> list[str]:
+        if self.format == "jsonl":
+            return [console.as_json({"line": number, "error": failure.message})]
+        return [""] if self.tree else self._outputs(number, [])
+
+    def _outputs(self, number: int, hypotheses: "Sequence[Hypothesis]") -> list[str]:
+        """A row for each output that was asked for, so that each line keeps its place; where there is none, empty."""
+        from dlkit.tasks.translator import NO_OUTPUT
+
         rows = []
-        for rank, hypothesis in enumerate(found.hypotheses, 1):
-            score = f"{hypothesis.score:.4f}"
-            cells = [str(number), str(rank), score, f"{hypothesis.log_probability:.4f}"]
-            cells = cells if self.format == "tsv" else [score] * self.scores
+        for rank in range(1, self.search.n_best + 1):
+            hypothesis = hypotheses[rank - 1] if rank <= len(hypotheses) else NO_OUTPUT
+            figures = (hypothesis.score, hypothesis.log_probability)
+            score, log_probability = ("" if figure is None else f"{figure:.4f}" for figure in figures)
+            cells = [str(number), str(rank), score, log_probability] if self.format == "tsv" else [score] * self.scores
             cells.append(hypothesis.text.replace("\t", " "))
             if self.search.align:
                 cells.append(" ".join(f"{source}-{target}" for source, target in hypothesis.alignment))
             rows.append("\t".join(cells))
         return rows
-
-    def _failed(self, number: int, failure: DataError) -> str:
-        """An empty translation, so that every line keeps its place."""
-        if self.format == "jsonl":
-            return console.as_json({"line": number, "error": failure.message})
-        return f"{number}\t1\t\t\t" if self.format == "tsv" else ""
 
     def _record(self, found: "Translated") -> dict[str, Any]:
         record: dict[str, Any] = {
@@ -239,10 +267,10 @@ class _Printer:
         """The tree, and below it what was chosen."""
         from dlkit.decode import tree
 
-        if not found.record:
-            return []
-        width = console.width("stdout") if console.is_terminal("stdout") else None
         best = found.hypotheses[0]
+        if best.log_probability is None or best.score is None:  # of a line without any token
+            return [""]
+        width = console.width("stdout") if console.is_terminal("stdout") else None
         figures = f"log-probability {best.log_probability:.1f}, {len(best.ids)} tokens, score {best.score:.2f}"
         chosen = f"chosen  {best.text}   {figures} ({self.search.length_norm})"
         return [*tree.text(self._levels(found)[0], self._piece, width=width), chosen]
@@ -253,12 +281,11 @@ class _Printer:
 
         best = found.hypotheses[0]
         title = f"{found.source} -> {best.text}"
-        if found.record:
-            figure = tree.picture(self._levels(found)[0], self._piece, title=title)
-        else:
-            assert best.attention is not None  # what has none is refused before
+        if best.attention is not None:
             pieces = ([_readable(piece) for piece in side] for side in (found.pieces, best.pieces))
             figure = translation.alignment(best.attention, *pieces, title=title)
+        else:
+            figure = tree.picture(self._levels(found)[0], self._piece, title=title)
         pictures.save(figure, path)
         console.note(f"picture {path}")
 

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from dlkit.data import tokenizer
 from dlkit.data.tokenizer import CONTROL, END, PAD, START, UNKNOWN, Kind, Normalization, Tokenizer
-from dlkit.errors import DataError
+from dlkit.errors import DataError, UsageError
 
 # Batches are padded to multiples of this, so that few shapes occur: each costs a trace of the training step.
 LENGTH_STEP = 8
@@ -259,7 +259,7 @@ class PairData:
 
     Args:
         name: the name it is loaded by.
-        texts: split name -> raw texts, `train` among them.
+        texts: split name -> raw texts; without `train` they are for tests only.
         options: how the texts become ids.
         tokenizers: for the sources and for the targets; None to train them on the training texts.
         languages: codes or names of the source and the target language, empty where they are not known.
@@ -267,7 +267,7 @@ class PairData:
 
     Raises:
         dlkit.errors.DataError: nothing is left to train on.
-        dlkit.errors.UsageError: the vocabulary is too small for the text.
+        dlkit.errors.UsageError: the vocabulary is too small for the text, or there is none to learn it from.
     """
 
     name: str
@@ -283,7 +283,14 @@ class PairData:
 
     @cached_property
     def _tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
-        return self.tokenizers or _trained(self.texts["train"], self.options)
+        if self.tokenizers is not None:
+            return self.tokenizers
+        if "train" not in self.texts:
+            raise UsageError(
+                f"{self.name} has nothing to train on: it has only {' and '.join(self.texts)}",
+                "`dlkit evaluate RUN --data NAME` tests a run on such data",
+            )
+        return _trained(self.texts["train"], self.options)
 
     @property
     def source_tokenizer(self) -> Tokenizer:
@@ -306,6 +313,8 @@ class PairData:
             )
             for name, texts in self.texts.items()
         }
+        if "train" not in splits:
+            return splits, {}
         splits["train"], dropped = _without_unfit(splits["train"], self.options)
         if not len(splits["train"]):
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items() if count)
@@ -321,12 +330,12 @@ class PairData:
     def report(self) -> Report:
         """What became of the texts."""
         splits, dropped = self._encoded
-        train = self.texts["train"]
+        train, learned = self.texts.get("train", Texts([], [])), splits.get("train", PairSplit([], []))
         unknown = {name: (_unknown_share(split.source), _unknown_share(split.target)) for name, split in splits.items()}
         pieces: Counter[str] = Counter()
         for ids, texts, by in (
-            (splits["train"].source, splits["train"].source_texts, self.source_tokenizer),
-            (splits["train"].target, splits["train"].target_texts, self.target_tokenizer),
+            (learned.source, learned.source_texts, self.source_tokenizer),
+            (learned.target, learned.target_texts, self.target_tokenizer),
         ):
             for row in _rows_with_unknown(ids):
                 pieces.update(by.unknown(texts[row]))

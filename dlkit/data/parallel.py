@@ -10,6 +10,9 @@ import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from dlkit.data.holdout import How, Part, hold_out
 from dlkit.data.pairs import PairData, Texts, prepared
@@ -19,6 +22,8 @@ TABLES = (".tsv", ".txt")
 ROLES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 # A file of a folder without .gz: name and language.
 _FILE = re.compile(r"(?P<stem>.+)\.(?P<language>[a-z]{2,3}([-_][A-Za-z0-9]{2,8})*)", re.ASCII)
+# A language, or the number of a table's column.
+Side = str | Annotated[int, Field(ge=1)] | None
 _NO_LANGUAGES = {"txt", "tsv", "csv", "md", "py", "sh", "gz", "zip", "tar", "npz", "npy", "png", "jpg", "gif", "bmp"}
 
 
@@ -33,20 +38,29 @@ def is_parallel(name: str) -> bool:
     """
     if _is_table(name) or two_files(name):
         return True
+    return "train" in _roles(name)
+
+
+def is_undivided(name: str) -> bool:
+    """Whether a data name means a folder with `train.xx` and no texts to validate or to test on."""
+    return _roles(name) - {""} == {"train"}
+
+
+def _roles(name: str) -> set[str]:
     root = Path(name).expanduser()
-    return root.is_dir() and any(role == "train" for role in map(_role, _files(root)))
+    return set(map(_role, _files(root))) if root.is_dir() else set()
 
 
 @prepared
 def parallel(
     name: str,
     *,
-    source: str | None = None,
-    target: str | None = None,
+    source: Side = None,
+    target: Side = None,
     validation_file: str | None = None,
     test_file: str | None = None,
     validation: Part = None,
-    test: Part = None,
+    test: Part | Literal["all"] = None,
     split: How = "strict",
     seed: int = 0,
 ) -> PairData:
@@ -65,7 +79,8 @@ def parallel(
         validation_file: two files or a table to validate on, for data that are no folder.
         test_file: the same for testing.
         validation: size of the validation part where there is none, below 1 as a share; by default 5 %, at most 2,000.
-        test: the same for the test part, where there is neither validation nor test.
+        test: the same for the test part where there is none; by default none is held out of data that have another
+            split. `all` leaves none to train on, where there are no splits at all.
         split: how these parts are chosen, see `dlkit.data.holdout`.
         seed: chooses them.
 
@@ -78,6 +93,7 @@ def parallel(
         >>> parallel("multi30k", source="en", target="de").splits["train"].source_texts[0]
         'Two young, White males are outside near many bushes.'
     """
+    source, target = (side if side is None else str(side) for side in (source, target))
     given = {"validation": validation_file, "test": test_file}
     if not _is_table(name) and not two_files(name):
         if any(given.values()):
@@ -92,21 +108,36 @@ def parallel(
 
 
 def with_parts(
-    splits: dict[str, Texts], *, validation: Part, test: Part, how: How, seed: int
+    splits: dict[str, Texts], *, validation: Part, test: Part | Literal["all"], how: How, seed: int
 ) -> tuple[dict[str, Texts], tuple[str, ...]]:
-    """Holds validation pairs out of `train` where there are none, and test pairs where there are neither.
+    """Holds validation and test pairs out of `train` where there are none.
+
+    Unless their number is given, test pairs are held out only of data that have no other split.
 
     Raises:
-        dlkit.errors.UsageError: as `dlkit.data.holdout.hold_out`, or a size is given for a part that is there.
+        dlkit.errors.UsageError: as `dlkit.data.holdout.hold_out`, or something is given for parts that are there.
     """
+    undivided = set(splits) == {"train"}
+    if test == "all":
+        if not undivided:
+            raise UsageError(f"data.test=all is for data without splits, not {', '.join(splits)}", "leave it out")
+        return {"test": splits["train"]}, ()
     for role, size in (("validation", validation), ("test", test)):
         if size and role in splits:
             raise UsageError(f"data.{role} is for data without such a split, and these have one", "leave it out")
-    if "validation" in splits:
+    sizes: dict[str, Part] = {} if "validation" in splits else {"validation": validation}
+    if "test" not in splits and (undivided or test is not None):
+        sizes["test"] = test
+    for option, changed in (("split", how != "strict"), ("seed", seed != 0)):
+        if changed and not sizes:
+            there = ", ".join(splits)
+            raise UsageError(f"data.{option} changes nothing: the data have the splits {there}", "leave it out")
+    if all(size == 0 for size in sizes.values()):
         return splits, ()
-    wants_test = test is not None or not set(splits) - {"train"}
-    parts, notes = hold_out(splits["train"], validation=validation, test=test if wants_test else 0, how=how, seed=seed)
-    return parts | {name: texts for name, texts in splits.items() if name != "train"}, notes
+    held = {role: sizes.get(role, 0) for role in ("validation", "test")}
+    parts, notes = hold_out(splits["train"], validation=held["validation"], test=held["test"], how=how, seed=seed)
+    found = splits | parts
+    return {name: found[name] for name in (*ROLES, *found) if name in found}, notes
 
 
 # ------------------------------------------------------------------------------------------------------------- folders

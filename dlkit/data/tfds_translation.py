@@ -43,7 +43,8 @@ def translation_set(
         source: language of the sources; by default as the set says.
         target: language of the targets.
         validation: size of the validation part where there is none, below 1 as a share; by default 5 %, at most 2,000.
-        test: the same for the test part, where there is neither validation nor test.
+        test: the same for the test part where there is none; by default none is held out of a set that has another
+            split.
         split: how these parts are chosen, see `dlkit.data.holdout`.
         seed: chooses them.
 

@@ -13,7 +13,8 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -30,6 +31,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 # The most texts that a tokenizer of subwords learns from, for the sake of memory: evenly spaced ones of more.
 MOST_TEXTS = 1_000_000
+
+# Longer texts are cut before SentencePiece learns from them: it passes over all that is longer than 4,192 bytes.
+MOST_CHARACTERS = 1000
 
 # Control characters, and what Python makes of a byte that is no UTF-8.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -317,12 +321,13 @@ class SubwordTokenizer(Tokenizer):
         import sentencepiece
 
         cleaned = [CONTROL.sub(" ", text.lower() if lower else text) for text in texts]
+        learned_from = cleaned[:: -(-len(cleaned) // MOST_TEXTS) or 1]
         written = io.BytesIO()
         # The names of the special pieces begin with a control character, which no cleaned text has. By their usual
         # names SentencePiece would cut "</s>" out of the training text, and then not know its characters.
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(cleaned[:: -(-len(cleaned) // MOST_TEXTS) or 1]),
+                sentence_iterator=chain.from_iterable(map(_parts, learned_from)),
                 model_writer=written,
                 model_type=kind,
                 vocab_size=size,
@@ -381,6 +386,17 @@ class SubwordTokenizer(Tokenizer):
             "sha256": hashlib.sha256(self.model).hexdigest(),
             "model": base64.b64encode(self.model).decode(),
         }
+
+
+def _parts(text: str) -> Iterator[str]:
+    """A text in parts that SentencePiece takes, cut at spaces, which no piece contains; only a longer word is cut."""
+    start = 0
+    while len(text) - start > MOST_CHARACTERS:
+        end = text.rfind(" ", start + 1, start + MOST_CHARACTERS + 1)
+        end = end if end > 0 else start + MOST_CHARACTERS
+        yield text[start:end]
+        start = end
+    yield text[start:]
 
 
 # ------------------------------------------------------------------------------------------------- making and reading

@@ -2,8 +2,10 @@
 
 import functools
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +22,9 @@ from dlkit.decode.step import Decoded, reorder_of, with_room
 
 # Compiled searches are for few shapes: source time and steps are rounded up to multiples of this, rows to powers of 2.
 BUCKET = 16
+
+# A part of a batch has at least so many rows: each part reads all weights, which fewer are not worth.
+ROWS_OF_PART = 4
 
 # Source ids (batch, time) padded with 0; of an ensemble whose models have tokenizers of their own, one array for each.
 Source = NDArray[np.int32] | Sequence[NDArray[np.int32]]
@@ -38,6 +43,9 @@ class Decoder:
         compile_after: from so many batches of about the same shape on their beam search is compiled by XLA; None for
             never. That takes seconds for each such shape, and small models and small batches are then several times as
             fast. Results are the same up to the rounding of sums. A search with a record is not compiled.
+        workers: into how many parts a batch is divided, each decoded in a thread of its own. A step is made of many
+            small operations, over which threads are hardly faster than one; so this is how processors are kept
+            busy, once operations have one thread each: see `dlkit.runtime.one_thread_each`.
 
     Example:
         >>> decoder = Decoder(model)
@@ -45,16 +53,19 @@ class Decoder:
         (1, 1, 20)
     """
 
-    def __init__(self, models: Any, *, compile_after: int | None = None) -> None:
+    def __init__(self, models: Any, *, compile_after: int | None = None, workers: int = 1) -> None:
         self.models = tuple(models) if isinstance(models, list | tuple) else (models,)
         self._model = Ensemble(self.models) if len(self.models) > 1 else self.models[0]
         self.compile_after = compile_after
+        self.workers = workers
         # Tables of learned positions are for so many tokens: nothing is read, said or filled up beyond.
         self.most_tokens = min(
             [sys.maxsize, *(most for model in self.models if (most := getattr(model, "max_length", None)))]
         )
         self._seen: Counter[tuple[Any, ...]] = Counter()
         self._graphs: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        self._lock = threading.Lock()  # of the two above
+        self._threads = ThreadPoolExecutor(workers)  # which begin when there is work for them
 
     def greedy(
         self,
@@ -151,12 +162,7 @@ class Decoder:
             )  # fmt: skip
 
         setting = ("beam", beams, n_best, length_norm, alpha, min_len, patience, attention, record)
-        if self.compile_after is not None and not record:
-            shape = _Shape.of(source, max_len, most=self.most_tokens)
-            self._seen[setting, shape] += 1
-            if self._seen[setting, shape] > self.compile_after:
-                return self._compiled(decode, setting, shape, source, max_len, prefix)
-        return self._decode(decode, setting, source, max_len, prefix)
+        return self._decode(decode, setting, source, max_len, prefix, may_compile=not record)
 
     def score(self, source: Source, target: NDArray[np.int32]) -> NDArray[np.float32]:
         """Log-probability of each token of given outputs, by teacher forcing.
@@ -176,37 +182,8 @@ class Decoder:
             logits = [model((own, target_in)) for model, own in zip(self.models, sources, strict=True)]
             return target_scores(mean_logits(logits), target)
 
-        return self._run(score, ("score",), source, np.asarray(target, np.int32)).numpy()
-
-    def _compiled(
-        self,
-        decode: Callable[..., Decoded],
-        setting: tuple[Any, ...],
-        shape: "_Shape",
-        source: Source,
-        max_len: ArrayLike,
-        prefix: NDArray[np.int32] | None,
-    ) -> Decoded:
-        """The same as `_decode`, in a graph that is compiled for a shape; what fills it up is cut off again."""
-        sources = source if isinstance(source, list | tuple) else (source,)
-        rows, time = np.shape(sources[0])
-        longest = int(np.max(max_len))
-        filled = tuple(_filled(own, shape.rows, length) for own, length in zip(sources, shape.times, strict=True))
-        limits = np.ones(shape.rows, np.int32)  # a row that is made up ends at once
-        limits[:rows] = max_len
-        if prefix is not None:
-            prefix = _filled(prefix, shape.rows, np.shape(prefix)[1])
-        decoded = self._decode(
-            functools.partial(decode, steps=shape.steps),
-            (*setting, shape.steps),
-            filled if isinstance(source, list | tuple) else filled[0],
-            limits,
-            prefix,
-            compiled=True,
-        )
-        tokens, lengths, log_probabilities, scores = (part[:rows] for part in decoded[:4])
-        looked = None if decoded.attention is None else decoded.attention[:rows, :, :longest, :time]
-        return Decoded(tokens[:, :, :longest], lengths, log_probabilities, scores, looked)
+        run = functools.partial(self._run, score, ("score",))
+        return self._in_parts(run, source, np.asarray(target, np.int32), parts=self.workers)
 
     def _decode(
         self,
@@ -216,13 +193,63 @@ class Decoder:
         max_len: ArrayLike,
         prefix: NDArray[np.int32] | None,
         *more: NDArray[np.float32],
-        compiled: bool = False,
+        may_compile: bool = False,
     ) -> Decoded:
         rows = len(source[0] if isinstance(source, list | tuple) else source)
         limits = np.broadcast_to(np.asarray(max_len, np.int32), rows)
         extra = () if prefix is None else (np.asarray(prefix, np.int32),)
-        decoded = self._run(decode, setting, source, limits, *more, *extra, compiled=compiled)
-        return tf.nest.map_structure(lambda tensor: None if tensor is None else tensor.numpy(), decoded)
+        run = functools.partial(self._compiled_if_often if may_compile else self._run, decode, setting)
+        # As long as the longest limit is what comes back, and so it has to be in each part.
+        parts = self.workers if np.ndim(max_len) == 0 else 1
+        return self._in_parts(run, source, limits, *more, *extra, parts=parts)
+
+    def _in_parts(self, run: Callable[..., Any], *arguments: Any, parts: int) -> Any:
+        """What `run` makes of the rows of the arguments, part by part, put together again."""
+        rows = len(tf.nest.flatten(arguments)[0])
+        parts = max(1, min(parts, rows // ROWS_OF_PART))
+        if parts == 1:
+            return run(*arguments)
+
+        def run_rows(first: int, last: int) -> Any:
+            return run(*tf.nest.map_structure(lambda array: array[first:last], arguments))
+
+        bounds = [part * rows // parts for part in range(parts + 1)]
+        found = self._threads.map(run_rows, bounds[:-1], bounds[1:])
+        return tf.nest.map_structure(lambda *of: None if of[0] is None else np.concatenate(of), *found)
+
+    def _compiled_if_often(
+        self,
+        decode: Callable[..., Decoded],
+        setting: tuple[Any, ...],
+        source: Source,
+        limits: NDArray[np.int32],
+        *prefix: NDArray[np.int32],
+    ) -> Decoded:
+        """As `_run`, but in a graph that is compiled for a shape once that has come often."""
+        if self.compile_after is None:
+            return self._run(decode, setting, source, limits, *prefix)
+        shape = _Shape.of(source, limits, most=self.most_tokens)
+        with self._lock:
+            self._seen[setting, shape] += 1
+            often = self._seen[setting, shape] > self.compile_after
+        if not often:
+            return self._run(decode, setting, source, limits, *prefix)
+        # The batch is filled up to the shape, and what fills it is cut off again.
+        sources = source if isinstance(source, list | tuple) else (source,)
+        rows, time = np.shape(sources[0])
+        filled = tuple(_filled(own, shape.rows, length) for own, length in zip(sources, shape.times, strict=True))
+        decoded = self._run(
+            functools.partial(decode, steps=shape.steps),
+            (*setting, shape.steps),
+            filled if isinstance(source, list | tuple) else filled[0],
+            np.pad(limits, (0, shape.rows - rows), constant_values=1),  # a row that is made up ends at once
+            *(_filled(own, shape.rows, np.shape(own)[1]) for own in prefix),
+            compiled=True,
+        )
+        tokens, lengths, log_probabilities, scores = (part[:rows] for part in decoded[:4])
+        longest = int(np.max(limits))
+        looked = None if decoded.attention is None else decoded.attention[:rows, :, :longest, :time]
+        return Decoded(tokens[:, :, :longest], lengths, log_probabilities, scores, looked)
 
     def _run(
         self,
@@ -238,13 +265,15 @@ class Decoder:
         else:
             source = np.asarray(source, np.int32)
         arguments = (source, *rest)
-        specs = tf.nest.map_structure(lambda array: tf.TensorSpec([None] * array.ndim, array.dtype), arguments)
         key = (*setting, len(rest), len(source) if isinstance(source, tuple) else 0)
-        if key not in self._graphs:
-            self._graphs[key] = tf.function(
-                function, input_signature=specs, autograph=False, jit_compile=compiled or None
-            )
-        return self._graphs[key](*arguments)
+        with self._lock:
+            if key not in self._graphs:
+                specs = tf.nest.map_structure(lambda array: tf.TensorSpec([None] * array.ndim, array.dtype), arguments)
+                self._graphs[key] = tf.function(
+                    function, input_signature=specs, autograph=False, jit_compile=compiled or None
+                )
+        found = self._graphs[key](*arguments)
+        return tf.nest.map_structure(lambda tensor: None if tensor is None else tensor.numpy(), found)
 
 
 class _Shape(NamedTuple):

@@ -11,6 +11,9 @@ from dlkit.decode.greedy import generate
 from dlkit.decode.step import Decoded, Reorder, StepFunction, gather_beams
 from dlkit.errors import UsageError
 
+# A temperature below counts as this: logits divided by it are still numbers of float32, and the best is sure enough.
+COLDEST = 1e-30
+
 
 def sample(
     step: StepFunction,
@@ -72,7 +75,7 @@ def sample(
     def draw(logits: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         if temperature == 0:
             return tf.argmax(logits, axis=-1, output_type=tf.int32)
-        logits /= temperature
+        logits /= max(temperature, COLDEST)
         if not top_k and top_p == 1:
             return invert(tf.nn.softmax(logits), uniforms[:, :, position])
         kept = min(top_k or logits.shape[-1], logits.shape[-1])

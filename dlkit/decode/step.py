@@ -32,8 +32,8 @@ class Decodable(Protocol):
             max_len: most tokens that will be generated, which is what a cache has to hold.
 
         Returns:
-            The state, a nest of tensors (batch, 1, ...), and the memory, one of tensors (batch, ...) that all beams of
-            a row share; `()` where there is nothing to remember.
+            The state, a nest of tensors (batch, 1, ...), and the memory, one of tensors that all beams of a row share
+            (batch, ...), or all rows; `()` where there is nothing to remember.
         """
         ...
 

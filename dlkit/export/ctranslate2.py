@@ -1,7 +1,7 @@
 """A Transformer as a model of CTranslate2, which serves it without dlkit and TensorFlow.
 
-The folder holds the weights, the vocabularies, the tokenizers, where it all comes from, and `translate.py`, which uses
-it in a few lines. CTranslate2 keeps kernels as (outputs, inputs); else its weights are ours under other names:
+The folder holds the weights, the vocabularies, the tokenizers, where it all comes from, and `translate.py`, a short
+program that uses it. CTranslate2 keeps kernels as (outputs, inputs); else its weights are ours under other names:
 
     encoder/embeddings_0, decoder/embeddings    the embeddings, which it multiplies by sqrt(width), too
     */position_encodings                        a row for each position, whatever their kind; zeros for none
@@ -14,12 +14,14 @@ it in a few lines. CTranslate2 keeps kernels as (outputs, inputs); else its weig
     decoder/projection                          the read-out; stored once when it is an embedding
 """
 
+import json
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dlkit import runs
-from dlkit.data.tokenizer import END, SPECIAL, START, UNKNOWN, SubwordTokenizer, Tokenizer
+from dlkit.data.tokenizer import CONTROL, END, SPECIAL, START, UNKNOWN, SubwordTokenizer, Tokenizer
 from dlkit.errors import UsageError
 from dlkit.export import place
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from dlkit.layers.attention import MultiHeadAttention
     from dlkit.layers.positions import Positions
     from dlkit.models.transformer import AddNorm, FeedForward, Transformer
+    from dlkit.recipe import DecodeSection
     from dlkit.runs import Run
 
 Quantization = Literal["float32", "float16", "bfloat16", "int16", "int8"]
@@ -67,17 +70,20 @@ def write(text: str, folder: Path | None = None, *, quantization: Quantization =
     _check(run, folder)
 
     from dlkit import runtime
+    from dlkit.recipe import resolve_decode
 
+    decode = resolve_decode(run.recipe["decode"], path=run.path / "recipe.toml")
     runtime.import_tensorflow()
     from dlkit.tasks.translator import load
 
     translator = load(text)
     (model,), (source,), target = translator.decoder.models, translator.sources, translator.target
     spec = specification(model, source, target, quantization=quantization)
+    search = options(decode, max_len=translator.max_len, max_input=translator.most_tokens)
     with place.filled(folder, run, checkpoint, quantization=quantization) as new:
         spec.save(str(new))
         names = _save_tokenizers(new, source, target)
-        (new / "translate.py").write_text(usage(source, *names, max_len=translator.max_len), encoding="utf-8")
+        (new / "translate.py").write_text(usage(source, *names, search=search), encoding="utf-8")
     return folder
 
 
@@ -224,33 +230,51 @@ def _save_tokenizers(folder: Path, source: Tokenizer, target: Tokenizer) -> tupl
     return names
 
 
-def usage(tokenizer: Tokenizer, source: str, target: str, *, max_len: int) -> str:
-    """A program that translates line by line with nothing but the folder it lies in.
+def options(decode: "DecodeSection", *, max_len: int, max_input: int) -> dict[str, Any]:
+    """How a run searches, as arguments of CTranslate2's `translate_batch`.
+
+    It divides by a power of the length: 1 and 0 are the normalizations `avg` and `none`, and `alpha` comes near to
+    `gnmt`. Longer lines than `max_input` it cuts.
+    """
+    return {
+        "beam_size": decode.beams,
+        "length_penalty": {"avg": 1.0, "gnmt": decode.alpha, "none": 0.0}[decode.length_norm],
+        "min_decoding_length": 0,  # by default it gives no empty translation
+        "max_decoding_length": max_len,
+        "max_input_length": max_input,
+    }
+
+
+def usage(tokenizer: Tokenizer, source: str, target: str, *, search: Mapping[str, Any]) -> str:
+    """A program that translates line by line, as `dlkit translate` does, with nothing but the folder it lies in.
 
     Args:
         tokenizer: of the source; that of the target is of the same kind.
         source: name of its file, without suffix.
         target: name of the target's file.
-        max_len: most tokens of a translation.
+        search: arguments of `translate_batch`, see `options`.
     """
-    line = 'line.rstrip("\\r\\n")' + ".lower()" * tokenizer.lower
+    text = "text.lower()" if tokenizer.lower else "text"
+    cleaned = f'control.sub(" ", {text})'
     packages = ["ctranslate2"]
     opened: list[str] = []
     match tokenizer.kind:
         case "word":
-            encoded, decoded = f"{line}.split()", '" ".join(result.hypotheses[0])'
+            encoded, decoded = f"{cleaned}.split()", '" ".join(result.hypotheses[0])'
         case "char":
-            encoded, decoded = f"list({line})", '"".join(result.hypotheses[0])'
+            encoded, decoded = f"list({text})", '"".join(result.hypotheses[0])'
         case "unigram" | "bpe":
             packages.append("sentencepiece")
             opened = [
                 f'{side} = sentencepiece.SentencePieceProcessor(model_file=str(folder / "{name}.model"))'
                 for side, name in (("source", source), ("target", target))
             ]
-            encoded, decoded = f"source.encode({line}, out_type=str)", "target.decode(result.hypotheses[0])"
+            encoded, decoded = f"source.encode({cleaned}, out_type=str)", "target.decode(result.hypotheses[0])"
+    cleans = "control" in encoded
     return "\n".join(
         [
             f"# Needs `pip install {' '.join(packages)}` and this folder. To translate: python translate.py < lines",
+            *["import re"] * cleans,
             "import sys",
             "from pathlib import Path",
             "",
@@ -259,9 +283,15 @@ def usage(tokenizer: Tokenizer, source: str, target: str, *, max_len: int) -> st
             "folder = Path(__file__).parent",
             "translator = ctranslate2.Translator(str(folder))",
             *opened,
+            f"search = {json.dumps(search)}",
+            *[f'control = re.compile(r"{CONTROL.pattern}")'] * cleans,
+            "",
+            'sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace", newline="\\n")',
+            'sys.stdout.reconfigure(encoding="utf-8")',
             "for line in sys.stdin:",
+            '    text = line.removesuffix("\\n").removesuffix("\\r")',
             f"    tokens = {encoded}",
-            f"    (result,) = translator.translate_batch([tokens], beam_size=5, max_decoding_length={max_len})",
+            "    (result,) = translator.translate_batch([tokens], **search)",
             f"    print({decoded}, flush=True)",
             "",
         ]

@@ -240,13 +240,17 @@ class Source(NamedTuple):
     keys: tuple[tf.Tensor, ...]  # for each block of the decoder (batch, heads, source time, width / heads)
     values: tuple[tf.Tensor, ...]  # the same
     mask: tf.Tensor  # (batch, 1, 1, source time) bool, False at padding
-    # What is the same at each step, once it is made ready by `with_room`; () before.
-    words: Any = ()  # (width, vocabulary), of the read-out
-    positions: Any = ()  # (steps, width), or a scalar
+    words: tf.Tensor  # of the read-out, (width, vocabulary) or (vocabulary, width), see `_by_column`
+    positions: Any = ()  # (steps, width), or a scalar, once they are made ready by `with_room`
 
     def memories(self) -> list[Memory]:
         """One for each block of the decoder."""
         return [Memory(keys, values, self.mask) for keys, values in zip(self.keys, self.values, strict=True)]
+
+
+def _by_column(dtype: tf.DType) -> bool:
+    """Whether the words stand by column for the products of all steps, which in float32 take a third less time then."""
+    return dtype != tf.bfloat16
 
 
 class State(NamedTuple):
@@ -335,7 +339,8 @@ class Transformer(keras.Model):
         nothing = tf.zeros((batch, heads, places, head_width), encoded.dtype)
         state = State(caches=(Cache(nothing, nothing),) * len(self.decoder), own=tf.zeros((batch, 1, places), tf.bool))
         keys, values, masks = zip(*memories, strict=True)
-        return state, Source(keys, values, masks[0])
+        words = ops.cast(tf.convert_to_tensor(self.words), encoded.dtype)
+        return state, Source(keys, values, masks[0], tf.transpose(words) if _by_column(words.dtype) else words)
 
     def with_room(self, state: State, memory: Source, *, steps: int, beams: int) -> tuple[State, Source]:
         """What `start` has given, with caches that have room for `steps` steps of `beams` beams from the start.
@@ -346,10 +351,8 @@ class Transformer(keras.Model):
         nothing = tf.zeros((batch, heads, steps * beams, head_width), memory.keys[0].dtype)
         own = tf.zeros((batch, 1, steps * beams), tf.bool)
         state = State((Cache(nothing, nothing),) * len(self.decoder), own, said=tf.constant(0))
-        # By column, as the product with a few rows reads it.
-        words = tf.transpose(ops.cast(tf.convert_to_tensor(self.words), nothing.dtype))
         positions = self.target_positions.at(tf.range(steps), self.settings.width)
-        return state, memory._replace(words=words, positions=positions)
+        return state, memory._replace(positions=positions)
 
     def step(self, tokens: tf.Tensor, state: State, memory: Source) -> Step:
         """Goes on with tokens (batch, beams) int32; the attention is the last block's, the mean of its heads."""
@@ -371,8 +374,7 @@ class Transformer(keras.Model):
             caches.append(extended)
         if self.decoder_norm is not None:
             x = self.decoder_norm(x)
-        words = memory.words if has_room else tf.convert_to_tensor(self.words)
-        logits = self.head(x, words, by_column=has_room)
+        logits = self.head(x, memory.words, by_column=_by_column(x.dtype))
         state = State(tuple(caches), own, said=position + 1 if has_room else ())
         return Step(logits, state, tf.reduce_mean(weights, axis=1))
 

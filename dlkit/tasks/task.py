@@ -122,6 +122,13 @@ class Task(ABC):
         order = np.arange(count) if epoch is None else shuffled(count, seed=self.seed, epoch=epoch)
         return in_batches(order, batch_size)
 
+    def evaluation_plan(self, model: keras.Model, split: str, *, batch_size: int) -> list[NDArray[np.int64]]:
+        """The batches in which a model is evaluated on a split, as arrays of example indices."""
+        return self.plan(split, batch_size=batch_size, epoch=None)
+
+    def check_model(self, model: keras.Model) -> None:  # noqa: B027 - most models take whatever has the right shape
+        """Raises a DataError when the model cannot train on some of the examples."""
+
     def rows(self, batch_size: int) -> int:
         """Examples of a training batch, when they are all as large as those of `example_inputs`."""
         return min(batch_size, self.size("train"))

@@ -1,6 +1,7 @@
 """Translation: a text in, another out; cross-entropy per token, and what decoding gets right."""
 
 import hashlib
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -22,11 +23,13 @@ from dlkit.errors import DataError
 from dlkit.layers import step_context
 from dlkit.layers.dropout import row_uniforms
 from dlkit.tasks.task import Sums, Task
-from dlkit.tasks.translator import Search, Translator, load_tokenizers, save_tokenizers
+from dlkit.tasks.translator import MOST_TOKENS, Search, Translator, load_tokenizers, save_tokenizers
 from dlkit.train.losses import softmax_cross_entropy
 
 # So many batches of sources are put in order of their lengths before they are decoded; only their outputs are held.
 BATCHES_AT_ONCE = 16
+# A batch in evaluation has at most so many tokens on a side: the logits of 8,192 tokens among 32,000 take 1 GiB.
+EVALUATED_TOKENS = 8192
 
 
 class Translation(Task):
@@ -35,6 +38,7 @@ class Translation(Task):
     unit = "tok"
     shapes_vary = True
     _translator: Translator | None = None
+    _told: frozenset[str] = frozenset()
 
     @cached_property
     def data(self) -> pairs.PairData:
@@ -111,6 +115,47 @@ class Translation(Task):
             return super().plan(split, batch_size=batch_size, epoch=epoch)
         return self._token_batches.epoch(epoch, seed=self.seed)
 
+    def evaluation_plan(self, model: keras.Model, split: str, *, batch_size: int) -> list[NDArray[np.int64]]:
+        """Pairs of like length together, as many as memory has room for; those that no model reads are left out.
+
+        Raises:
+            dlkit.errors.DataError: none is short enough.
+        """
+        most, count = min(MOST_TOKENS, _positions_of(model)), self.size(split)
+        longer = np.maximum(*self.data.splits[split].lengths)[:count]
+        order = np.argsort(longer, kind="stable")
+        order = order[: np.searchsorted(longer[order], most, side="right")]
+        if not len(order):
+            raise DataError(
+                f"every {split} pair has more than {most:,} tokens, the most that the model reads at once",
+                "divide the texts into sentences",
+            )
+        if len(order) < count and split not in self._told:
+            self._told |= {split}
+            console.warn(
+                f"left out of the loss and accuracy: {count - len(order):,} of {count:,} {split} pairs, "
+                f"with more than {most:,} tokens"
+            )
+        batches = []
+        while len(order):  # from the longest on: what does not fit is seen at once
+            rows = min(batch_size, max(1, EVALUATED_TOKENS // int(longer[order[-1]])))
+            batches.append(order[-rows:])
+            order = order[:-rows]
+        return batches
+
+    def check_model(self, model: keras.Model) -> None:
+        """Whether the model has positions for the longest training pair.
+
+        Raises:
+            dlkit.errors.DataError: it has learned fewer.
+        """
+        longest, most = max(self.data.splits["train"].longest), _positions_of(model)
+        if longest > most:
+            raise DataError(
+                f"a training pair has {longest:,} tokens with its end, and the model learned positions for {most:,}",
+                f"`--set data.max_length={most - 1}` leaves it out, `--set model.max_length={longest}` fits it",
+            )
+
     def rows(self, batch_size: int) -> int:
         """As of every task; with `batch_tokens`, as many as are left of the longest pairs."""
         if self.batch_tokens is None:
@@ -119,9 +164,13 @@ class Translation(Task):
 
     def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
         """`source`, `target_in` and `target_out`, (n, time) int32, padded with 0."""
-        by_tokens = epoch is not None and self.batch_tokens is not None
-        lengths = self._token_batches.lengths(indices) if by_tokens else None
-        return pairs.batch(self.data.splits[split], indices, lengths=lengths)._asdict()
+        data, lengths = self.data.splits[split], None
+        if epoch is None:  # no longer than need be: there may be no position beyond
+            source, target = (int(side[indices].max()) for side in data.lengths)
+            lengths = (source, target)
+        elif self.batch_tokens is not None:
+            lengths = self._token_batches.lengths(indices)
+        return pairs.batch(data, indices, lengths=lengths)._asdict()
 
     def loss_sums(
         self, model: keras.Model, batch: Mapping[str, tf.Tensor], *, training: bool, smoothing: float
@@ -188,3 +237,8 @@ class Translation(Task):
         if self._translator is None or self._translator.decoder.models != (model,):
             self._translator = Translator([model], [self.tokenizers], self.max_len)
         return self._translator
+
+
+def _positions_of(model: keras.Model) -> int:
+    """For how many tokens a model has learned positions; any number where it computes them."""
+    return getattr(model, "max_length", None) or sys.maxsize

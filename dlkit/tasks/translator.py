@@ -1,9 +1,9 @@
 """Translates text with a run, or with several as one."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from dlkit.runs import Run
 # one that is.
 MOST_TOKENS = 1000
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
@@ -32,7 +35,7 @@ class Search:
         n_best: outputs for each input: the best of the beams, or so many samples.
         length_norm: by what a beam search compares outputs of different lengths.
         alpha: of the normalization `gnmt`.
-        max_len: most tokens of an output, the end token included; None for what the run's recipe says.
+        max_len: most tokens of an output, the prefix and the end token included; None for what the run's recipe says.
         min_len: fewest tokens of an output.
         temperature: of sampling; below 1 likely tokens become likelier.
         top_k: sample from so many most probable tokens; 0 for all.
@@ -67,7 +70,7 @@ class Hypothesis:
         text: the output.
         ids: its tokens, the end token included.
         pieces: the same as text.
-        log_probability: the sum over them.
+        log_probability: the sum over them; None where nothing was searched for.
         score: by which outputs are compared: the log-probability, normalized by length when asked for.
         attention: (pieces, source pieces), where each token looked; None unless asked for, and without attention.
     """
@@ -75,8 +78,8 @@ class Hypothesis:
     text: str
     ids: list[int]
     pieces: list[str]
-    log_probability: float
-    score: float
+    log_probability: float | None
+    score: float | None
     attention: NDArray[np.float32] | None = None
 
     @property
@@ -86,6 +89,10 @@ class Hypothesis:
             return []
         looked = self.attention[:-1, :-1].argmax(axis=1) if self.attention.shape[1] > 1 else np.zeros(0, int)
         return [(int(source), target) for target, source in enumerate(looked)]
+
+
+# What becomes of a line without any token: nothing is searched for, so it has no probability.
+NO_OUTPUT = Hypothesis("", [], [], log_probability=None, score=None)
 
 
 @dataclass(frozen=True)
@@ -133,6 +140,7 @@ class Translator:
         tokenizers: of each model those of the source and of the target; the latter are all the same.
         max_len: most tokens of an output, the end token included, where a search does not say it.
         compile_after: see `dlkit.decode.decoder.Decoder`.
+        workers: the same.
 
     Example:
         >>> load("transformer_tatoeba")("Quelle heure est-il ?")
@@ -146,11 +154,12 @@ class Translator:
         max_len: int,
         *,
         compile_after: int | None = None,
+        workers: int = 1,
     ) -> None:
         sources = [source for source, _ in tokenizers]
         self.sources = sources[:1] if all(own == sources[0] for own in sources) else sources
         self.target = tokenizers[0][1]
-        self.decoder = Decoder(list(models), compile_after=compile_after)
+        self.decoder = Decoder(list(models), compile_after=compile_after, workers=workers)
         self.most_tokens = min(MOST_TOKENS, self.decoder.most_tokens)
         self.max_len = min(max_len, self.most_tokens)
 
@@ -183,19 +192,17 @@ class Translator:
                 of the last one is given. What could not be read is passed on.
             search: how.
             batch_size: lines at a time; results do not depend on it.
+
+        Raises:
+            dlkit.errors.UsageError: a setting is out of range, or the prefix leaves no room for an end.
         """
-        before = 0
-        for group in groups:
-            read = [self._read(number, line) for number, line in enumerate(group, before + 1)]
-            before += len(group)
-            # Of like length together: little is padding, and few rows wait for the longest of their batch.
-            lines = sorted((line for line in read if isinstance(line, _Line)), key=lambda line: len(line.ids[0]))
-            done: dict[int, Translated] = {}
-            for start in range(0, len(lines), batch_size):
-                batch = lines[start : start + batch_size]
-                done |= zip((line.number for line in batch), self._batch(batch, search), strict=True)
-            for line in read:
-                yield done[line.number] if isinstance(line, _Line) else line
+        prefix, most = len(self.target.encode(search.prefix)), self._most(search)
+        if prefix >= most:
+            raise UsageError(
+                f"the prefix has {prefix} tokens, and an output at most {most}, the end token among them",
+                "allow more tokens, or give a shorter prefix",
+            )
+        yield from _by_length(groups, self._read, lambda lines: self._batch(lines, search), batch_size=batch_size)
 
     def score(
         self, groups: Iterable[Sequence[tuple[str, str] | DataError]], *, batch_size: int = 32
@@ -206,44 +213,32 @@ class Translator:
             groups: pairs that are worked on together. What could not be read is passed on.
             batch_size: pairs at a time; results do not depend on it.
         """
-        before = 0
-        for group in groups:
-            read = [self._read_pair(number, pair) for number, pair in enumerate(group, before + 1)]
-            before += len(group)
-            pairs_ = [each for each in read if not isinstance(each, DataError)]
-            done: dict[int, Scored] = {}
-            for start in range(0, len(pairs_), batch_size):
-                sources, targets = zip(*pairs_[start : start + batch_size], strict=True)
-                by_position = self.decoder.score(
-                    self._arrays(sources), _padded(targets, most=self.most_tokens)
-                )  # (pairs, time)
-                for line, ids, values in zip(sources, targets, by_position, strict=True):
-                    done[line.number] = Scored(line.number, self.target.pieces(ids), values[: len(ids)])
-            for each in read:
-                yield each if isinstance(each, DataError) else done[each[0].number]
+        yield from _by_length(
+            groups, lambda number, pair: self._read(number, *pair), self._scored, batch_size=batch_size
+        )
 
-    def _read_pair(self, number: int, pair: tuple[str, str] | DataError) -> "tuple[_Line, list[int]] | DataError":
-        if isinstance(pair, DataError):
-            return pair
-        line, ids = self._read(number, pair[0]), [*self.target.encode(pair[1]), END]
-        if isinstance(line, DataError):
-            return line
-        return self._too_long(number, len(ids)) if len(ids) > self.most_tokens else (line, ids)
+    # ----------------------------------------------------------------------------------------------------- one line
+
+    def _read(self, number: int, text: str, target: str | None = None) -> "_Line | DataError":
+        ids = [[*own.encode(text), END] for own in self.sources]
+        said = [] if target is None else [*self.target.encode(target), END]
+        longest = max(map(len, [*ids, said]))
+        if longest > self.most_tokens:
+            return DataError(
+                f"line {number} has {longest:,} tokens, and at most {self.most_tokens:,} are read at once",
+                "divide it into sentences",
+            )
+        return _Line(number, text, ids, said)
 
     # ----------------------------------------------------------------------------------------------------- one batch
 
-    def _read(self, number: int, text: str | DataError) -> "_Line | DataError":
-        if isinstance(text, DataError):
-            return text
-        ids = [[*own.encode(text), END] for own in self.sources]
-        longest = max(map(len, ids))
-        return self._too_long(number, longest) if longest > self.most_tokens else _Line(number, text, ids)
-
-    def _too_long(self, number: int, tokens: int) -> DataError:
-        return DataError(
-            f"line {number} has {tokens:,} tokens, and at most {self.most_tokens:,} are read at once",
-            "divide it into sentences",
-        )
+    def _scored(self, lines: "Sequence[_Line]") -> list[Scored]:
+        targets = _padded([line.target for line in lines], most=self.most_tokens)
+        by_position = self.decoder.score(self._arrays(lines), targets)  # (lines, time)
+        return [
+            Scored(line.number, self.target.pieces(line.target), values[: len(line.target)])
+            for line, values in zip(lines, by_position, strict=True)
+        ]
 
     def _arrays(self, lines: "Sequence[_Line]") -> Source:
         arrays = tuple(
@@ -258,7 +253,7 @@ class Translator:
         rows = {line.number: row for row, line in enumerate(spoken)}
         found = []
         for line in lines:
-            hypotheses, record, row = [Hypothesis("", [], [], 0.0, 0.0)], None, rows.get(line.number)
+            hypotheses, record, row = [NO_OUTPUT], None, rows.get(line.number)
             if decoded is not None and row is not None:
                 outputs = (self._hypothesis(decoded, row, place, len(line.ids[0])) for place in range(search.n_best))
                 hypotheses = [output for output in outputs if output]
@@ -269,11 +264,14 @@ class Translator:
             found.append(Translated(line.number, line.text, pieces, unknown, hypotheses, record))
         return found
 
+    def _most(self, search: Search) -> int:
+        return min(search.max_len or self.max_len, self.most_tokens)
+
     def _decode(self, source: Source, numbers: Sequence[int], search: Search) -> Decoded:
         rows = len(numbers)
         forced = self.target.encode(search.prefix)
         common: dict[str, Any] = {
-            "max_len": min((search.max_len or self.max_len) + len(forced), self.most_tokens),
+            "max_len": self._most(search),
             "min_len": search.min_len,
             "prefix": np.repeat(np.array([forced], np.int32), rows, axis=0) if forced else None,
             "attention": search.align,
@@ -309,12 +307,20 @@ class Translator:
         )
 
 
-def load(names: str | Path | Sequence[str | Path], *, compile_after: int | None = None) -> Translator:
+def load(
+    names: str | Path | Sequence[str | Path],
+    *,
+    compile_after: int | None = None,
+    workers: int = 1,
+    precision: str | None = None,
+) -> Translator:
     """The translator of a run or a checkpoint, or of several together.
 
     Args:
         names: runs or checkpoints.
         compile_after: see `dlkit.decode.decoder.Decoder`.
+        workers: the same.
+        precision: what the models compute in, their weights rounded to it; None for what `precision_of` says of each.
 
     Raises:
         dlkit.errors.UsageError: a run is of another task, or several have different target vocabularies.
@@ -331,8 +337,19 @@ def load(names: str | Path | Sequence[str | Path], *, compile_after: int | None 
                 "an ensemble is of runs that were trained on the same data",
             )
     longest = max(int(run.recipe["decode"]["max_len"]) for run in opened)
-    models = [runs.load_model(name) for name in names]
-    return Translator(models, tokenizers, longest, compile_after=compile_after)
+    models = [
+        runs.load_model(name, precision=precision or precision_of(run)) for name, run in zip(names, opened, strict=True)
+    ]
+    return Translator(models, tokenizers, longest, compile_after=compile_after, workers=workers)
+
+
+def precision_of(run: Run) -> str:
+    """What a run searches and scores in, unless another precision is asked for: float32 when trained in bfloat16.
+
+    Rounded to bfloat16, probabilities of two prefixes often tie or change places, and then what is said of a sentence
+    depends on which others are translated beside it.
+    """
+    return "float32" if run.precision == "bfloat16" else run.precision
 
 
 def open_translation(name: str | Path) -> Run:
@@ -388,11 +405,40 @@ def _check_sizes(run: Run, tokenizers: tuple[Tokenizer, Tokenizer]) -> None:
 
 
 class _Line(NamedTuple):
-    """A line that is read: its number, from 1, and its source ids for each tokenizer, the end token included."""
+    """A line that is read, with the end tokens."""
 
-    number: int
+    number: int  # from 1
     text: str
-    ids: list[list[int]]
+    ids: list[list[int]]  # of the source, for each tokenizer
+    target: list[int]  # to be scored; empty when it is to be found
+
+
+def _by_length(
+    groups: Iterable[Sequence[Item | DataError]],
+    read: Callable[[int, Item], _Line | DataError],
+    work: Callable[[Sequence[_Line]], Sequence[Result]],
+    *,
+    batch_size: int,
+) -> Iterator[Result | DataError]:
+    """What becomes of each line, in their order; in a group those of like length are worked on together.
+
+    So little is padding, and few rows wait for the longest of their batch.
+    """
+    before = 0
+    for group in groups:
+        lines = [
+            item if isinstance(item, DataError) else read(number, item) for number, item in enumerate(group, before + 1)
+        ]
+        before += len(group)
+        readable = sorted(
+            (line for line in lines if isinstance(line, _Line)), key=lambda line: len(line.ids[0]) + len(line.target)
+        )
+        done: dict[int, Result] = {}
+        for start in range(0, len(readable), batch_size):
+            batch = readable[start : start + batch_size]
+            done |= zip((line.number for line in batch), work(batch), strict=True)
+        for line in lines:
+            yield done[line.number] if isinstance(line, _Line) else line
 
 
 def _padded(ids: Sequence[Sequence[int]], *, most: int) -> NDArray[np.int32]:

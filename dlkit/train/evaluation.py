@@ -16,6 +16,7 @@ from dlkit import data as datasets
 from dlkit import metrics, runs, runtime
 from dlkit.data.batching import pad_rows, prefetch
 from dlkit.data.folders import folder, has_splits
+from dlkit.data.parallel import is_undivided
 from dlkit.errors import DataError, UsageError
 from dlkit.recipe import check_data_dir, check_value, defaults_of, resolve_decode
 from dlkit.runs import Run
@@ -23,6 +24,7 @@ from dlkit.runtime import Devices
 from dlkit.tasks import TASKS
 from dlkit.tasks.task import Task, open_task
 from dlkit.tasks.translation import Translation
+from dlkit.tasks.translator import precision_of
 from dlkit.train import translation_quality
 from dlkit.train.step import all_reduce, flat_sums, means, place
 from dlkit.train.translation_quality import Translations
@@ -61,7 +63,8 @@ class Evaluation:
     def __init__(self, task: Task, model: keras.Model, devices: Devices, *, batch_size: int) -> None:
         self.task, self.model, self.devices = task, model, devices
         self.batch_size = -(-batch_size // devices.replicas) * devices.replicas
-        self._run = tf.function(self._distributed, reduce_retracing=task.shapes_vary)
+        # Without autograph, whose report of an error that it does not know would stand around ours.
+        self._run = tf.function(self._distributed, reduce_retracing=task.shapes_vary, autograph=False)
 
     def __call__(self, split: str, *, decode: bool = True) -> dict[str, float]:
         """The loss and every metric of the task on a split, each the mean over all its examples or tokens.
@@ -83,9 +86,10 @@ class Evaluation:
     def _evaluated(self, split: str, *, kept: list[Outputs] | None) -> dict[str, float]:
         totals: defaultdict[str, float] = defaultdict(float)
         strategy = self.devices.strategy
-        plan = self.task.plan(split, batch_size=self.batch_size, epoch=None)
+        plan = self.task.evaluation_plan(self.model, split, batch_size=self.batch_size)
+        multiple = self.devices.replicas if self.task.shapes_vary else self.batch_size
         for batch in prefetch(self.task.batch(split, indices, epoch=None) for indices in plan):
-            padded = pad_rows(batch, self.batch_size, always_weighted=True)
+            padded = pad_rows(batch, multiple, always_weighted=True)
             sums, logits = self._run(place(padded, self.devices), keep=kept is not None)
             for name, value in sums.items():
                 totals[name] += float(strategy.experimental_local_results(value)[0])
@@ -205,7 +209,8 @@ class _Subject:
         """The result as JSON values, and what the run says of each example."""
         run, split, count = self.run, setting.split, task.size(setting.split)
         with devices.strategy.scope():
-            model, weights = runs.load_checkpoint(run, self.checkpoint, weights=setting.weights)
+            precision = precision_of(run) if isinstance(task, Translation) else None
+            model, weights = runs.load_checkpoint(run, self.checkpoint, weights=setting.weights, precision=precision)
         evaluation = Evaluation(task, model, devices, batch_size=setting.batch_size)
         said: Outputs | Translations
         if isinstance(task, Translation):
@@ -265,8 +270,9 @@ def _is_same(own: str, other: str) -> bool:
 
 
 def _is_undivided(name: str) -> bool:
-    """Whether a dataset is a folder of images without splits."""
-    return getattr(datasets.builder(name), "func", None) is folder and not has_splits(name)
+    """Whether a dataset is a folder, of images or of texts, without splits."""
+    of_images = getattr(datasets.builder(name), "func", None) is folder
+    return is_undivided(name) or (of_images and not has_splits(name))
 
 
 def classification(outputs: Outputs, classes: Sequence[str]) -> dict[str, Any]:

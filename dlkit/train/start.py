@@ -102,6 +102,7 @@ def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = Non
     recipe = complete(recipe, arguments)
     with where.strategy.scope():
         model = models.build(recipe.model.name, **arguments, **recipe.model.options)
+    task.check_model(model)
     return Prepared(recipe, task, model, where, peers)
 
 

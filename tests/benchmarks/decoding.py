@@ -68,14 +68,18 @@ GOALS = {
 
 
 def of_dlkit(net: Net, precision: str, source: np.ndarray, *, compiled: bool = False) -> Callable[[], None]:
-    """dlkit's decoder; in bfloat16 the weights are, too, so that nothing is cast at each step."""
+    """dlkit's decoder, as `dlkit translate` has it: of several sentences each thread translates a part.
+
+    In bfloat16 the weights are, too, so that nothing is cast at each step.
+    """
     from dlkit import runtime
 
     runtime.import_tensorflow()
     import keras
     import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+    workers = THREADS if len(source) > 1 else 1
+    tf.config.threading.set_intra_op_parallelism_threads(THREADS // workers)
     tf.config.threading.set_inter_op_parallelism_threads(THREADS)
     from dlkit.decode.decoder import Decoder
     from dlkit.models.transformer import transformer
@@ -84,7 +88,7 @@ def of_dlkit(net: Net, precision: str, source: np.ndarray, *, compiled: bool = F
     model = transformer(
         net.vocabulary, net.vocabulary, layers=net.layers, width=net.width, ffn=net.ffn, heads=net.heads, tied="all"
     )
-    decoder = Decoder(model, compile_after=0 if compiled else None)
+    decoder = Decoder(model, compile_after=0 if compiled else None, workers=workers)
 
     def translate() -> None:
         decoded = decoder.beam(source, max_len=TOKENS, min_len=TOKENS, beams=BEAMS)

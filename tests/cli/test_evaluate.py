@@ -179,6 +179,16 @@ def test_the_limit_and_the_batch_size(as_json, random):
     assert one["loss"] == pytest.approx(other["loss"], rel=1e-6)
 
 
+def test_a_run_of_few_examples_is_told_where_all_are_evaluated(evaluate, random, tmp_path):
+    path = shutil.copytree(random, tmp_path / "few")
+    recipe_file = path / "recipe.toml"
+    recipe_file.write_text(recipe_file.read_text().replace("[train]\n", "[train]\nlimit = 50\n"))
+    told = "was trained with `--limit 50`, and its figures are of so many examples"
+    assert told in " ".join(evaluate(path)[2].split())
+    assert told not in " ".join(evaluate(path, "--limit", "50")[2].split())
+    assert told not in " ".join(evaluate(random)[2].split())
+
+
 # --------------------------------------------------------------------------------------------------------------- tables
 
 

@@ -292,6 +292,24 @@ def test_data_that_the_run_was_trained_on_are_divided_as_then(scripted, folder, 
     assert as_json(run)["examples"] == as_json(run, "--data", table)["examples"] == 12
 
 
+def test_another_folder_without_splits_is_tested_on_as_a_whole(scripted, as_json, tmp_path):
+    for folder, count in (("own", 10), ("other", 7)):
+        (tmp_path / folder).mkdir()
+        for language, article in (("fr", "le"), ("en", "the")):
+            lines = "".join(f"{article} {number}\n" for number in NUMBERS[:count])
+            (tmp_path / folder / f"train.{language}").write_text(lines)
+    sets = ["data.source=fr", "data.tokenizer=word", "data.split=random", "data.test=3"]
+    run = saved(tmp_path / "runs", "halves", *sets, data=str(tmp_path / "own"))
+    scripted["halves"] = [f"the {number}" for number in NUMBERS]
+    assert as_json(run, "--data", tmp_path / "own")["examples"] == 3, "its own are divided as in training"
+    found = as_json(run, "--data", tmp_path / "other")
+    assert (found["examples"], found["exact"]) == (7, 1)
+    for language in ("fr", "en"):
+        shutil.copy(tmp_path / "other" / f"train.{language}", tmp_path / "other" / f"test.{language}")
+        (tmp_path / "other" / f"train.{language}").write_text("un\n")
+    assert as_json(run, "--data", tmp_path / "other", "--limit", "9")["examples"] == 7, "its test split"
+
+
 def test_a_source_that_is_too_long_is_told(random, evaluate, tmp_path):
     table = write_table(tmp_path / "long.tsv", [("a", "b"), ("chat " * 250, "cat"), ("c", "d")])  # 1,250 letters
     code, _, error = evaluate(random, "--data", table, "--max-len", "3", "-o", tmp_path / "out")

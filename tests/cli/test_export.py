@@ -7,55 +7,14 @@ import sys
 from pathlib import Path
 
 import ctranslate2
-import numpy as np
 import pytest
+from copying_net import LENGTH, make
 
 from dlkit import recipe, runs
 from dlkit.cli import main
 from dlkit.data.tokenizer import CharacterTokenizer, SubwordTokenizer, WordTokenizer
-from dlkit.models.transformer import transformer
-from dlkit.tasks.translator import save_tokenizers
-from dlkit.train import checkpoints
 
 TEXTS = ["le chat dort", "un chat noir", "", "le </s> dort", "chat"]
-LENGTH = 24
-
-
-def copier(vocabulary):
-    """The weights of a net whose source and target have one feature for each word and one for each position.
-
-    Each target position looks at the source position of its number and says the word that it finds there. What norms
-    do to such features leaves the greatest the greatest.
-    """
-    width = vocabulary + LENGTH
-    options = {"layers": 1, "decoder_layers": 1, "width": width, "ffn": 4, "heads": 1, "norm": "pre", "biases": False}
-    options |= {"positions": "learned", "max_length": LENGTH, "tied": "none"}
-    shapes = runs.named_variables(transformer(vocabulary, vocabulary, **options))
-    noise = np.random.default_rng(0)  # since nobody quantizes a matrix of zeros
-    weights = {path: noise.normal(path.endswith("gamma"), 0.01, v.shape) for path, v in shapes.items()}
-    features = np.eye(width)
-    words, positions = features[:vocabulary], features[vocabulary:]
-    weights["source_embedding/embeddings"] = words / np.sqrt(width)
-    weights["source_positions/table"] = weights["target_positions/table"] = positions
-    weights["decoder_block1_cross_attention/query_kernel"] = 30 * positions.T @ positions
-    weights["decoder_block1_cross_attention/key_value_kernel"] = np.hstack([positions.T @ positions, words.T @ words])
-    weights["decoder_block1_cross_attention/output_kernel"] = features
-    weights["transformer/head_words"] = 3 * words
-    return options, {path: array.astype(np.float32) for path, array in weights.items()}
-
-
-def make(path, source, target):
-    """A run of the copier, without any training."""
-    options, weights = copier(source.size)
-    overrides = [(f"model.{key}", json.dumps(value), "set") for key, value in options.items()]
-    (path / "checkpoints").mkdir(parents=True)
-    resolved = recipe.resolve("transformer", "tatoeba", overrides=[*overrides, ("decode.max_len", str(LENGTH), "set")])
-    (path / "recipe.toml").write_text(resolved.to_toml())
-    arguments = {"source_vocabulary": source.size, "target_vocabulary": target.size}
-    info = {"format": 1, "task": "translation", "recipe": "x", "data": {}, "model_arguments": arguments}
-    (path / "run.json").write_text(json.dumps(info))
-    save_tokenizers(path, (source, target))
-    checkpoints.write(path / "checkpoints" / "step-7", {"weights": weights}, {"step": 7})
 
 
 def both_sides(tokenizer):
@@ -86,16 +45,18 @@ def run(dlkit, made, tmp_path):
     return Path("run")
 
 
-def translated(folder, *lines):
+def translated(folder, *lines, content=None):
     """What the folder's own program says, in a process of its own, without dlkit and TensorFlow."""
+    content = "".join(f"{line}\n" for line in lines).encode() if content is None else content
     banned = "import sys; sys.modules.update(dict.fromkeys(('dlkit', 'tensorflow', 'keras')));"
     code = f"{banned} import runpy; runpy.run_path({str(folder / 'translate.py')!r})"
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "utf8", "-c", code],
-        input="".join(f"{line}\n" for line in lines), capture_output=True, text=True, check=False,
+        [sys.executable, "-W", "error", "-c", code],
+        input=content, capture_output=True, check=False,
+        env={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     )  # fmt: skip
-    assert done.stderr == ""
-    return done.stdout.split("\n")[:-1]
+    assert done.stderr == b""
+    return done.stdout.decode().split("\n")[:-1]
 
 
 @pytest.mark.parametrize(
@@ -112,6 +73,51 @@ def test_the_folder_translates_by_itself(dlkit, made, kind, lines, answers):
     assert (result.code, result.out) == (0, "out\n")
     assert "next: python out/translate.py" in result.err
     assert translated(Path("out"), *lines) == answers
+
+
+# A mark of UTF-8, control characters, a carriage return within a line, another line end of Unicode, and no line feed at
+# the end.
+ODD = "\ufeffle\x0bchat\nun\x85chat\x00noir\r\n\nchat\rdort\nle\u2028chat".encode()
+
+
+@pytest.mark.parametrize("kind", ["unigram", "word"])
+def test_odd_characters_are_what_dlkit_takes_them_for(dlkit, made, kind):
+    assert dlkit("export", str(made / kind), "--to", "ctranslate2", "-o", "out").code == 0
+    Path("odd.txt").write_bytes(ODD)
+    ours = dlkit("translate", "--model", str(made / kind), "--file", "odd.txt", "-q")
+    assert ours.code == 0
+    assert ours.out.split("\n")[:-1] == ["le chat", "un chat noir", "", "chat dort", "le chat"]
+    assert translated(Path("out"), content=ODD) == ours.out.split("\n")[:-1]
+
+
+def test_what_is_no_text_and_what_is_too_long_lose_no_line(dlkit, made):
+    assert dlkit("export", str(made / "word"), "--to", "ctranslate2", "-o", "out").code == 0
+    lines = translated(Path("out"), content=b"chat\n\xff\n" + b"chat " * 100 + b"\nnoir\n")
+    assert lines == ["chat", "<unk>", " ".join(["chat"] * (LENGTH - 1)), "noir"]
+
+
+@pytest.mark.parametrize(
+    ("decode", "expected"),
+    [
+        ([], {"beam_size": 5, "length_penalty": 1.0}),
+        (["decode.beams=2", 'decode.length_norm="none"'], {"beam_size": 2, "length_penalty": 0.0}),
+        (['decode.length_norm="gnmt"', "decode.alpha=0.9"], {"beam_size": 5, "length_penalty": 0.9}),
+    ],
+)
+def test_it_searches_as_the_run_does(dlkit, tmp_path, decode, expected):
+    """What CTranslate2 makes of the length is measured: it scores as we do, except by `gnmt`, which it has not."""
+    make(tmp_path / "run", *TOKENIZERS["word"](), *decode, certainty=1)
+    assert dlkit("export", "run", "--to", "ctranslate2", "-o", "out").code == 0
+    (line,) = (line for line in Path("out/translate.py").read_text().splitlines() if line.startswith("search = "))
+    search = json.loads(line.removeprefix("search = "))
+    assert search == expected | {"min_decoding_length": 0, "max_decoding_length": LENGTH, "max_input_length": LENGTH}
+    translator = ctranslate2.Translator("out", intra_threads=1)
+    (theirs,) = translator.translate_batch([["le", "chat", "dort"]], return_scores=True, **search)
+    ours = json.loads(dlkit("translate", "le chat dort", "--model", "run", "--json").out)["hypotheses"][0]
+    assert ours["log_probability"] < -0.05
+    assert ours["tokens"] == [*theirs.hypotheses[0], "</s>"]
+    divisor = 4**0.9 if "gnmt" in str(decode) else ours["log_probability"] / ours["score"]
+    assert theirs.scores[0] == pytest.approx(ours["log_probability"] / divisor, abs=1e-5)
 
 
 def test_by_default_it_lies_in_the_run_and_says_where_it_comes_from(dlkit, run):

@@ -1,5 +1,6 @@
 """Lines in groups as they come, and where results go; pipes of this process stand for other programs."""
 
+import gzip
 import io
 import itertools
 import os
@@ -96,3 +97,17 @@ def test_a_failure_leaves_the_output_file_as_it_was(tmp_path):
         raise ZeroDivisionError
     assert path.read_text() == "before\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_row_is_a_line(tmp_path):
+    """Also where a vocabulary of characters has line ends in it."""
+    with lines.writer(tmp_path / "out.txt") as write:
+        write("a\r\nb\nc")
+    assert (tmp_path / "out.txt").read_bytes() == b"a b c\n"
+
+
+def test_the_rest_of_a_damaged_archive_is_told(tmp_path):
+    for number, content in enumerate((b"no gzip", gzip.compress(b"x\n" * 99)[:-9], gzip.compress(b"x\n" * 99)[:-4])):
+        (tmp_path / f"{number}.gz").write_bytes(content)
+        with pytest.raises(DataError, match=r"\.gz is no whole gzip file"):
+            list(lines.groups(None, tmp_path / f"{number}.gz", batch_size=8))

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlkit import data
-from dlkit.data.parallel import is_parallel, parallel, read_lines
+from dlkit.data.parallel import is_parallel, is_undivided, parallel, read_lines
+from dlkit.data.tokenizer import WordTokenizer
 from dlkit.errors import DataError, DlkitError, UsageError
 
 EN, DE = ["a dog", "a cat", "two birds"], ["ein Hund", "eine Katze", "zwei Vögel"]
@@ -154,6 +155,9 @@ def test_columns_of_a_wider_table(tmp_path):
         ("ein Hund", "a dog"),
         ("eine Katze", "a cat"),
     ]
+    assert texts(data.load(path, source=3, target="2", validation=0, test=0))[0] == ("ein Hund", "a dog"), (
+        "a number, too"
+    )
     assert "line 1 has 3 columns, and column 4" in failure(path, source="4", target="1").message
     assert "number of a column, not en" in failure(path, source="en").message
     assert "both column 2" in failure(path, source="2", target="2").message
@@ -243,6 +247,60 @@ def test_parts_are_held_out_of_files_without(tmp_path):
     assert {name: len(part) for name, part in loaded.texts.items()} == {"train": 180, "validation": 20}
     tested = parallel(path, split="random", test_file=path)
     assert {name: len(part) for name, part in tested.texts.items()} == {"train": 190, "validation": 10, "test": 200}
+
+
+def test_a_test_part_is_held_out_when_it_is_asked_for(tmp_path):
+    sides = [f"a{i} b{i} c{i}" for i in range(200)], [f"x{i} y" for i in range(200)]
+    for language, lines in zip(("en", "de"), sides, strict=True):
+        write(tmp_path / f"train.{language}", lines)
+        write(tmp_path / f"val.{language}", lines[:7])
+    divided = parallel(str(tmp_path), source="en", test=30, split="random")
+    assert {name: len(part) for name, part in divided.texts.items()} == {"train": 170, "validation": 7, "test": 30}
+    assert texts(divided, "validation") == list(zip(*(side[:7] for side in sides), strict=True))
+    assert sorted(texts(divided) + texts(divided, "test")) == sorted(zip(*sides, strict=True))
+    others = parallel(str(tmp_path), source="en", test=0.1, split="random", seed=1)
+    assert len(others.texts["test"]) == 20
+    for options in ({}, {"test": 0}, {"validation": 0}):
+        assert list(parallel(str(tmp_path), source="en", **options).texts) == ["train", "validation"]
+
+
+@pytest.mark.parametrize(("option", "value"), [("split", "random"), ("seed", 1)])
+def test_how_to_divide_what_is_divided_is_refused(folder, option, value):
+    told = failure(folder, source="en", **{option: value})
+    assert told.message == f"data.{option} changes nothing: the data have the splits train, validation, test"
+    assert told.hint == "leave it out"
+
+
+def test_all_pairs_of_a_folder_without_splits_are_for_tests(folder):
+    told = failure(folder, source="en", test="all")
+    assert told.message == "data.test=all is for data without splits, not train, validation, test"
+    for path in [*folder.glob("val*"), *folder.glob("test*")]:
+        path.unlink()
+    write(folder / "extra.en", EN)
+    loaded = data.load(str(folder), source="en", test="all", tokenizer="word")
+    assert list(loaded.texts) == ["test"]
+    assert texts(loaded, "test") == [(f"train {a}", f"train {b}") for a, b in zip(EN, DE, strict=True)]
+    with pytest.raises(UsageError, match="has nothing to train on: it has only test"):
+        _ = loaded.splits
+    words = WordTokenizer(["a", "dog", "train"])
+    known = loaded.with_tokenizers(words, words)
+    assert list(known.splits) == ["test"]
+    assert known.splits["test"].source[0].tolist() == [6, 4, 5]
+    assert (known.report.read, known.report.dropped, known.report.unknown_pieces) == (0, {}, [])
+
+
+def test_what_says_itself_what_is_for_tests(folder, tmp_path_factory):
+    table = write(tmp_path_factory.mktemp("table") / "pairs.tsv", ["a\tb"])
+    assert not any(
+        map(is_undivided, [str(folder), table, f"{folder}/train.en,{folder}/train.de", "digits", "./nowhere"])
+    )
+    (folder / "test_2016_flickr.en").unlink()
+    (folder / "test_2016_flickr.de").unlink()
+    assert not is_undivided(str(folder)), "it has texts to validate on"
+    (folder / "val.en.gz").unlink()
+    (folder / "val.de.gz").unlink()
+    write(folder / "extra.en", EN)
+    assert is_undivided(str(folder))
 
 
 def test_what_means_parallel_texts(folder, tmp_path_factory, monkeypatch):

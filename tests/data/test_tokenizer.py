@@ -264,6 +264,46 @@ def test_a_damaged_or_foreign_model_is_a_data_error(tmp_path, content):
         tokenizer.load(path)
 
 
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_long_lines_are_learned_from_as_short_ones_are(kind):
+    """SentencePiece would pass over a line of so many bytes."""
+    document = " ".join(TEXT * 9)
+    assert len(document.encode()) > 4192
+    of_long, of_short = tokenizer.train(kind, [document], size=100), tokenizer.train(kind, TEXT * 9, size=100)
+    assert of_long.unknown(document) == []
+    assert len(of_long.encode(document)) < 0.8 * len(document), "it has learned pieces of several characters"
+    if kind == "bpe":
+        assert of_long == of_short, "it learns from words; the unigram kind draws its candidates from whole lines"
+    mixed = tokenizer.train(kind, [document, "Zut!"], size=100)
+    assert mixed.unknown(f"{document} Zut!") == []
+
+
+def test_a_long_line_is_cut_between_words(monkeypatch):
+    """As far as there are spaces; nothing is lost."""
+    import sentencepiece
+
+    def train(*, sentence_iterator, **_):
+        given.extend(sentence_iterator)
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(sentencepiece.SentencePieceTrainer, "train", train)
+    text, given = f"{'w' * 2500} {'abcdef ' * 500}end", []
+    with pytest.raises(RuntimeError, match="enough"):
+        tokenizer.train("bpe", [text], size=100)
+    assert "".join(given) == text
+    assert max(len(part.encode()) for part in given) <= 4192
+    assert {word for part in given for word in part.split()} == {"w" * 1000, "w" * 500, "abcdef", "end"}
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_a_text_without_spaces_is_learned_from_to_its_end(kind):
+    text = "ab" * 3000 + "c"
+    made = tokenizer.train(kind, [text, "d"], size=30)
+    assert made.unknown("a b c d") == []
+    assert made.decode(made.encode(text)) == text
+    assert len(made.encode(text)) < 2000, "it has learned longer pieces"
+
+
 def test_foreign_ids_are_named():
     with pytest.raises(DataError, match=r"other special ids: \[-1, 1, 2, 0\]"):
         SubwordTokenizer(other_ids(), kind="bpe")

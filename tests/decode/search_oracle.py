@@ -100,6 +100,20 @@ def lecture_search(model, row, *, beams, max_len, norm, alpha=0.6, n_best=1, min
     return sorted(scored, reverse=True)[:n_best]
 
 
+def forced_scores(model, source, targets):
+    """(batch, time) log-probability of each token of given outputs, by a model that goes step by step; 0 at padding."""
+    state, memory = model.start(source)
+    given = np.pad(targets, ((0, 0), (1, 0)), constant_values=START)
+    scores = np.zeros(targets.shape)
+    for at in range(targets.shape[1]):
+        made = model.step(tf.constant(given[:, at : at + 1], tf.int32), state, memory)
+        state, logits = made.state, made.logits[:, 0].numpy().astype(np.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        scores[:, at] = log_probabilities[np.arange(len(targets)), targets[:, at]]
+    return np.where(targets != PAD, scores, 0)
+
+
 def source_of(rows, time=1):
     """Source ids for `ScriptedModel.start`."""
     return np.repeat(np.array(rows, np.int32)[:, None], time, axis=1)

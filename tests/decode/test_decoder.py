@@ -4,10 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from search_oracle import END, START, ScriptedModel, sequences, source_of
+from search_oracle import END, ScriptedModel, forced_scores, sequences, source_of
 
 from dlkit.decode.decoder import Decoder
-from dlkit.decode.score import forced_scores
 from dlkit.models.seq2seq import seq2seq
 from dlkit.models.seq2seq_attention import seq2seq_attention
 from dlkit.models.transformer import transformer
@@ -64,8 +63,7 @@ def test_an_empty_source_decodes(decoder):
 def test_teacher_forcing_scores_as_the_steps_do(decoder):
     targets = padded([[4, 5, END], [6, END], [7, 8, 9, END], [END]])
     (model,) = decoder.models
-    state, memory = model.start(padded(SOURCES))
-    steps = forced_scores(model.step, state, memory, targets=tf.constant(targets), start_id=START)
+    steps = forced_scores(model, padded(SOURCES), targets)
     np.testing.assert_allclose(decoder.score(padded(SOURCES), targets), steps, rtol=1e-4, atol=1e-5)
 
 
@@ -132,6 +130,72 @@ def test_what_comes_often_is_compiled():
     decoder.beam(source, max_len=8, beams=2, record=True)
     decoder.greedy(source, max_len=8)
     assert noted[-4:] == [(3, False)] * 4
+
+
+class Parts(Decoder):
+    """Notes how many rows come together."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.rows = []
+
+    def _run(self, function, setting, source, *rest, **options):
+        self.rows.append(len(source[0] if isinstance(source, list | tuple) else source))
+        return super()._run(function, setting, source, *rest, **options)
+
+
+def same(found, expected):
+    """Up to the rounding of sums, which may change with the shape."""
+    for ours, theirs in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_workers_decode_parts_of_a_batch():
+    rows = 13
+    source, prefix = source_of(range(rows), 4), np.repeat([[3, 4]], rows, axis=0).astype(np.int32)
+    model = ScriptedModel(rows, source_time=4)
+    whole, parts = Decoder(model), Parts(model, workers=3)
+    draw = {"seed": 2, "lines": range(rows), "samples": 2}
+    for decode in (
+        lambda decoder: decoder.greedy(source, max_len=6, prefix=prefix),
+        lambda decoder: decoder.sample(source, max_len=6, attention=True, **draw),
+        lambda decoder: decoder.beam(source, max_len=6, beams=3, n_best=2, prefix=prefix, attention=True, record=True),
+    ):
+        same(decode(parts), decode(whole))
+        assert sorted(parts.rows) == [4, 4, 5]
+        parts.rows.clear()
+
+
+def test_parts_are_no_smaller_than_what_is_worth_it_and_rows_with_limits_of_their_own_stay_together():
+    model = ScriptedModel(11)
+    whole, parts = Decoder(model), Parts(model, workers=8)
+    for rows, max_len, divided in ((11, 6, [5, 6]), (7, 6, [7]), (11, np.arange(1, 12), [11])):
+        source = source_of(range(rows))
+        same(parts.beam(source, max_len=max_len, beams=2), whole.beam(source, max_len=max_len, beams=2))
+        assert sorted(parts.rows) == divided
+        parts.rows.clear()
+
+
+def test_workers_search_compiled_parts():
+    source = source_of(range(8), 3)
+    parts = Parts(ScriptedModel(8), workers=2, compile_after=0)
+    found, expected = (decoder.beam(source, max_len=5, beams=2) for decoder in (parts, Decoder(ScriptedModel(8))))
+    np.testing.assert_array_equal(found.tokens, expected.tokens)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
+    assert parts.rows == [4, 4]
+
+
+def test_workers_score_parts_with_a_source_for_each_model():
+    keras.utils.set_random_seed(3)
+    models = [seq2seq(11, 12, width=8), seq2seq(11, 12, width=8)]
+    rows = SOURCES * 2
+    sources, targets = [padded(rows), padded(rows, extra=2)], padded([[4, 5, END], [6, END]] * 4)
+    parts = Parts(models, workers=2)
+    expected = Decoder(models).score(sources, targets)
+    np.testing.assert_allclose(parts.score(sources, targets), expected, rtol=1e-5)
+    assert parts.rows == [4, 4]
 
 
 def test_the_model_is_told_the_longest_output():

@@ -90,6 +90,12 @@ def test_log_probabilities_are_the_models_own():
             np.testing.assert_allclose(decoded.log_probabilities[row, place], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("temperature", [1e-30, 1e-38, 1e-300])  # the logits over it would be no numbers of float32
+@pytest.mark.parametrize("options", [{}, {"top_k": 4}])
+def test_a_temperature_next_to_0_takes_the_most_probable(temperature, options):
+    assert shares(100, temperature=temperature, **options).tolist() == [0, 0, 0, 1, 0, 0, 0]
+
+
 def test_temperature_0_is_greedy():
     model = ScriptedModel(rows=4, seed=2)
     uniforms = uniform_numbers(seed=1, lines=range(4), samples=1, max_len=8)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from search_oracle import END, START, ScriptedModel, sequences, source_of
+from search_oracle import END, START, ScriptedModel, forced_scores, sequences, source_of
 
 from dlkit.decode.decoder import Decoder
-from dlkit.decode.score import forced_scores, target_scores
+from dlkit.decode.score import target_scores
 
 TARGETS = np.array([[3, 4, END, 0, 0], [5, 1, 3, 4, END], [END, 0, 0, 0, 0]], np.int32)
 
@@ -29,16 +29,6 @@ def teacher_forcing(model):
         return tf.constant(np.array(rows))
 
     return call
-
-
-@pytest.mark.parametrize("graph", [False, True])
-def test_step_by_step(graph):
-    model = ScriptedModel(rows=3, seed=1)
-    state, memory = model.start(source_of([0, 1, 2]))
-    forced = tf.function(forced_scores) if graph else forced_scores
-    scores = forced(model.step, state, memory, targets=tf.constant(TARGETS), start_id=START)
-    assert scores.dtype == tf.float32
-    np.testing.assert_allclose(scores, expected(model), rtol=1e-5, atol=1e-6)
 
 
 def test_from_the_logits_of_teacher_forcing():
@@ -71,10 +61,8 @@ def test_the_decoder_feeds_the_start_token_and_the_true_tokens():
 def test_what_a_search_reports_is_the_score_of_its_output(norm):
     model = ScriptedModel(rows=4, seed=5)
     decoded = Decoder(model).beam(source_of(range(4)), max_len=8, beams=4, n_best=4, length_norm=norm)
-    state, memory = model.start(source_of(range(4)))
     for place in range(4):
-        targets = tf.constant(decoded.tokens[:, place])
-        scores = forced_scores(model.step, state, memory, targets=targets, start_id=START).numpy()
+        scores = forced_scores(model, source_of(range(4)), decoded.tokens[:, place])
         np.testing.assert_allclose(scores.sum(axis=1), decoded.log_probabilities[:, place], rtol=1e-5)
         counted = [len(sequences(decoded, row)[place]) for row in range(4)]
         assert np.count_nonzero(scores, axis=1).tolist() == counted

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import sys
 
@@ -166,6 +167,7 @@ def test_an_ensemble_of_one_run_twice_is_that_run(run, capsys):
         (["a", "--n-best", "6", "--beam", "5"], 2, "--n-best 6 of 5 beams"),
         (["a", "--top-k", "3"], 2, "--top-k is for sampling"),
         (["a", "--sample", "--beam", "2"], 2, "--beam searches and --sample draws"),
+        (["a", "--beam", "2", "--temperature", "2"], 2, "--temperature is for sampling"),
         (["a", "--sample", "--alpha", "2"], 2, "--alpha is about beam search"),
         (["a", "--png", "tree.txt"], 2, "has no name for a picture"),
         (["a", "--compile", "--show-beams"], 2, "--compile is about beam search"),
@@ -208,8 +210,11 @@ def test_a_tokenizer_of_another_run(run, capsys, tmp_path):
     shutil.copytree(run.path, tmp_path / "other")
     name = "tokenizer.json" if (run.path / "tokenizer.json").exists() else "target_tokenizer.json"
     WordTokenizer(["x", "y"]).save(tmp_path / "other" / name)
-    assert main(["translate", "--model", str(tmp_path / "other"), "a"]) == 4
-    assert "tokenizer of" in capsys.readouterr().err
+    for command in (["translate", "a"], ["score"]):
+        assert main([*command, "--model", str(tmp_path / "other"), "-q"]) == 4
+        out, error = capsys.readouterr()
+        assert out == ""
+        assert re.fullmatch(r"error: the \w+ tokenizer of .* has 6 tokens, and its model \d+\nhint: .*\n", error)
 
 
 def test_the_longest_output_is_bounded(run, capsys):

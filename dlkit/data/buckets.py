@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from dlkit.data.batching import shuffled
 
 Lengths = NDArray[np.int64]
+# At most so many: each has a shape of its own.
+BUCKETS = 16
 # Buckets end at lengths that occur; of more different ones evenly chosen ones are looked at.
 _MOST_LENGTHS = 512
 
@@ -42,8 +44,6 @@ class TokenBatches:
         source_lengths: (n,) tokens of each source, the end token included, as `PairSplit.lengths` gives them.
         target_lengths: (n,) the same for the targets.
         batch_tokens: most tokens of a side of a batch, padding included. A longer pair is a batch of its own.
-        multiple: of what the number of rows shall be a multiple, such as devices x micro-batches, where they suffice.
-        shapes: most buckets.
 
     Example:
         >>> batches = TokenBatches(*split.lengths, batch_tokens=4096)
@@ -51,20 +51,11 @@ class TokenBatches:
         >>> made = batch(split, first, lengths=batches.lengths(first))
     """
 
-    def __init__(
-        self,
-        source_lengths: Lengths,
-        target_lengths: Lengths,
-        *,
-        batch_tokens: int,
-        multiple: int = 1,
-        shapes: int = 16,
-    ) -> None:
+    def __init__(self, source_lengths: Lengths, target_lengths: Lengths, *, batch_tokens: int) -> None:
         source, target = np.asarray(source_lengths), np.asarray(target_lengths)
         longer = np.maximum(source, target)
-        ends = _ends(longer, shapes)
+        ends = _ends(longer, BUCKETS)
         rows = np.maximum(batch_tokens // ends, 1)
-        rows = np.where(rows >= multiple, rows - rows % multiple, rows)
         bucket = np.searchsorted(ends, longer)
         # From the shortest to the longest by the first key, so that the longest ones are moved up.
         self._by_length = np.lexsort((np.arange(len(longer)), np.minimum(source, target), longer))

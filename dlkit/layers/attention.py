@@ -10,7 +10,7 @@ from keras import ops
 
 from dlkit.errors import UsageError, unknown
 from dlkit.layers.dropout import Dropout
-from dlkit.layers.initializers import initializer
+from dlkit.layers.initializers import initializer, side_by_side
 
 Kind = Literal["identity", "linear", "key_value", "additive"]
 
@@ -281,7 +281,7 @@ class MultiHeadAttention(keras.layers.Layer):
         for part, count in {**parts, "output": 1}.items():
             inputs = memory_shape[-1] if memory_shape and part == "key_value" else width
             kernel = self.add_weight(
-                name=f"{part}_kernel", shape=(inputs, count * width), initializer=_side_by_side(self.init, count)
+                name=f"{part}_kernel", shape=(inputs, count * width), initializer=side_by_side(self.init, count)
             )
             bias = None
             if self.use_bias:
@@ -382,13 +382,3 @@ class MultiHeadAttention(keras.layers.Layer):
         """Queries and contexts of one example, and keys and values where they are no input: for the backward pass."""
         t, width = output_shapes[0]
         return (2 if self.cross else 4) * t * width
-
-
-def _side_by_side(name: str, count: int) -> Callable[..., Any]:
-    """An initializer for matrices that stand side by side: each is drawn on its own, with its own fans."""
-    initializers = [initializer(name) for _ in range(count)]
-
-    def draw(shape: tuple[int, int], dtype: Any = None) -> Any:
-        return ops.concatenate([one((shape[0], shape[1] // count), dtype) for one in initializers], axis=1)
-
-    return draw

@@ -1,5 +1,8 @@
 """How weights are drawn before training (lecture: getting neural nets to train)."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -56,6 +59,16 @@ def initializer(name: str) -> keras.initializers.Initializer:
             case "zeros":
                 return keras.initializers.Zeros()
     raise unknown("init", name, NAMES)
+
+
+def side_by_side(name: str, count: int) -> Callable[..., Any]:
+    """An initializer for `count` matrices that stand side by side: each is drawn on its own, with its own fans."""
+    initializers = [initializer(name) for _ in range(count)]
+
+    def draw(shape: tuple[int, int], dtype: Any = None) -> Any:
+        return keras.ops.concatenate([one((shape[0], shape[1] // count), dtype) for one in initializers], axis=1)
+
+    return draw
 
 
 def _deviation(name: str, text: str) -> float:

@@ -12,8 +12,9 @@ from keras import ops
 
 from dlkit.errors import UsageError, unknown
 from dlkit.layers.activations import Activation
+from dlkit.layers.attention import linear, sizes
 from dlkit.layers.dropout import Dropout
-from dlkit.layers.initializers import initializer
+from dlkit.layers.initializers import side_by_side
 from dlkit.layers.recurrent_scan import State, scan
 
 Cell = Literal["rnn", "lstm", "gru"]
@@ -48,7 +49,7 @@ class Recurrent(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates W (inputs, gates * units), U (units, gates * units) and b, gates side by side in the order named."""
         width = self.gates * self.units
-        kernel, recurrent_kernel = (_gate_by_gate(name, self.gates) for name in (self.init, self.recurrent_init))
+        kernel, recurrent_kernel = (side_by_side(name, self.gates) for name in (self.init, self.recurrent_init))
         self.kernel = self.add_weight(name="kernel", shape=(input_shape[-1], width), initializer=kernel)
         self.recurrent_kernel = self.add_weight(
             name="recurrent_kernel", shape=(self.units, width), initializer=recurrent_kernel
@@ -81,15 +82,12 @@ class Recurrent(keras.layers.Layer):
         Returns:
             The outputs, (batch, time, units), each at the place of its input, and the state after the last input.
         """
-        batch, steps, features = inputs.shape
-        by_step = tf.transpose(inputs, (1, 0, 2))
-        flat = self._project(tf.reshape(by_step, (-1, features)))
-        projected = tf.reshape(flat, (*_sizes(by_step)[:2], flat.shape[-1]))
+        batch, steps, _ = inputs.shape
         outputs, state = scan(
             self.advance,
-            projected,
+            self._project(tf.transpose(inputs, (1, 0, 2))),
             ops.cast(self.recurrent_kernel, self.compute_dtype),
-            self.zero_state(_sizes(by_step)[1]) if initial_state is None else initial_state,
+            self.zero_state(sizes(inputs)[0]) if initial_state is None else initial_state,
             mask=None if mask is None else tf.transpose(mask),
             reverse=reverse,
         )
@@ -111,7 +109,7 @@ class Recurrent(keras.layers.Layer):
 
     def _project(self, inputs: tf.Tensor) -> tf.Tensor:
         dtype = self.compute_dtype  # cast here: Keras does it for `call`, not for `step`
-        return tf.tensordot(ops.cast(inputs, dtype), ops.cast(self.kernel, dtype), 1) + ops.cast(self.bias, dtype)
+        return linear(*(ops.cast(tensor, dtype) for tensor in (inputs, self.kernel, self.bias)))
 
 
 class RNN(Recurrent):
@@ -325,7 +323,7 @@ class Stack(keras.layers.Layer):
                 for layer, state, back in zip(level, first, (False, True), strict=False)
             ]
             inputs = results[0][0] if len(results) == 1 else tf.concat([outputs for outputs, _ in results], -1)
-            states.append(_side_by_side([state for _, state in results]))
+            states.append(_joined([state for _, state in results]))
         return inputs, tuple(states)
 
     def step(self, inputs: tf.Tensor, states: tuple[State, ...]) -> tuple[tf.Tensor, tuple[State, ...]]:
@@ -343,29 +341,13 @@ class Stack(keras.layers.Layer):
         """Attaches no mask to the results."""
 
 
-def _side_by_side(states: list[State]) -> State:
+def _joined(states: list[State]) -> State:
     return states[0] if len(states) == 1 else tf.nest.map_structure(lambda *leaves: tf.concat(leaves, -1), *states)
 
 
 def _apart(state: State, parts: int) -> list[State]:
     halves = [tf.split(leaf, parts, axis=-1) for leaf in tf.nest.flatten(state)]
     return [tf.nest.pack_sequence_as(state, leaves) for leaves in zip(*halves, strict=True)]
-
-
-def _sizes(tensor: tf.Tensor) -> list[int | tf.Tensor]:
-    """The sizes of the axes, as numbers where they are known: arithmetic with gradients is faster for known shapes."""
-    sizes = tf.shape(tensor)
-    return [sizes[axis] if size is None else size for axis, size in enumerate(tensor.shape)]
-
-
-def _gate_by_gate(name: str, gates: int) -> Callable[..., Any]:
-    """An initializer for matrices that stand side by side: each is drawn on its own, with its own fans."""
-    initializers = [initializer(name) for _ in range(gates)]
-
-    def draw(shape: tuple[int, int], dtype: Any = None) -> Any:
-        return ops.concatenate([one((shape[0], shape[1] // gates), dtype) for one in initializers], axis=1)
-
-    return draw
 
 
 def units_each_way(width: int) -> int:

@@ -1,5 +1,6 @@
 """Sequence to sequence with two recurrent networks (Sutskever et al. 2014)."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import keras
@@ -21,7 +22,63 @@ PAPERS = {
 }
 
 
-class Seq2Seq(keras.Model):
+class EncoderDecoder(keras.Model):
+    """What recurrent translators share: embeddings, the encoder and the read-out. A subclass adds the decoder.
+
+    It makes its layers between `__init__` and `_finish`. For the arguments see `seq2seq`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source_vocabulary: int,
+        target_vocabulary: int,
+        *,
+        cell: Cell,
+        layers: int,
+        width: int,
+        bidirectional: bool,
+        dropout: float,
+        **drawn: Any,
+    ) -> None:
+        super().__init__(name=name)
+        self.width = width
+        self.source_embedding = keras.layers.Embedding(source_vocabulary, width, name="source_embedding")
+        self.source_dropout = Dropout(dropout, name="source_dropout")
+        units = units_each_way(width) if bidirectional else width
+        self.encoder = Stack(
+            cell, units, layers=layers, bidirectional=bidirectional, dropout=dropout, name="encoder", **drawn
+        )
+        self.target_embedding = keras.layers.ReversibleEmbedding(target_vocabulary, width, name="target_embedding")
+        self.target_dropout = Dropout(dropout, name="target_dropout")
+
+    def _finish(self, decoder: Sequence[tuple[Any, ...]], *, tied_embeddings: bool, dropout: float, init: str) -> None:
+        """Adds the read-out, and builds everything; `decoder` are its layers with weights, and of what shapes."""
+        self.head_dropout = Dropout(dropout, name="head_dropout")
+        self.head = None
+        if not tied_embeddings:
+            self.head = keras.layers.Dense(
+                self.target_embedding.input_dim, kernel_initializer=initializer(init), name="head"
+            )
+        for layer in (self.source_embedding, self.target_embedding):
+            layer.build((None, None))
+        states = (None, None, self.width)
+        for layer, *shapes in ((self.encoder, states), *decoder, (self.head, states)):
+            if layer is not None:
+                layer.build(*shapes)
+        self.built = True
+
+    def _encode(self, source: tf.Tensor, training: bool, *, reverse: bool = False) -> tuple[tf.Tensor, tuple[Any, ...]]:
+        """The encoder's outputs (batch, source time, width) and the last states of its levels."""
+        embedded = self.source_dropout(self.source_embedding(source), training=training)
+        return self.encoder(embedded, mask=tf.not_equal(source, PAD), reverse=reverse, training=training)
+
+    def _logits(self, outputs: tf.Tensor) -> tf.Tensor:
+        logits = self.head(outputs) if self.head else self.target_embedding(outputs, reverse=True)
+        return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
+
+
+class Seq2Seq(EncoderDecoder):
     """An encoder whose last states are the first states of a decoder, level by level; each has weights of its own.
 
     `start` and `step` are what decoding needs; `call` is teacher forcing: all decoder inputs are known. For the
@@ -44,27 +101,14 @@ class Seq2Seq(keras.Model):
         recurrent_init: str,
         forget_bias: float,
     ) -> None:
-        super().__init__(name="seq2seq")
-        self.reverse_source = reverse_source
         drawn: dict[str, Any] = {"init": init, "recurrent_init": recurrent_init, "forget_bias": forget_bias}
-        self.source_embedding = keras.layers.Embedding(source_vocabulary, width, name="source_embedding")
-        self.source_dropout = Dropout(dropout, name="source_dropout")
-        units = units_each_way(width) if bidirectional else width
-        self.encoder = Stack(
-            cell, units, layers=layers, bidirectional=bidirectional, dropout=dropout, name="encoder", **drawn
-        )
-        self.target_embedding = keras.layers.ReversibleEmbedding(target_vocabulary, width, name="target_embedding")
-        self.target_dropout = Dropout(dropout, name="target_dropout")
+        super().__init__(
+            "seq2seq", source_vocabulary, target_vocabulary,
+            cell=cell, layers=layers, width=width, bidirectional=bidirectional, dropout=dropout, **drawn,
+        )  # fmt: skip
+        self.reverse_source = reverse_source
         self.decoder = Stack(cell, width, layers=layers, dropout=dropout, name="decoder", **drawn)
-        self.head_dropout = Dropout(dropout, name="head_dropout")
-        self.head = None
-        if not tied_embeddings:
-            self.head = keras.layers.Dense(target_vocabulary, kernel_initializer=initializer(init), name="head")
-        for layer in (self.source_embedding, self.target_embedding):
-            layer.build((None, None))
-        for layer in filter(None, (self.encoder, self.decoder, self.head)):
-            layer.build((None, None, width))
-        self.built = True
+        self._finish([(self.decoder, (None, None, width))], tied_embeddings=tied_embeddings, dropout=dropout, init=init)
 
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False) -> tf.Tensor:
         """Logits of every target position, given the tokens before it.
@@ -79,27 +123,20 @@ class Seq2Seq(keras.Model):
         source, target_in = inputs
         embedded = self.target_dropout(self.target_embedding(target_in), training=training)
         # No mask: padding comes after all that counts, and the decoder does not look ahead.
-        outputs, _ = self.decoder(embedded, initial_state=self._encode(source, training), training=training)
+        outputs, _ = self.decoder(embedded, initial_state=self._last_states(source, training), training=training)
         return self._logits(self.head_dropout(outputs, training=training))
 
     def start(self, source: tf.Tensor, *, max_len: tf.Tensor | int = 0) -> tuple[Any, tuple[()]]:
         """The decoder's first state and no memory; see `dlkit.decode.step.Decodable`. Any length fits the state."""
-        return tf.nest.map_structure(lambda leaf: leaf[:, tf.newaxis], self._encode(source, training=False)), ()
+        return tf.nest.map_structure(lambda leaf: leaf[:, tf.newaxis], self._last_states(source, training=False)), ()
 
     def step(self, tokens: tf.Tensor, state: Any, memory: tuple[()] = ()) -> Step:
         """Logits (batch, beams, target vocabulary) after one more token on each beam, and the state after it."""
         outputs, state = self.decoder.step(self.target_embedding(tokens), state)
         return Step(self._logits(outputs), state)
 
-    def _encode(self, source: tf.Tensor, training: bool) -> tuple[Any, ...]:
-        embedded = self.source_dropout(self.source_embedding(source), training=training)
-        real = tf.not_equal(source, PAD)
-        _, states = self.encoder(embedded, mask=real, reverse=self.reverse_source, training=training)
-        return states
-
-    def _logits(self, outputs: tf.Tensor) -> tf.Tensor:
-        logits = self.head(outputs) if self.head else self.target_embedding(outputs, reverse=True)
-        return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
+    def _last_states(self, source: tf.Tensor, training: bool) -> tuple[Any, ...]:
+        return self._encode(source, training, reverse=self.reverse_source)[1]
 
 
 def seq2seq(

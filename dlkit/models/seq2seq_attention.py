@@ -12,8 +12,9 @@ from dlkit.errors import UsageError, unknown
 from dlkit.layers.attention import Attention, Kind, Memory
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
-from dlkit.layers.recurrent import Cell, Stack, units_each_way
+from dlkit.layers.recurrent import Cell, Stack
 from dlkit.models import Paper
+from dlkit.models.seq2seq import EncoderDecoder
 
 PAPERS = {
     "seq2seq_attention": Paper(
@@ -26,7 +27,7 @@ PAPERS = {
 ContextTo = Literal["readout", "next_layer", "next_input"]
 
 
-class Seq2SeqAttention(keras.Model):
+class Seq2SeqAttention(EncoderDecoder):
     """An encoder whose states the decoder looks back at, at every step; each has weights of its own.
 
     The query of a step is the output of the decoder's `lower` levels, which are all of them when the context goes to
@@ -50,48 +51,34 @@ class Seq2SeqAttention(keras.Model):
         recurrent_init: str,
         forget_bias: float,
     ) -> None:
-        super().__init__(name="seq2seq_attention")
         if context_to not in get_args(ContextTo):
             raise unknown("context_to", context_to, get_args(ContextTo))
         if context_to == "next_layer" and layers < 2:
             raise UsageError("a decoder of one layer has no next layer for the context", "set model.layers=2")
-        self.context_to = context_to
         drawn: dict[str, Any] = {"init": init, "recurrent_init": recurrent_init, "forget_bias": forget_bias}
-        self.source_embedding = keras.layers.Embedding(source_vocabulary, width, name="source_embedding")
-        self.source_dropout = Dropout(dropout, name="source_dropout")
-        units = units_each_way(width) if bidirectional else width
-        self.encoder = Stack(
-            cell, units, layers=layers, bidirectional=bidirectional, dropout=dropout, name="encoder", **drawn
-        )
-        self.target_embedding = keras.layers.ReversibleEmbedding(target_vocabulary, width, name="target_embedding")
-        self.target_dropout = Dropout(dropout, name="target_dropout")
+        super().__init__(
+            "seq2seq_attention", source_vocabulary, target_vocabulary,
+            cell=cell, layers=layers, width=width, bidirectional=bidirectional, dropout=dropout, **drawn,
+        )  # fmt: skip
+        self.context_to = context_to
         self.attention = Attention(score, width, init=init, name="attention")
         self.lower_levels = layers if context_to == "readout" else 1
         self.lower = Stack(cell, width, layers=self.lower_levels, dropout=dropout, name="decoder", **drawn)
-        self.upper = self.readout = self.head = None
+        self.upper = self.readout = None
         if self.lower_levels < layers:
             self.upper_dropout = Dropout(dropout, name="upper_dropout")
             self.upper = Stack(cell, width, layers=layers - 1, dropout=dropout, name="decoder_upper", **drawn)
         if context_to == "readout":
             draw = initializer(init)
             self.readout = keras.layers.Dense(width, activation="tanh", kernel_initializer=draw, name="readout")
-        self.head_dropout = Dropout(dropout, name="head_dropout")
-        if not tied_embeddings:
-            self.head = keras.layers.Dense(target_vocabulary, kernel_initializer=initializer(init), name="head")
-
         one, two = (None, None, width), (None, None, 2 * width)  # two: with the context beside it
-        for layer in (self.source_embedding, self.target_embedding):
-            layer.build((None, None))
-        self.encoder.build(one)
-        self.lower.build(two if context_to == "next_input" else one)
-        self.attention.build(one, one)
-        if self.upper:
-            self.upper.build(two if context_to == "next_layer" else one)
-        if self.readout:
-            self.readout.build(two)
-        if self.head:
-            self.head.build(one)
-        self.built = True
+        decoder = [
+            (self.lower, two if context_to == "next_input" else one),
+            (self.attention, one, one),
+            (self.upper, two if context_to == "next_layer" else one),
+            (self.readout, two),
+        ]
+        self._finish(decoder, tied_embeddings=tied_embeddings, dropout=dropout, init=init)
 
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False) -> tf.Tensor:
         """Logits of every target position, given the tokens before it.
@@ -104,7 +91,7 @@ class Seq2SeqAttention(keras.Model):
             (batch, target time, target vocabulary), float32 (float64 when the model is).
         """
         source, target_in = inputs
-        states, memory = self._encode(source, training)
+        states, memory = self._read(source, training)
         below, above = states[: self.lower_levels], states[self.lower_levels :]
         embedded = self.target_dropout(self.target_embedding(target_in), training=training)
         # No mask in the decoder: padding comes after all that counts, and the decoder does not look ahead.
@@ -127,7 +114,7 @@ class Seq2SeqAttention(keras.Model):
 
         Whatever `max_len` is, the state has one size.
         """
-        states, memory = self._encode(source, training=False)
+        states, memory = self._read(source, training=False)
         return tf.nest.map_structure(lambda leaf: leaf[:, tf.newaxis], states), memory
 
     def step(self, tokens: tf.Tensor, state: Any, memory: Memory) -> Step:
@@ -146,11 +133,9 @@ class Seq2SeqAttention(keras.Model):
             outputs = self.readout(outputs)
         return Step(self._logits(outputs), (*below, *above), tf.cast(weights, tf.float32))
 
-    def _encode(self, source: tf.Tensor, training: bool) -> tuple[tuple[Any, ...], Memory]:
-        embedded = self.source_dropout(self.source_embedding(source), training=training)
-        real = tf.not_equal(source, PAD)
-        outputs, states = self.encoder(embedded, mask=real, training=training)
-        return states, self.attention.memory(outputs, real)
+    def _read(self, source: tf.Tensor, training: bool) -> tuple[tuple[Any, ...], Memory]:
+        outputs, states = self._encode(source, training)
+        return states, self.attention.memory(outputs, tf.not_equal(source, PAD))
 
     def _look_and_read(self, embedded: tf.Tensor, state: Any, memory: Memory) -> tuple[tf.Tensor, Any, tf.Tensor]:
         """One step (batch, beams, width) of the first level, whose last state is the query (Bahdanau et al. 2015)."""
@@ -176,10 +161,6 @@ class Seq2SeqAttention(keras.Model):
             maximum_iterations=steps,  # XLA differentiates only loops with a bound
         )
         return tf.ensure_shape(tf.transpose(outputs.stack(), (1, 0, 2)), (batch, time, width))
-
-    def _logits(self, outputs: tf.Tensor) -> tf.Tensor:
-        logits = self.head(outputs) if self.head else self.target_embedding(outputs, reverse=True)
-        return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
 
 
 def seq2seq_attention(

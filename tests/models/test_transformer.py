@@ -186,7 +186,8 @@ def test_step_equals_teacher_forcing_of_what_each_beam_has_said(options, precisi
 def test_beams_share_the_source_and_no_key_moves_with_them():
     model = net()
     state, memory = model.start(SOURCE)
-    assert {tuple(leaf.shape) for leaf in tf.nest.flatten(memory)} == {(3, 2, 5, 4), (3, 1, 1, 5)}
+    # Keys and values, the mask, and the words of the read-out, which all rows share.
+    assert {tuple(leaf.shape) for leaf in tf.nest.flatten(memory)} == {(3, 2, 5, 4), (3, 1, 1, 5), (8, 12)}
     state = model.step(np.full((3, 4), START, np.int32), model.reorder(state, np.zeros((3, 4), np.int32)), memory).state
     moved = model.reorder(state, np.array([[3, 3, 1]] * 3))
     for before, after in zip(tf.nest.flatten(state.caches), tf.nest.flatten(moved.caches), strict=True):

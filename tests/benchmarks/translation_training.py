@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 RECIPE = "transformer_multi30k"
-PAIRS, VOCABULARY, WIDTH, FFN, BLOCKS, HEADS, DROPOUT, SMOOTHING = 29_000, 8000, 128, 256, 4, 4, 0.3, 0.1
+PAIRS, VOCABULARY, WIDTH, FFN, BLOCKS, HEADS, DROPOUT, SMOOTHING = 29_000, 8000, 128, 256, 4, 4, 0.2, 0.1
 LSTM_LAYERS, LSTM_UNITS, LSTM_ROWS, LSTM_STEPS = 2, 256, 32, 35
 WARM_UP = 4  # steps before the first round: in the first ones TensorFlow traces its graphs
 THREADS = 2
@@ -167,7 +167,7 @@ def transformer_of_torch(folder: Path, precision: str, variant: str) -> Train:
             self.register_buffer("positions", torch.stack([angles.sin(), angles.cos()], -1).flatten(1))
             self.dropout = nn.Dropout(DROPOUT)
             self.transformer = nn.Transformer(
-                WIDTH, HEADS, BLOCKS, BLOCKS, dim_feedforward=FFN, dropout=DROPOUT, batch_first=True
+                WIDTH, HEADS, BLOCKS, BLOCKS, dim_feedforward=FFN, dropout=DROPOUT, batch_first=True, norm_first=True
             )
 
         def embedded(self, ids: torch.Tensor) -> torch.Tensor:
@@ -226,7 +226,7 @@ def transformer_of_joeynmt(folder: Path, _: str, __: str) -> Train:
     vocabulary = Vocabulary([f"w{word}" for word in range(4, VOCABULARY)], marks)
     side = {
         "type": "transformer", "num_layers": BLOCKS, "num_heads": HEADS, "hidden_size": WIDTH, "ff_size": FFN,
-        "dropout": DROPOUT, "embeddings": {"embedding_dim": WIDTH, "scale": True, "dropout": 0.0},
+        "layer_norm": "pre", "dropout": DROPOUT, "embeddings": {"embedding_dim": WIDTH, "scale": True, "dropout": 0.0},
     }  # fmt: skip
     settings = {"encoder": side, "decoder": side, "tied_embeddings": True, "tied_softmax": True}
     model = build_model(settings, vocabulary, vocabulary).train()

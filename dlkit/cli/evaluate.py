@@ -12,6 +12,7 @@ import typer
 from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
 from dlkit.cli.inspect import picture_path
+from dlkit.cli.lines import check_output, writer
 from dlkit.errors import UsageError
 from dlkit.tasks import POINTS, TASKS
 
@@ -133,6 +134,7 @@ def evaluate(
     """  # fmt: skip
     tables = _Tables(per_class, confusion, reliability)
     operands, file = _operands(models, png=png)
+    check_output(output)
     decode = {
         "decode.beams": beam, "decode.length_norm": length_norm, "decode.alpha": alpha, "decode.max_len": max_len
     }  # fmt: skip
@@ -220,7 +222,6 @@ def _evaluate(
     picture: Path | None,
     output: Path | None,
 ) -> None:
-    from dlkit.cli.lines import writer
     from dlkit.train.evaluation import evaluate_run
 
     with writer(output) if output else nullcontext() as write:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from dlkit import console, durable
-from dlkit.errors import DataError
+from dlkit.errors import DataError, UsageError
 
 Line = str | DataError
 
@@ -106,6 +106,20 @@ def _decoded(line: bytes, number: int, name: str) -> Line:
         return (text.removeprefix(b"\xef\xbb\xbf") if number == 1 else text).decode("utf-8")
     except UnicodeDecodeError:
         return DataError(f"line {number} of {name} is not UTF-8", "convert it first, with `iconv` for example")
+
+
+def check_output(output: Path | None) -> None:
+    """Says before any work is done that a file cannot be written where it is to be.
+
+    Raises:
+        dlkit.errors.UsageError: it is a folder, or lies in none.
+    """
+    if output is None:
+        return
+    if output.is_dir():
+        raise UsageError(f"cannot write {output}: it is a folder", "name a file")
+    if not output.parent.is_dir():
+        raise UsageError(f"cannot write {output}: there is no folder {output.parent}", "make it first")
 
 
 @contextmanager

@@ -116,8 +116,8 @@ class Live:
 
     def estimate(self, *, steps: int, step_seconds: float) -> None:
         """Tells how long the run will take."""
-        left = f"the {steps:,} steps that are left" if steps else "none is left"
-        console.labelled([("time", f"about {duration(steps * step_seconds)} for {left}, and the evaluations")])
+        left = f"about {duration(steps * step_seconds)} for the {steps:,} steps that are left, and the evaluations"
+        console.labelled([("time", left if steps else "no step is left, only the evaluations")])
 
     def advance(self, step: int) -> None:
         """Moves the bar."""

@@ -114,8 +114,11 @@ Checkpoint = Annotated[
 
 Data = Annotated[
     str | None,
-    typer.Option("--data", metavar="NAME", autocompletion=complete_data, help="A name, or a folder of images."),
-]
+    typer.Option(
+        "--data", metavar="NAME", autocompletion=complete_data,
+        help="A name, a folder of images or of train.en, train.de, two files x.en,x.de, or a table pairs.tsv.",
+    ),
+]  # fmt: skip
 DataDir = Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help="Where prepared data lies.")]
 OnBad = Annotated[
     str | None,
@@ -158,7 +161,10 @@ Name = Annotated[
 Devices = Annotated[
     str, typer.Option("--devices", metavar="WHICH", help="auto, cpu, gpu, gpu:N, or cpu:N for the CPU as N devices.")
 ]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, metavar="N", help="Seed of all that is drawn.")]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, metavar="N", help="Seed of all that is drawn; default: the recipe's, or 0."),
+]
 
 # How translations are searched for; what is not given is what the run's recipe says.
 Beam = Annotated[

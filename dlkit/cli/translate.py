@@ -29,7 +29,9 @@ def translate(
         Path | None, typer.Option("--file", "-f", metavar="FILE", help="Translate its lines; plain or .gz.")
     ] = None,
     beam: opt.Beam = None,
-    n_best: Annotated[int, typer.Option("--n-best", min=1, metavar="N", help="Outputs for each line.")] = 1,
+    n_best: Annotated[
+        int, typer.Option("--n-best", min=1, metavar="N", help="Outputs for each line; searched with as many beams.")
+    ] = 1,
     length_norm: opt.LengthNorm = None,
     alpha: opt.Alpha = None,
     max_len: opt.MaxLen = None,
@@ -40,7 +42,7 @@ def translate(
     ] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Draw from the k most probable tokens.")] = None,
     top_p: Annotated[
-        float | None, typer.Option("--top-p", min=0, max=1, help="Draw from those that make up this probability.")
+        float | None, typer.Option("--top-p", max=1, help="Draw from those that make up this probability, above 0.")
     ] = None,
     seed: opt.Seed = None,
     prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="How every output has to begin.")] = "",
@@ -90,10 +92,17 @@ def translate(
     from dlkit.cli import lines
 
     check_picture_name(png)
+    lines.check_output(output)
     searching = {"--length-norm": length_norm, "--alpha": alpha}
     drawing = {"--temperature": temperature, "--top-k": top_k, "--top-p": top_p, "--seed": seed}
     of_search, of_drawing = ([name for name, value in own.items() if value is not None] for own in (searching, drawing))
     _check(of_search, of_drawing, sample=sample, beam=beam, n_best=n_best, text=text, file=file)
+    if top_p is not None and top_p <= 0:
+        raise UsageError(f"--top-p {top_p:g} leaves nothing to draw from", "0.9 is a usual one")
+    if max_len is not None and min_len > max_len:
+        raise UsageError(f"--min-len {min_len} is more than --max-len {max_len}", "give a smaller --min-len")
+    if console.settings.json and format_ == "tsv":
+        raise UsageError("--json and --format tsv are two formats", "give one of them")
     format_ = "jsonl" if console.settings.json else format_
     of_rows = {
         "--format tsv": format_ == "tsv",

@@ -11,6 +11,7 @@ import pytest
 from copying_net import load_once, make
 from matplotlib.figure import Figure
 
+from dlkit.cli import main
 from dlkit.data.tokenizer import WordTokenizer
 from dlkit.decode import tree
 from dlkit.probe import translation
@@ -201,3 +202,19 @@ def test_an_ensemble_has_one_target_vocabulary(translate, made):
         f"error: {made / 'copy'} and {made / 'other'} have different target vocabularies",
         "hint: an ensemble is of runs that were trained on the same data",
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--min-len", "8", "--max-len", "3"], "--min-len 8 is more than --max-len 3"),
+        (["--sample", "--top-p", "0"], "--top-p 0 leaves nothing to draw from"),
+        (["--json", "--format", "tsv"], "--json and --format tsv are two formats"),
+        (["-o", "{folder}"], "cannot write {folder}: it is a folder"),
+        (["-o", "{folder}/none/o.txt"], "cannot write {folder}/none/o.txt: there is no folder {folder}/none"),
+    ],
+)
+def test_what_cannot_be_is_told_before_any_work(arguments, message, tmp_path, capsys):
+    assert main(["translate", "chat", *(argument.format(folder=tmp_path) for argument in arguments)]) == 2
+    error = "".join(capsys.readouterr().err.split())
+    assert "".join(message.format(folder=tmp_path).split()) in error

@@ -114,6 +114,11 @@ def builder(
         from dlkit.data.tfds import tfds_set
 
         return partial(tfds_set, name)
+    if len(name.encode()) < 256 and Path(name).is_file():
+        raise UsageError(
+            f"{name} is one file, and no table of pairs",
+            "two files of texts are `x.en,x.de`, a table ends in .tsv, images lie in a folder",
+        )
     namespace, colon, _ = name.partition(":")
     if colon and namespace != "synthetic" and not tfds_names.parse(name):
         raise UsageError(

@@ -290,6 +290,8 @@ class PairData:
                 f"{self.name} has nothing to train on: it has only {' and '.join(self.texts)}",
                 "`dlkit evaluate RUN --data NAME` tests a run on such data",
             )
+        if not self.texts["train"].source:
+            raise DataError(f"{self.name} has no pair to train on", "a pair a line, source and target divided by a tab")
         return _trained(self.texts["train"], self.options)
 
     @property

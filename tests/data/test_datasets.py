@@ -134,3 +134,14 @@ def test_names_and_digits_load_no_tensorflow():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_one_file_is_no_dataset_and_an_empty_table_has_no_pairs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.en").write_text("a line\n")
+    with pytest.raises(UsageError, match="x.en is one file") as caught:
+        data.builder("x.en")
+    assert "x.en,x.de" in caught.value.hint
+    (tmp_path / "empty.tsv").touch()
+    with pytest.raises(DataError, match=r"empty\.tsv has no pair to train on"):
+        _ = data.load_pairs("empty.tsv").splits

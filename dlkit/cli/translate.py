@@ -96,11 +96,10 @@ def translate(
     searching = {"--length-norm": length_norm, "--alpha": alpha}
     drawing = {"--temperature": temperature, "--top-k": top_k, "--top-p": top_p, "--seed": seed}
     of_search, of_drawing = ([name for name, value in own.items() if value is not None] for own in (searching, drawing))
-    _check(of_search, of_drawing, sample=sample, beam=beam, n_best=n_best, text=text, file=file)
-    if top_p is not None and top_p <= 0:
-        raise UsageError(f"--top-p {top_p:g} leaves nothing to draw from", "0.9 is a usual one")
-    if max_len is not None and min_len > max_len:
-        raise UsageError(f"--min-len {min_len} is more than --max-len {max_len}", "give a smaller --min-len")
+    _check(
+        of_search, of_drawing,
+        sample=sample, beam=beam, n_best=n_best, top_p=top_p, min_len=min_len, max_len=max_len, text=text, file=file,
+    )  # fmt: skip
     if console.settings.json and format_ == "tsv":
         raise UsageError("--json and --format tsv are two formats", "give one of them")
     format_ = "jsonl" if console.settings.json else format_
@@ -162,6 +161,9 @@ def _check(
     sample: bool,
     beam: int | None,
     n_best: int,
+    top_p: float | None,
+    min_len: int,
+    max_len: int | None,
     text: list[str] | None,
     file: Path | None,
 ) -> None:
@@ -173,6 +175,10 @@ def _check(
         raise UsageError("--beam searches and --sample draws", "give one of them")
     if beam is not None and n_best > beam:
         raise UsageError(f"--n-best {n_best} of {beam} beams", f"`--beam {n_best}` keeps enough")
+    if top_p is not None and top_p <= 0:
+        raise UsageError(f"--top-p {top_p:g} leaves nothing to draw from", "0.9 is a usual one")
+    if max_len is not None and min_len > max_len:
+        raise UsageError(f"--min-len {min_len} is more than --max-len {max_len}", "give a smaller --min-len")
     if text and file is not None:
         raise UsageError("a text and --file are both given", "give one of them")
 

@@ -59,9 +59,7 @@ class Decoder:
         self.compile_after = compile_after
         self.workers = workers
         # Tables of learned positions are for so many tokens: nothing is read, said or filled up beyond.
-        self.most_tokens = min(
-            [sys.maxsize, *(most for model in self.models if (most := getattr(model, "max_length", None)))]
-        )
+        self.most_tokens = min(map(positions_of, self.models))
         self._seen: Counter[tuple[Any, ...]] = Counter()
         self._graphs: dict[tuple[Any, ...], Callable[..., Any]] = {}
         self._lock = threading.Lock()  # of the two above
@@ -274,6 +272,11 @@ class Decoder:
                 )
         found = self._graphs[key](*arguments)
         return tf.nest.map_structure(lambda tensor: None if tensor is None else tensor.numpy(), found)
+
+
+def positions_of(model: Any) -> int:
+    """For how many tokens a model has learned positions; any number where it computes them, or has none."""
+    return getattr(model, "max_length", None) or sys.maxsize
 
 
 class _Shape(NamedTuple):

@@ -1,7 +1,6 @@
 """Translation: a text in, another out; cross-entropy per token, and what decoding gets right."""
 
 import hashlib
-import sys
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,7 @@ from dlkit.data import pairs, tokenizer
 from dlkit.data.batching import ROW_WEIGHTS, Batch
 from dlkit.data.buckets import TokenBatches
 from dlkit.data.tokenizer import Tokenizer
+from dlkit.decode.decoder import positions_of
 from dlkit.decode.scheduled import mixed_inputs
 from dlkit.errors import DataError
 from dlkit.layers import step_context
@@ -121,7 +121,7 @@ class Translation(Task):
         Raises:
             dlkit.errors.DataError: none is short enough.
         """
-        most, count = min(MOST_TOKENS, _positions_of(model)), self.size(split)
+        most, count = min(MOST_TOKENS, positions_of(model)), self.size(split)
         longer = np.maximum(*self.data.splits[split].lengths)[:count]
         order = np.argsort(longer, kind="stable")
         order = order[: np.searchsorted(longer[order], most, side="right")]
@@ -149,7 +149,7 @@ class Translation(Task):
         Raises:
             dlkit.errors.DataError: it has learned fewer.
         """
-        longest, most = max(self.data.splits["train"].longest), _positions_of(model)
+        longest, most = max(self.data.splits["train"].longest), positions_of(model)
         if longest > most:
             raise DataError(
                 f"a training pair has {longest:,} tokens with its end, and the model learned positions for {most:,}",
@@ -237,8 +237,3 @@ class Translation(Task):
         if self._translator is None or self._translator.decoder.models != (model,):
             self._translator = Translator([model], [self.tokenizers], self.max_len)
         return self._translator
-
-
-def _positions_of(model: keras.Model) -> int:
-    """For how many tokens a model has learned positions; any number where it computes them."""
-    return getattr(model, "max_length", None) or sys.maxsize

@@ -12,14 +12,13 @@ PyTorch is no dependency of dlkit: name an interpreter that has it, or its rows 
 import argparse
 import json
 import os
-import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import racing
 
 BATCH = 128
 IMAGES = 2560  # of the in-memory data set that `crop_flip` draws from
@@ -181,17 +180,18 @@ def of_torch(net: str, precision: str, layout: str) -> Callable[[int], None]:
 
 def serve(net: str, name: str) -> None:
     """A contender: for each number on stdin it trains so many steps and prints the seconds they took."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints
+    out = racing.answers()
     library, precision, variant = CONTENDERS[name]
     train = {"dlkit": of_dlkit, "keras": of_keras, "torch": of_torch}[library](net, precision, variant)
     train(2)
     train(2)
-    print("ready", file=answers, flush=True)
-    for line in sys.stdin:
+
+    def seconds(steps: int) -> float:
         began = time.perf_counter()
-        train(int(line))
-        print(time.perf_counter() - began, file=answers, flush=True)
+        train(steps)
+        return time.perf_counter() - began
+
+    racing.serve(out, seconds)
 
 
 def race(net: str, names: list[str], torch_python: str | None, rounds: int, steps: int) -> dict[str, list[float]]:
@@ -200,22 +200,14 @@ def race(net: str, names: list[str], torch_python: str | None, rounds: int, step
     for name in names:
         python = torch_python if CONTENDERS[name][0] == "torch" else sys.executable
         # A library whose threads wait by spinning would slow down the others.
-        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+        environment = {"OMP_WAIT_POLICY": "PASSIVE"}
         command = [str(python), str(Path(__file__).resolve()), "--net", net, "--serve", name]
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env=environment,
-        )  # fmt: skip
-        if process.stdout is None or process.stdout.readline().strip() != "ready":
-            sys.exit(f"{name} did not start: {' '.join(command)}")
-        processes[name] = process
+        processes[name] = racing.start(command, environment)
+        racing.await_ready(name, processes[name])
     speeds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
-        for name in names if number % 2 == 0 else reversed(names):
-            process = processes[name]
-            assert process.stdin is not None and process.stdout is not None
-            print(steps, file=process.stdin, flush=True)
-            speeds[name].append(BATCH * steps / float(process.stdout.readline()))
+        for name in racing.in_turn(processes, number):
+            speeds[name].append(BATCH * steps / racing.ask(processes[name], steps))
     for process in processes.values():
         process.terminate()
     return speeds
@@ -243,12 +235,7 @@ def main() -> None:
             print(json.dumps({"net": net, "images_per_second": speeds}))
             continue
         print(f"{net}, batch {BATCH}, {os.cpu_count()} cores: images/s, median of {given.rounds} rounds (min to max)")
-        for name, values in speeds.items():
-            print(f"  {name:30}{statistics.median(values):8.0f}   ({min(values):.0f} to {max(values):.0f})")
-        for ours, theirs, goal in RATIOS:
-            if ours in speeds and theirs in speeds:
-                ratio = statistics.median(a / b for a, b in zip(speeds[ours], speeds[theirs], strict=True))
-                print(f"  {ours} / {theirs}: {ratio:.2f}x" + (f"   (to reach: {goal}x)" if goal else ""))
+        racing.report(speeds, RATIOS, width=30)
 
 
 if __name__ == "__main__":

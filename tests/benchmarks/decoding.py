@@ -13,8 +13,6 @@ The peers are no dependencies of dlkit: name an interpreter that has torch, tran
 import argparse
 import functools
 import json
-import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import racing
 
 BEAMS, TOKENS, SOURCE, THREADS = 5, 30, 20, 2
 
@@ -179,8 +178,7 @@ def of_hf(net: Net, _: str, source: np.ndarray) -> Callable[[], None]:
 
 def serve(work: str, name: str) -> None:
     """A contender: for each number on stdin it translates so often and prints the seconds that took."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints
+    out = racing.answers()
     library, precision = CONTENDERS[name]
     net, sentences, _ = WORKS[work]
     source = np.random.default_rng(0).integers(4, NETS[net].vocabulary, (sentences, SOURCE)).astype(np.int32)
@@ -192,12 +190,14 @@ def serve(work: str, name: str) -> None:
     translate = make(NETS[net], precision, source)
     for _ in range(2):
         translate()
-    print("ready", file=answers, flush=True)
-    for line in sys.stdin:
+
+    def seconds(often: int) -> float:
         began = time.perf_counter()
-        for _ in range(int(line)):
+        for _ in range(often):
             translate()
-        print(time.perf_counter() - began, file=answers, flush=True)
+        return time.perf_counter() - began
+
+    racing.serve(out, seconds)
 
 
 def start(work: str, names: list[str], torch_python: str | None) -> dict[str, subprocess.Popen[str]]:
@@ -205,14 +205,9 @@ def start(work: str, names: list[str], torch_python: str | None) -> dict[str, su
     processes = {}
     for name in names:
         python = sys.executable if name.startswith("dlkit") else torch_python
-        environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS)}
         command = [str(python), str(Path(__file__).resolve()), "--work", work, "--serve", name]
-        processes[name] = process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env=environment,
-        )  # fmt: skip
-        if process.stdout is None or process.stdout.readline().strip() != "ready":
-            sys.exit(f"{name} did not start: {' '.join(command)}")
+        processes[name] = racing.start(command, {"OMP_NUM_THREADS": str(THREADS)})
+        racing.await_ready(name, processes[name])
     return processes
 
 
@@ -221,12 +216,9 @@ def race(work: str, processes: dict[str, subprocess.Popen[str]], rounds: int) ->
     _, sentences, often = WORKS[work]
     speeds: dict[str, list[float]] = {name: [] for name in processes}
     for number in range(rounds):
-        for name in processes if number % 2 == 0 else reversed(processes):
-            process = processes[name]
+        for name in racing.in_turn(processes, number):
             time.sleep(0.5)  # until the threads of the one before no longer wait by spinning
-            assert process.stdin is not None and process.stdout is not None
-            print(often, file=process.stdin, flush=True)
-            speeds[name].append(sentences * TOKENS * often / float(process.stdout.readline()))
+            speeds[name].append(sentences * TOKENS * often / racing.ask(processes[name], often))
     return speeds
 
 
@@ -254,13 +246,8 @@ def main() -> None:
             print(json.dumps({"work": work, "tokens_per_second": speeds}))
             continue
         print(f"{work}, beam {BEAMS}: output tokens/s, median of {given.rounds} rounds (min to max)")
-        for name, values in speeds.items():
-            print(f"  {name:22}{statistics.median(values):8.0f}   ({min(values):.0f} to {max(values):.0f})")
-        for ours in [name for name in names if name.startswith("dlkit")]:
-            for theirs, goal in GOALS[work].items():
-                if ours in speeds and theirs in speeds:
-                    ratio = statistics.median(a / b for a, b in zip(speeds[ours], speeds[theirs], strict=True))
-                    print(f"  {ours} / {theirs}: {ratio:.2f}x   (to reach: {goal}x)")
+        ours = [name for name in names if name.startswith("dlkit")]
+        racing.report(speeds, [(own, *goal) for own in ours for goal in GOALS[work].items()], width=22)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ import itertools
 import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import racing
 
 RECIPE = "transformer_multi30k"
 PAIRS, VOCABULARY, WIDTH, FFN, BLOCKS, HEADS, DROPOUT, SMOOTHING = 29_000, 8000, 128, 256, 4, 4, 0.2, 0.1
@@ -334,8 +334,7 @@ def lstm_of_torch() -> Train:
 
 def serve(work: str, name: str, folder: Path) -> None:
     """A contender: for each number on stdin it trains so many steps and prints the tokens per second."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints
+    out = racing.answers()
     library, *how = CONTENDERS[work][name]
     if work == "lstm":
         train = lstm_of_torch() if library == "torch" else lstm_of_tensorflow(library, *how)
@@ -344,26 +343,23 @@ def serve(work: str, name: str, folder: Path) -> None:
             "dlkit": transformer_of_dlkit, "torch": transformer_of_torch, "joeynmt": transformer_of_joeynmt
         }  # fmt: skip
         train = makers[library](folder, *how)
-    print("ready", file=answers, flush=True)
-    for line in sys.stdin:
+
+    def speed(steps: int) -> float:
         began = time.perf_counter()
-        tokens = train(int(line))
-        print(tokens / (time.perf_counter() - began), file=answers, flush=True)
+        tokens = train(steps)
+        return tokens / (time.perf_counter() - began)
+
+    racing.serve(out, speed)
 
 
 def start(work: str, pythons: dict[str, str], folder: Path) -> dict[str, subprocess.Popen[str]]:
     """The contenders, each ready to train."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS)}
     processes = {}
     for name, python in pythons.items():
         command = [python, str(Path(__file__).resolve()), "--work", work, "--serve", name, "--folder", str(folder)]
-        processes[name] = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env=environment,
-        )  # fmt: skip
+        processes[name] = racing.start(command, {"OMP_NUM_THREADS": str(THREADS)})
     for name, process in processes.items():
-        if process.stdout is None or process.stdout.readline().strip() != "ready":
-            sys.exit(f"{name} did not start: {process.args}")
+        racing.await_ready(name, process)
     return processes
 
 
@@ -375,12 +371,9 @@ def race(work: str, pythons: dict[str, str], *, rounds: int, steps: int, folder:
     processes = start(work, pythons, folder)
     speeds: dict[str, list[float]] = {name: [] for name in processes}
     for number in range(rounds + 1):
-        for name in processes if number % 2 == 0 else reversed(processes):
-            process = processes[name]
+        for name in racing.in_turn(processes, number):
             time.sleep(0.5)  # until the threads of the one before no longer wait by spinning
-            assert process.stdin is not None and process.stdout is not None
-            print(steps if number else WARM_UP, file=process.stdin, flush=True)
-            speeds[name].append(float(process.stdout.readline()))
+            speeds[name].append(racing.ask(processes[name], steps if number else WARM_UP))
     for process in processes.values():
         process.terminate()
     return {name: values[1:] for name, values in speeds.items()}
@@ -419,12 +412,7 @@ def main() -> None:
             print(json.dumps({"work": work, "tokens_per_second": speeds}))
             continue
         print(f"{work}, {os.cpu_count()} cores: tokens/s, median of {given.rounds} rounds (min to max)")
-        for name, values in speeds.items():
-            print(f"  {name:26}{statistics.median(values):8.0f}   ({min(values):.0f} to {max(values):.0f})")
-        for ours, theirs, goal in RATIOS[work]:
-            if ours in speeds and theirs in speeds:
-                ratio = statistics.median(a / b for a, b in zip(speeds[ours], speeds[theirs], strict=True))
-                print(f"  {ours} / {theirs}: {ratio:.2f}x" + (f"   (to reach: {goal}x)" if goal else ""))
+        racing.report(speeds, RATIOS[work], width=26)
 
 
 if __name__ == "__main__":

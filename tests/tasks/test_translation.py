@@ -175,7 +175,7 @@ def test_an_ensemble_of_one_run_twice_is_that_run(run, capsys):
         (["a", "--file", "x"], 2, "a text and --file"),
         (["a", "--align"], 2, "no attention"),
         (["--file", "none.txt"], 3, "cannot read none.txt"),
-        (["a", "--sample", "--top-p", "0"], 2, "top-p is 0"),
+        (["a", "--sample", "--top-p", "0"], 2, "--top-p 0 leaves nothing to draw from"),
     ],
 )
 def test_mistakes(run, capsys, arguments, code, words):

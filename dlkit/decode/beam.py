@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from dlkit.data.tokenizer import PAD
 from dlkit.decode.greedy import any_batch, prefix_token
-from dlkit.decode.logits import best, log_normalizer
+from dlkit.decode.logits import best_and_normalizer
 from dlkit.decode.step import (
     ENDED,
     KEPT,
@@ -144,8 +144,8 @@ def beam_search(
         made = step(search.last, search.state, memory)
         logits = tf.cast(made.logits, tf.float32)  # (batch, beams, vocabulary)
         # Padding is never said, and at most one continuation of a beam is the end: so these hold its best `beams`.
-        values, tokens = best(logits, min(beams + 2, logits.shape[-1]))
-        normalizer = log_normalizer(logits, tokens[..., 0])
+        count = min(beams + 2, logits.shape[-1])
+        values, tokens, normalizer = best_and_normalizer(logits, count, compiled=steps is not None)
         continued = search.live[..., tf.newaxis] + (values - normalizer[..., tf.newaxis])
         # False for not-a-number, too: what a model says that is no longer finite, or after the end of a row.
         allowed = (continued > NEVER) & (tokens != PAD) & ((length >= min_len) | (tokens != end_id))

@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlkit.decode.logits import BLOCKS, best, log_normalizer
+from dlkit.decode.logits import BLOCKS, best, best_and_normalizer, log_normalizer
 
 BLOCK = BLOCKS[0]
 
@@ -68,3 +68,19 @@ def test_log_normalizer(known, offset):
 def test_log_normalizer_of_nothing():
     assert np.isnan(log_normalizer(tf.fill([1, 4], -np.inf)))
     assert np.isnan(log_normalizer(tf.constant([[0.0, np.nan, 1.0]])))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_best_and_normalizer(compiled):
+    logits = np.random.default_rng(2).integers(0, 30, (2, 3, 1000)).astype(np.float32)  # with many equal ones
+    logits[0, 0, 10:] = -np.inf
+
+    @tf.function(jit_compile=compiled or None, autograph=False)
+    def found(logits):
+        return best_and_normalizer(logits, 6, compiled=compiled)
+
+    *few, normalizer = found(tf.constant(logits))
+    for part, expected in zip(few, stable_best(logits, 6), strict=True):
+        np.testing.assert_array_equal(part, expected)
+    np.testing.assert_allclose(normalizer, np.logaddexp.reduce(logits.astype(np.float64), axis=-1), rtol=3e-7)
+    assert not np.isfinite(logits.max() - found(tf.fill([1, 1, 1000], -np.inf))[2]).any()

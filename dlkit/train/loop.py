@@ -269,6 +269,7 @@ class Loop:
         self.saved_step: int | None = None
         self.clock: list[tuple[float, bool]] = []  # when the first steps were done, and whether they traced a graph
         self.step_seconds = math.nan  # of one step, without tracing, in the newest interval that had one
+        self.evaluation_seconds: dict[bool, float] = {}  # of the newest evaluation with decoding, and without
         self._reset_interval()
         self.writer: tf.summary.SummaryWriter | None = None
 
@@ -463,7 +464,7 @@ class Loop:
             **({"sampling": self.sampling(self.progress.step - 1)} if self.sampling else {}),
             f"{self.task.unit}_per_second": totals["weight"] / count / self.step_seconds, "memory": peak_memory(),
             "seconds": self.progress.seconds,
-            "seconds_left": steps_left * self.step_seconds if steps_left else 0.0,  # the time of a step may be unknown
+            "seconds_left": steps_left * self.step_seconds + self._evaluations_left() if steps_left else 0.0,
         }  # fmt: skip
         self._write(record)
         self.display.interval(record)
@@ -484,19 +485,27 @@ class Loop:
         self._log()
         improved = True
         if self.validation:
-            decode = self._decodes()
+            decode, started = self._decodes(self.progress.step), time.monotonic()
             monitored = self._evaluation(self.validation, "raw", decode=decode)
             if self.update.ema:
                 with self.averaged():
                     monitored = self._evaluation(self.validation, "ema", decode=decode)
+            self.evaluation_seconds[decode] = time.monotonic() - started
             # Evaluations without decoding have no BLEU: where it is monitored, only the others choose and count.
             improved = self.monitor in monitored and self._observe(monitored[self.monitor])
         self.save(best=improved)
         self._reset_interval()
 
-    def _decodes(self) -> bool:
-        """Whether the evaluation after this step decodes, too; the last one does, so that a best one is found."""
-        every, step = self.settings.decode_every, self.progress.step
+    def _evaluations_left(self) -> float:
+        """How many seconds the evaluations will take that are still to come, as far as one like them has been timed."""
+        every, last = self.length.evaluate_every, self.length.steps
+        next_one = -(-self.progress.step // every) * every  # none has been made at the step of a log line
+        steps = {*range(next_one, last, every), last}
+        return sum(self.evaluation_seconds.get(self._decodes(step), 0.0) for step in steps)
+
+    def _decodes(self, step: int) -> bool:
+        """Whether the evaluation after a step decodes, too; the last one does, so that a best one is found."""
+        every = self.settings.decode_every
         if every is None:
             return False
         return step >= self.length.steps or step // self.length.evaluate_every % every == 0

@@ -94,6 +94,34 @@ def test_steps_that_trace_a_graph_are_left_out_of_rate_and_time(
     assert ("img/s" in first, " left" in first) == (left[0] is not None,) * 2
 
 
+def test_the_time_that_is_left_counts_evaluations_once_one_like_them_has_been_timed(tmp_path, monkeypatch):
+    """A step takes 1 s here, an evaluation 10 s, and each second one, which decodes, 100 s."""
+    now, update, evaluate = 0.0, TrainingStep.__call__, loop.Evaluation.__call__
+
+    def step_timed(self, *arguments, **options):
+        nonlocal now
+        now += 1
+        return update(self, *arguments, **options)
+
+    def evaluation_timed(self, split, *, decode):
+        nonlocal now
+        now += 100 if decode else 10
+        return evaluate(self, split, decode=decode)
+
+    monkeypatch.setattr(TrainingStep, "__call__", step_timed)
+    monkeypatch.setattr(loop.Evaluation, "__call__", evaluation_timed)
+    monkeypatch.setattr(loop.Loop, "_decodes", lambda self, step: step % 6 == 0)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now))
+    assert train(tmp_path, "--limit", "80", "--epochs", "4", "--set", "train.log_every=1", "-q") == 0
+    lines = [line for line in runs.open_run(tmp_path / "x").metrics() if line["kind"] == "train"]
+    assert [line["seconds_left"] for line in lines] == [
+        None, 10, 9,  # none timed yet
+        8 + 10, 7 + 10, 6 + 10,  # one without decoding is to come, and what the others take is not known
+        5 + 110, 4 + 110, 3 + 110,
+        2 + 100, 1 + 100, 0,
+    ]  # fmt: skip
+
+
 def test_every_line_of_the_log_says_all_that_it_should(tmp_path):
     assert train(tmp_path, "--epochs", "2", "--clip-norm", "0.1", "-q") == 0
     records = runs.open_run(tmp_path / "x").metrics()

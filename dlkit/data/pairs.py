@@ -344,6 +344,11 @@ class PairData:
         notes = list(self.notes)
         if controls := sum(map(_has_control, train.source, train.target)):
             notes.append(f"{controls:,} training pair{'s' * (controls > 1)} with control characters")
+        if self.tokenizers is None and self.options.tokenizer in ("unigram", "bpe"):
+            sizes = dict.fromkeys(own.size for own in self._tokenizers)
+            if min(sizes) < self.options.vocabulary:
+                found = " and ".join(f"{size:,}" for size in sizes)
+                notes.append(f"{found} tokens, where data.vocabulary is {self.options.vocabulary:,}: no more are found")
         most = sorted(pieces, key=lambda piece: (-pieces[piece], piece))[:20]
         return Report(len(train), dropped, unknown, most, tuple(notes))
 

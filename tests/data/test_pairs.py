@@ -126,6 +126,18 @@ def test_training_pairs_are_dropped_for_one_reason_each():
     ]
 
 
+@pytest.mark.parametrize("joint", [True, False])
+def test_a_vocabulary_that_is_smaller_than_asked_for_is_told(joint):
+    pairs = [(f"{a}{b} {b}", f"{b}x") for a in "abcd" for b in "abcd"]
+    data = made(pairs, tokenizer="bpe", vocabulary=500, joint=joint)
+    sizes = [data.source_tokenizer.size, data.target_tokenizer.size][: 1 if joint else 2]
+    assert all(10 < size < 500 for size in sizes)
+    told = f"{' and '.join(map(str, sizes))} tokens, where data.vocabulary is 500: no more are found"
+    assert data.report.lines()[0] == told
+    assert told not in data.with_tokenizers(data.source_tokenizer, data.target_tokenizer).report.lines()
+    assert made(pairs, vocabulary=500, joint=joint).report.lines() == [], "of words it is the most there may be"
+
+
 def test_limits_are_the_last_that_stay():
     assert made(max_length=5).report.dropped["longer than 5 tokens"] == 0
     assert made(length_ratio=5).report.dropped["with a side more than 5 times the other"] == 0

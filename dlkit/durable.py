@@ -54,6 +54,11 @@ def stream(path: Path) -> Iterator[TextIO]:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
+    """Where to write what is to be at `path`: behind a link, what it points to; into a device or a pipe, straight."""
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = path.resolve()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary

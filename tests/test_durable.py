@@ -1,5 +1,6 @@
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -27,6 +28,30 @@ def test_a_failed_write_keeps_the_old_content_and_leaves_nothing_behind(tmp_path
         durable.write(file, "new")
     assert file.read_text() == "old"
     assert os.listdir(tmp_path) == ["recipe.toml"]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path, exists):
+    (tmp_path / "far").mkdir()
+    target, link = tmp_path / "far" / "file", tmp_path / "link"
+    link.symlink_to(target)
+    if exists:
+        target.write_text("old")
+    durable.write(link, "new")
+    assert (link.readlink(), target.read_text()) == (target, "new")
+    assert [path.name for path in (tmp_path / "far").iterdir()] == ["file"]
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    """As a device is: nothing has to be renamed to it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as reader:
+        read = reader.submit(pipe.read_text)
+        with durable.stream(pipe) as file:
+            file.write("for whoever reads")
+        assert read.result(timeout=10) == "for whoever reads"
+    assert pipe.is_fifo()
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):

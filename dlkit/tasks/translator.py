@@ -21,6 +21,9 @@ from dlkit.runs import Run
 # one that is.
 MOST_TOKENS = 1000
 
+# Most tokens that are worked on at once, padding included, unless a single line has more: logits take memory for each.
+BATCH_TOKENS = 8192
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -194,8 +197,14 @@ class Translator:
             batch_size: lines at a time; results do not depend on it.
 
         Raises:
-            dlkit.errors.UsageError: a setting is out of range, or the prefix leaves no room for an end.
+            dlkit.errors.UsageError: a setting is out of range, the prefix leaves no room for an end, or there is no one
+                source that an output could be aligned with.
         """
+        if search.align and len(self.sources) > 1:
+            raise UsageError(
+                "the runs divide sources into different tokens, so that outputs cannot be aligned with them",
+                "name one run, or leave out --align",
+            )
         prefix, most = len(self.target.encode(search.prefix)), self._most(search)
         if prefix >= most:
             raise UsageError(
@@ -222,13 +231,14 @@ class Translator:
     def _read(self, number: int, text: str, target: str | None = None) -> "_Line | DataError":
         ids = [[*own.encode(text), END] for own in self.sources]
         said = [] if target is None else [*self.target.encode(target), END]
-        longest = max(map(len, [*ids, said]))
-        if longest > self.most_tokens:
+        line = _Line(number, text, ids, said)
+        if line.longer > self.most_tokens:
+            where = f"the translation in line {number}" if line.longer == len(said) else f"line {number}"
             return DataError(
-                f"line {number} has {longest:,} tokens, and at most {self.most_tokens:,} are read at once",
+                f"{where} has {line.longer:,} tokens, and at most {self.most_tokens:,} are read at once",
                 "divide it into sentences",
             )
-        return _Line(number, text, ids, said)
+        return line
 
     # ----------------------------------------------------------------------------------------------------- one batch
 
@@ -255,8 +265,11 @@ class Translator:
         for line in lines:
             hypotheses, record, row = [NO_OUTPUT], None, rows.get(line.number)
             if decoded is not None and row is not None:
-                outputs = (self._hypothesis(decoded, row, place, len(line.ids[0])) for place in range(search.n_best))
+                places = range(decoded.lengths.shape[1])
+                outputs = (self._hypothesis(decoded, row, place, len(line.ids[0])) for place in places)
                 hypotheses = [output for output in outputs if output]
+                if search.method == "beam":
+                    hypotheses = _distinct(hypotheses)[: search.n_best]
                 record = decoded.record and Record(*(values[row : row + 1] for values in decoded.record))
             reader = self.sources[0]
             unknown = reader.unknown(line.text) if UNKNOWN in line.ids[0] else []
@@ -280,8 +293,10 @@ class Translator:
             case "greedy":
                 return self.decoder.greedy(source, **common)
             case "beam":
+                # Of several the text may be the same, cut into other tokens; those behind them take their place.
+                n_best = 1 if search.n_best == 1 else max(search.n_best, search.beams)
                 return self.decoder.beam(
-                    source, beams=search.beams, n_best=search.n_best, length_norm=search.length_norm,
+                    source, beams=search.beams, n_best=n_best, length_norm=search.length_norm,
                     alpha=search.alpha, record=search.record, **common,
                 )  # fmt: skip
             case "sample":
@@ -404,6 +419,14 @@ def _check_sizes(run: Run, tokenizers: tuple[Tokenizer, Tokenizer]) -> None:
             )
 
 
+def _distinct(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
+    """Of hypotheses with the same text the first."""
+    by_text: dict[str, Hypothesis] = {}
+    for hypothesis in hypotheses:
+        by_text.setdefault(hypothesis.text, hypothesis)
+    return list(by_text.values())
+
+
 class _Line(NamedTuple):
     """A line that is read, with the end tokens."""
 
@@ -411,6 +434,11 @@ class _Line(NamedTuple):
     text: str
     ids: list[list[int]]  # of the source, for each tokenizer
     target: list[int]  # to be scored; empty when it is to be found
+
+    @property
+    def longer(self) -> int:
+        """Tokens of its longer side."""
+        return max(map(len, [*self.ids, self.target]))
 
 
 def _by_length(
@@ -434,11 +462,24 @@ def _by_length(
             (line for line in lines if isinstance(line, _Line)), key=lambda line: len(line.ids[0]) + len(line.target)
         )
         done: dict[int, Result] = {}
-        for start in range(0, len(readable), batch_size):
-            batch = readable[start : start + batch_size]
+        for batch in _batches(readable, batch_size):
             done |= zip((line.number for line in batch), work(batch), strict=True)
         for line in lines:
             yield done[line.number] if isinstance(line, _Line) else line
+
+
+def _batches(lines: Iterable[_Line], batch_size: int) -> Iterator[list[_Line]]:
+    """Divides lines, at most so many together and no more than have `BATCH_TOKENS` with the padding."""
+    batch: list[_Line] = []
+    longest = 0
+    for line in lines:
+        longest = max(longest, line.longer)
+        if batch and (len(batch) == batch_size or (len(batch) + 1) * longest > BATCH_TOKENS):
+            yield batch
+            batch, longest = [], line.longer
+        batch.append(line)
+    if batch:
+        yield batch
 
 
 def _padded(ids: Sequence[Sequence[int]], *, most: int) -> NDArray[np.int32]:

@@ -115,6 +115,51 @@ def test_pairs_of_like_length_are_scored_together(translators, monkeypatch):
     assert shapes[2:] == [high], "a group that fits into a batch is one"
 
 
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_batches_have_no_more_tokens_than_there_is_memory_for(translators, monkeypatch, batch_size):
+    """Whichever side is the longer one; a line that has more is alone."""
+    translator, shapes = translators["float32"], []
+    monkeypatch.setattr("dlkit.tasks.translator.BATCH_TOKENS", 90)
+
+    def score(source, target):
+        shapes.append((len(source), max(np.count_nonzero(side, axis=1).max() for side in (source, target))))
+        return np.zeros(target.shape, np.float32)
+
+    monkeypatch.setattr(translator.decoder, "score", score)
+    lengths = [*range(1, 31), 95, 120]
+    pairs = [(" ".join(["aw"] * a), " ".join(["aw"] * b)) for length in lengths for a, b in ((length, 2), (1, length))]
+    found = list(translator.score([pairs], batch_size=batch_size))
+    assert [each.number for each in found] == list(range(1, len(pairs) + 1))
+    assert all(rows <= batch_size and (rows == 1 or rows * longest <= 90) for rows, longest in shapes)
+    assert sum(rows for rows, _ in shapes) == len(pairs)
+    if batch_size == 100:
+        assert len(shapes) < len(pairs) / 2, "others are together"
+
+
+def test_a_side_that_is_too_long_is_named(translators):
+    long = " ".join(["aw"] * 1000)
+    found = translators["float32"].score([[("aw", long), (long, "aw")]])
+    assert [each.message.split(" has ")[0] for each in found] == ["the translation in line 1", "line 2"]
+
+
+def test_the_texts_of_the_n_best_are_distinct(translators, monkeypatch):
+    """Where several sequences of tokens stand for one text, here for their first word, the best of them counts."""
+    translator = translators["float32"]
+    monkeypatch.setattr(translator.target, "decode", lambda ids: WORDS.words[ids[0] - 4] if ids[0] != END else "")
+    alike = 0
+    for beams, n_best in ((5, 1), (5, 3), (3, 3)):
+        source = translator._arrays([translator._read(at, line) for at, line in enumerate(LINES)])
+        every = translator.decoder.beam(source, beams=beams, n_best=beams, max_len=14)
+        for row, found in enumerate(translator.each([LINES], Search(beams=beams, n_best=n_best))):
+            first = {}
+            for tokens, score in zip(every.tokens[row], every.scores[row], strict=True):
+                first.setdefault(translator.target.decode(tokens), score)
+            alike += beams - len(first)
+            assert [each.text for each in found.hypotheses] == list(first)[:n_best]
+            np.testing.assert_allclose([each.score for each in found.hypotheses], list(first.values())[:n_best], 1e-5)
+    assert alike > 50
+
+
 def test_what_is_not_searched_has_no_probability(translators):
     empty, failed, found = translators["float32"].each([["", DataError("no text"), "aw"]])
     assert empty.hypotheses == [NO_OUTPUT]
@@ -136,3 +181,13 @@ def test_an_ensemble_has_one_target_vocabulary(folder):
     with pytest.raises(UsageError, match="have different target vocabularies") as raised:
         load(names)
     assert all(str(name) in raised.value.message for name in names)
+
+
+def test_no_alignment_where_runs_divide_sources_differently(folder):
+    names = [make(folder / f"sources_{name}", name) for name in MODELS]
+    (names[0] / "tokenizer.json").unlink()
+    save_tokenizers(names[0], (WordTokenizer(WORDS.words[::-1]), WORDS))
+    both = load(names)
+    assert both("aw")
+    with pytest.raises(UsageError, match="the runs divide sources into different tokens"):
+        both("aw", Search(align=True))

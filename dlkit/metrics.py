@@ -333,7 +333,7 @@ class ByLength(NamedTuple):
     sentences: int
     exact: float  # share of the hypotheses that are the reference, word for word
     length_ratio: float  # words of the hypotheses / words of the references
-    bleu: float | None  # None of what is no text, as is chrF
+    bleu: float | None  # None of what is no text, as is chrF; and where no reference has as many words as BLEU looks at
     chrf: float | None
 
 
@@ -367,8 +367,10 @@ def text_scores_by_length(
         sizes = int(words[chosen].min()), int(words[chosen].max())
         exact = float(exact_matches(said, wanted).mean())
         ratio = sum(len(text.split()) for text in said) / max(1, int(words[chosen].sum()))
-        scores = text_scores(said, wanted, lowercase=lowercase) if is_text else None
-        bleu, chrf = (scores.bleu, scores.chrf) if scores else (None, None)
+        bleu, chrf = None, None
+        if is_text:
+            scores = text_scores(said, wanted, lowercase=lowercase)
+            bleu, chrf = scores.bleu if _have_four_tokens(wanted) else None, scores.chrf
         found.append(ByLength(*sizes, len(chosen), exact, ratio, bleu, chrf))
     return found
 
@@ -406,6 +408,12 @@ def _bootstrap(
 
     count = min(MOST_RESAMPLES, max(FEWEST_RESAMPLES, MOST_RESAMPLED // len(references)))
     return PairedTest(systems, scorers, [references], "bs", n_samples=count)()
+
+
+def _have_four_tokens(references: Sequence[str]) -> bool:
+    """Whether there is a sequence of four tokens; BLEU is 0 where there is none, whatever is said."""
+    bleu, _ = _text_metrics(references, references, lowercase=False)
+    return bleu.corpus_score(references, [references]).totals[-1] > 0
 
 
 def _text_metrics(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool) -> tuple[Any, Any]:

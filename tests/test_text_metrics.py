@@ -39,6 +39,16 @@ def test_bleu_is_of_the_corpus_and_not_the_mean_of_its_sentences():
     assert scores.bleu == pytest.approx(100 * (9 / 9 * 6 / 7 * 5 / 5 * 4 / 4) ** (1 / 4))
 
 
+def test_references_of_fewer_tokens_than_bleu_looks_at_have_none():
+    """Three words have no sequence of four; with a full stop, which is a token of its own, they have one."""
+    references = ["Zwei Männer.", "Ein Hund.", "Drei Hunde laufen.", "Ein Mann läuft weg."]
+    short, three, four = metrics.text_scores_by_length(references, references, bins=3)
+    assert [part.longest for part in (short, three, four)] == [2, 3, 4]
+    assert [part.bleu for part in (short, three, four)] == [None, pytest.approx(100), pytest.approx(100)]
+    assert short.chrf == pytest.approx(100)
+    assert metrics.text_scores_by_length(["x"], ["Drei Hunde laufen."])[0].bleu == 0, "what is said does not matter"
+
+
 def test_scores_by_length_divide_the_corpus():
     references = ["a b", "a b c d", "a b c", "a b c d e f", "x y"]
     hypotheses = ["a b", "a b c d", "a b", "a b c d e f", "x y z"]

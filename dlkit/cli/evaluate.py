@@ -267,7 +267,7 @@ def _tell_signatures(result: Mapping[str, Any]) -> None:
 def _print_by_length(records: Sequence[Mapping[str, Any]]) -> None:
     """A row for each range of lengths, after an empty line."""
     titles = {"exact": "exact", "bleu": "BLEU", "chrf": "chrF", "length_ratio": "length ratio"}
-    titles = {name: title for name, title in titles.items() if records[0][name] is not None}
+    titles = {name: title for name, title in titles.items() if any(record[name] is not None for record in records)}
     columns = ["words of reference", "sentences", *titles.values()]
     rows = [
         (_words(record), f"{record['sentences']:,}", *(_value(name, record[name]) for name in titles))
@@ -293,7 +293,9 @@ def _examples(result: Mapping[str, Any]) -> str:
     return f"{result['examples']:,} examples of {result['data']}, {result['split']}"
 
 
-def _value(name: str, value: float) -> str:
+def _value(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
     if name in POINTS | {"length_ratio"}:
         return f"{value:.2f}"
     return f"{value:.4f}" if name in PLAIN else _percent(value)
@@ -385,7 +387,10 @@ def _picture_by_length(results: Sequence[Mapping[str, Any]]) -> "Figure":
     from dlkit.probe import translation
 
     name, scale = ("bleu", 1) if "bleu" in results[0] else ("exact", 100)
-    values = {result["run"]: [scale * record[name] for record in result["by_length"]] for result in results}
+    values = {
+        result["run"]: [math.nan if record[name] is None else scale * record[name] for record in result["by_length"]]
+        for result in results
+    }
     return translation.by_length(
         [(record["shortest"], record["longest"]) for record in results[0]["by_length"]], values,
         measure=OF_TRANSLATIONS.get(name, f"{name}, %"), title=_examples(results[0]),

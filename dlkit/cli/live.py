@@ -69,6 +69,8 @@ def sentence(record: dict[str, Any], metrics: list[str], *, width: int | None = 
         "lr": f"lr {record['lr']:.2g}",
         "gradient": f"|g| {record['gradient_norm']:.2g}{clipped}",
     }
+    if "sampling" in record:
+        parts["sampling"] = f"sampling {record['sampling']:.2f}"
     if not math.isnan(record[rate]):  # unknown as long as every step has traced a graph
         parts["rate"] = f"{record[rate]:,.0f} {rate.removesuffix('_per_second')}/s"
     if not math.isnan(record["seconds_left"]):
@@ -76,14 +78,16 @@ def sentence(record: dict[str, Any], metrics: list[str], *, width: int | None = 
     for name, shorter in (
         ("gradient", f"|g| {record['gradient_norm']:.2g}"),
         ("gradient", ""),
+        ("sampling", ""),
         ("lr", ""),
         ("rate", ""),
     ):
         if width is None or len("  ".join(parts.values())) <= width:
             break
-        parts[name] = shorter
-        if not shorter:
-            del parts[name]
+        if shorter:
+            parts[name] = shorter
+        else:
+            parts.pop(name, None)
     return "  ".join(parts.values())
 
 

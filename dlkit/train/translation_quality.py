@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from dlkit import console, metrics
 from dlkit import data as datasets
-from dlkit import metrics
 from dlkit.errors import UsageError
 from dlkit.recipe import DecodeSection
 from dlkit.runs import Run
@@ -131,10 +131,13 @@ def names_files(name: str) -> bool:
 
 
 def check_direction(run: Run, task: Translation) -> None:
-    """Raises a UsageError when pairs are known to go just the other way than a run translates."""
+    """Raises a UsageError when pairs are known to go just the other way than a run translates; warns of other ones."""
     source, target = run.info["data"].get("languages") or ("", "")
-    if source and target and task.data.languages == (target, source):
-        raise UsageError(
-            f"{task.options['name']} goes from {target} to {source}, and {run.path} from {source} to {target}",
-            "name the file of the sources first",
-        )
+    name, others = task.options["name"], task.data.languages
+    if not (source and target and all(others)) or others == (source, target):
+        return
+    difference = f"{name} goes from {others[0]} to {others[1]}, and {run.path} from {source} to {target}"
+    if others == (target, source):
+        hint = "name the file of the sources first" if names_files(name) else f"--source {source} --target {target}"
+        raise UsageError(difference, hint)
+    console.warn(difference)

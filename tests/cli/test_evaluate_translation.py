@@ -257,6 +257,14 @@ def test_a_file_is_whole_or_not_there(monkeypatch, first, evaluate, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_where_a_file_cannot_be_is_said_before_any_work(monkeypatch, first, evaluate, tmp_path):
+    monkeypatch.setattr(Evaluation, "__call__", lambda *_, **__: pytest.fail("it is too late"))
+    for place, words in ((tmp_path, "it is a folder"), (tmp_path / "none" / "out", "there is no folder")):
+        code, _, error = evaluate(first, "-o", place)
+        assert code == 2
+        assert words in error
+
+
 # ----------------------------------------------------------------------------------------------------------- other data
 
 
@@ -333,7 +341,12 @@ def test_languages_are_those_of_the_run(scripted, evaluate, as_json, tmp_path):
     run = saved(tmp_path / "runs", "french", "data.source=fr", "data.tokenizer=word", data=str(own))
     scripted["french"] = texts["en"]
     assert as_json(run, "--data", tmp_path)["exact"] == 1, "of three languages those two"
-    assert as_json(run, "--data", tmp_path, "--target", "de")["exact"] == 0
+    code, out, error = evaluate(run, "--data", tmp_path, "--target", "de", "--json", "-q")
+    assert (code, json.loads(out)["exact"]) == (0, 0)
+    assert error == f"warning: {tmp_path} goes from fr to de, and {run} from fr to en\n"
+    assert "warning" not in evaluate(run, "--data", tmp_path)[2]
+    code, _, error = evaluate(run, "--data", tmp_path, "--source", "en", "--target", "fr")
+    assert (code, error.splitlines()[-1]) == (2, "hint: --source fr --target en")
     code, _, error = evaluate(run, "--data", f"{own / 'test.en'},{own / 'test.fr'}")
     assert code == 2
     assert error.startswith(f"error: {own / 'test.en'},{own / 'test.fr'} goes from en to fr, and {run} from fr to en\n")

@@ -25,9 +25,14 @@ def test_a_line_of_the_log_has_all_figures():
     )
 
 
+def test_the_probability_of_own_words_is_told():
+    assert "  |g| 0.41 (2 % clipped)  sampling 0.13  5,120 img/s" in sentence(RECORD | {"sampling": 0.1251}, METRICS)
+
+
+@pytest.mark.parametrize("record", [RECORD, RECORD | {"sampling": 0.25}], ids=["", "sampling"])
 @pytest.mark.parametrize("width", range(20, 100, 3))
-def test_what_does_not_fit_is_left_out_but_never_the_metrics_and_the_time(width):
-    text = sentence(RECORD, METRICS, width=width)
+def test_what_does_not_fit_is_left_out_but_never_the_metrics_and_the_time(width, record):
+    text = sentence(record, METRICS, width=width)
     assert text.startswith("loss 0.071  acc 98.1  ")
     assert text.endswith("  9 s left")
     assert len(text) <= max(width, len("loss 0.071  acc 98.1  9 s left"))

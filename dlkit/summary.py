@@ -233,10 +233,10 @@ def summarize(model: keras.Model, inputs: Any = None, *, precision: str = "float
     keeps its input and its output.
 
     A layer of an unknown kind that has weights is asked, when it has a method `multiply_adds(input_shape,
-    output_shape)` (shapes without the batch; a list of them where there are several): it answers for all of its parts.
-    One that keeps more for the backward pass than its input and output says how many numbers, in a method
-    `values_inside(input_shapes, output_shapes)`, which gets lists. Of one without the first method, each weight
-    matrix is taken to be used once at each output position, and a note says so.
+    output_shape)` (shapes without the batch; a list of them where there are several): it answers for all of its parts,
+    with the factors of each product, which are added up. One that keeps more for the backward pass than its input and
+    output says how many numbers, in a method `values_inside(input_shapes, output_shapes)`, which gets lists. Of one
+    without the first method, each weight matrix is taken to be used once at each output position, and a note says so.
 
     Args:
         model: a functional or sequential model, or any other with its inputs.
@@ -420,7 +420,7 @@ def _multiply_adds(call: Call) -> tuple[Count, str]:
 
 def _asked(layer: Any, inputs: list[tuple[int, ...]], outputs: list[tuple[int, ...]]) -> Count:
     given, results = (shapes[0] if len(shapes) == 1 else shapes for shapes in (inputs, outputs))
-    return Count(((int(layer.multiply_adds(given, results)),),))
+    return Count(tuple(map(tuple, layer.multiply_adds(given, results))))
 
 
 def _attention(layer: Any, queries: tuple[int, ...], values: tuple[int, ...]) -> Count:

@@ -1,6 +1,5 @@
 """Attention: of a recurrent decoder over its encoder's states, and in several heads, as Transformers use it."""
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -189,13 +188,15 @@ class Attention(keras.layers.Layer):
     def compute_mask(self, queries: tf.Tensor, previous_mask: tf.Tensor | None = None) -> None:
         """Attaches no mask to the results: a mask goes only where it is passed."""
 
-    def multiply_adds(self, input_shape: list[tuple[int, ...]], output_shape: list[tuple[int, ...]]) -> int:
-        """For one example, the preparation of the memory included."""
+    def multiply_adds(
+        self, input_shape: list[tuple[int, ...]], output_shape: list[tuple[int, ...]]
+    ) -> list[tuple[int, ...]]:
+        """For one example, as products to be added up, the preparation of the memory included."""
         (t, _), (s, width) = input_shape[0], input_shape[2]
-        uses = {"query_kernel": t, "key_kernel": s, "value_kernel": s, "v": t * s}
-        products = sum(uses[part] * math.prod(weight.shape) for part, weight in self.projections.items())
-        scores = 0 if self.kind == "additive" else t * s * input_shape[1][-1]
-        return products + scores + t * s * width
+        uses = {"query_kernel": (t,), "key_kernel": (s,), "value_kernel": (s,), "v": (t, s)}
+        products = [(*uses[part], *weight.shape) for part, weight in self.projections.items()]
+        scores = [] if self.kind == "additive" else [(t, s, input_shape[1][-1])]
+        return [*products, *scores, (t, s, width)]
 
 
 class Cache(NamedTuple):
@@ -371,12 +372,12 @@ class MultiHeadAttention(keras.layers.Layer):
     def compute_mask(self, queries: tf.Tensor, previous_mask: tf.Tensor | None = None) -> None:
         """Attaches no mask to the results: a mask goes only where it is passed."""
 
-    def multiply_adds(self, input_shape: Any, output_shape: list[tuple[int, ...]]) -> int:
-        """For one example, the projection of the memory included."""
+    def multiply_adds(self, input_shape: Any, output_shape: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """For one example, as products to be added up, the projection of the memory included."""
         (t, width), (*_, s) = output_shape
-        products = {"output": t, "query": t, "query_key_value": t, "key_value": s}
-        projected = sum(products[part] * math.prod(kernel.shape) for part, (kernel, _) in self.projections.items())
-        return projected + 2 * t * s * width
+        places = {"output": t, "query": t, "query_key_value": t, "key_value": s}
+        projections = [(places[part], *kernel.shape) for part, (kernel, _) in self.projections.items()]
+        return [*projections, (t, s, width), (t, s, width)]  # the last two are scores and sums of values
 
     def values_inside(self, input_shapes: Any, output_shapes: list[tuple[int, ...]]) -> int:
         """Queries and contexts of one example, and keys and values where they are no input: for the backward pass."""

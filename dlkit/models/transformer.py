@@ -100,10 +100,10 @@ class ReadOut(keras.layers.Layer):
         logits = tf.reshape(logits, (*sizes(x)[:-1], words.shape[1 if by_column else 0]))
         return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
 
-    def multiply_adds(self, input_shape: list[tuple[int, ...]], output_shape: tuple[int, ...]) -> int:
-        """For one example."""
+    def multiply_adds(self, input_shape: list[tuple[int, ...]], output_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """For one example, as products to be added up."""
         (time, width), (_, vocabulary) = input_shape[0], output_shape
-        return time * width * vocabulary
+        return [(time, width, vocabulary)]
 
 
 class Linear(keras.layers.Dense):

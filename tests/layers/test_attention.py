@@ -1,5 +1,6 @@
-"""Attention against the papers' equations in NumPy, against PyTorch with copied weights, and its properties."""
+"""Attention against the papers' equations in NumPy, against PyTorch and Keras with copied weights; its properties."""
 
+import math
 from pathlib import Path
 
 import keras
@@ -174,13 +175,17 @@ def test_gradients_equal_finite_differences(kind):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
 
 
+def total(products):
+    return sum(map(math.prod, products))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_counts_its_products(kind):
     layer, _ = built(kind, STATES)
     memory = layer.memory(tf.zeros((1, S, STATES)))
     context, weights = layer(tf.zeros((1, T, STATES)), memory)
     shapes = [(T, STATES), memory.keys.shape[1:], memory.values.shape[1:]]
-    counted = layer.multiply_adds(shapes, [context.shape[1:], weights.shape[1:]])
+    counted = total(layer.multiply_adds(shapes, [context.shape[1:], weights.shape[1:]]))
     both = T * S * STATES  # the products with states: scores, and sums of values
     by_hand = {
         "identity": 2 * both,
@@ -250,6 +255,44 @@ def test_causal_self_attention_equals_pytorch(reference):
     np.testing.assert_allclose(weights, reference["causal_weights"], rtol=1e-10, atol=1e-14)
 
 
+def beside_keras(*, cross):
+    """Keras' layer with random weights, and ours with the same: Keras has heads on an axis of their own."""
+    queries, states = (6, 5) if cross else (6, 6)
+    theirs = keras.layers.MultiHeadAttention(num_heads=3, key_dim=2)
+    theirs.build((None, None, queries), (None, None, states))
+    theirs.set_weights([normal(*weight.shape, seed=seed) for seed, weight in enumerate(theirs.weights)])
+    kernels = [
+        layer.kernel.numpy().reshape(-1, 6) for layer in (theirs.query_dense, theirs.key_dense, theirs.value_dense)
+    ]
+    biases = [layer.bias.numpy().ravel() for layer in (theirs.query_dense, theirs.key_dense, theirs.value_dense)]
+    parts = [slice(1), slice(1, 3)] if cross else [slice(3)]
+    projections = [np.concatenate(arrays[part], -1) for part in parts for arrays in (kernels, biases)]
+    ours = MultiHeadAttention(3, cross=cross, name="attention")
+    ours.build((None, None, queries), (None, None, states))
+    ours.set_weights([*projections, theirs.output_dense.kernel.numpy().reshape(6, 6), theirs.output_dense.bias.numpy()])
+    return ours, theirs
+
+
+@pytest.mark.usefixtures("float64")
+def test_causal_self_attention_equals_keras():
+    ours, theirs = beside_keras(cross=False)
+    x = normal(2, T, 6)
+    output, weights = ours(x, mask=tf.constant(np.tril(np.ones((T, T), bool))))
+    expected, scores = theirs(x, x, use_causal_mask=True, return_attention_scores=True)
+    np.testing.assert_allclose(output, expected, rtol=1e-10)
+    np.testing.assert_allclose(weights, scores, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.usefixtures("float64")
+def test_cross_attention_with_padding_equals_keras():
+    ours, theirs = beside_keras(cross=True)
+    queries, states, real = normal(2, T, 6), normal(2, S, 5), REAL[:2]
+    output, weights = ours(queries, ours.memory(states, real))
+    expected, scores = theirs(queries, states, attention_mask=real[:, np.newaxis], return_attention_scores=True)
+    np.testing.assert_allclose(output, expected, rtol=1e-10)
+    np.testing.assert_allclose(weights, scores, rtol=1e-10, atol=1e-14)
+
+
 @pytest.mark.usefixtures("float64")
 def test_extending_a_cache_equals_looking_back(reference):
     layer, queries = of_pytorch(reference, cross=False), reference["queries"]
@@ -284,11 +327,11 @@ def test_counts_parameters_and_products_of_several_heads():
     layer = MultiHeadAttention(2, cross=True, name="attention")
     layer.build((None, None, 8), (None, None, 6))
     assert layer.count_params() == (8 + 1) * 8 + (6 + 1) * 16 + (8 + 1) * 8
-    counted = layer.multiply_adds([(T, 8)], [(T, 8), (2, T, S)])
+    counted = total(layer.multiply_adds([(T, 8)], [(T, 8), (2, T, S)]))
     assert counted == T * 8 * 8 + S * 6 * 16 + T * 8 * 8 + 2 * T * S * 8
     alone = MultiHeadAttention(2, name="self_attention")
     alone.build((None, None, 8))
-    assert alone.multiply_adds([(T, 8)], [(T, 8), (2, T, T)]) == T * 8 * 32 + 2 * T * T * 8
+    assert total(alone.multiply_adds([(T, 8)], [(T, 8), (2, T, T)])) == T * 8 * 32 + 2 * T * T * 8
 
 
 def test_dropout_acts_in_training_only():

@@ -188,7 +188,12 @@ def data_row(cells: Sequence[str]) -> None:
     if is_terminal("stdout"):
         _print("stdout", "  ".join(safe(cell) for cell in cells))
     else:
-        data("\t".join(cell.replace("\t", " ") for cell in cells))
+        data(as_row(cells))
+
+
+def as_row(cells: Sequence[str]) -> str:
+    """One line of columns, apart by tabs; what would end a cell or the line within a cell becomes a space."""
+    return re.sub(r"[\r\n]+", " ", "\t".join(cell.replace("\t", " ") for cell in cells))
 
 
 def data_json(value: Any) -> None:

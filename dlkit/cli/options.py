@@ -183,8 +183,12 @@ LengthNorm = Annotated[
 ]
 Alpha = Annotated[float | None, typer.Option("--alpha", min=0, help="Exponent of gnmt; default: the recipe's.")]
 MaxLen = Annotated[
-    int | None, typer.Option("--max-len", min=1, help="Most tokens of an output; default: the recipe's.")
-]
+    int | None,
+    typer.Option(
+        "--max-len", min=1,
+        help="Most tokens of an output; cut to 1,000, or to the model's positions. Default: the recipe's.",
+    ),
+]  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------------------- inputs
 

@@ -44,17 +44,15 @@ def score(
     runtime.import_tensorflow()
     from dlkit.tasks.translator import load
 
-    failed = None
+    failures = lines.Failures()
     for number, found in enumerate(load(names).score(pairs, batch_size=batch_size), 1):
         if isinstance(found, DataError):  # the other pairs are still worth an answer
-            failed = found
-            console.error(found)
+            failures.tell(found)
         if console.settings.json:
             console.data_json({"line": number} | _record(found))
         else:
             console.data_row(_row(found, tokens=tokens))
-    if failed:
-        raise typer.Exit(failed.code)
+    failures.end()
 
 
 def _pairs_of(source: Path, target: Path, batch_size: int) -> Iterator[list[Pair]]:

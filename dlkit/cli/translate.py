@@ -10,14 +10,15 @@ import typer
 from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
 from dlkit.cli.inspect import check_picture_name
+from dlkit.decode.step import ENDED, KEPT, PRUNED
 from dlkit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from dlkit.data.tokenizer import Tokenizer
     from dlkit.decode.tree import Node
-    from dlkit.tasks.translator import Hypothesis, Search, Translated
+    from dlkit.tasks.translator import Hypothesis, Search, Translated, Translator
 
-FATES = ("", "kept", "ended", "pruned")  # of `dlkit.decode.step`
+FATES = {KEPT: "kept", ENDED: "ended", PRUNED: "pruned"}
 
 
 def translate(
@@ -30,7 +31,8 @@ def translate(
     ] = None,
     beam: opt.Beam = None,
     n_best: Annotated[
-        int, typer.Option("--n-best", min=1, metavar="N", help="Outputs for each line; searched with as many beams.")
+        int,
+        typer.Option("--n-best", min=1, metavar="N", help="Outputs of each line; a search has at least as many beams."),
     ] = 1,
     length_norm: opt.LengthNorm = None,
     alpha: opt.Alpha = None,
@@ -44,9 +46,14 @@ def translate(
     top_p: Annotated[
         float | None, typer.Option("--top-p", max=1, help="Draw from those that make up this probability, above 0.")
     ] = None,
-    seed: opt.Seed = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, metavar="N", help="Seed of what --sample draws.  [default: 0]")
+    ] = None,
     prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="How every output has to begin.")] = "",
-    scores: Annotated[bool, typer.Option("--scores", help="Print the score of each output before it.")] = False,
+    scores: Annotated[
+        bool,
+        typer.Option("--scores", help="Print the score of each output before it; of a sample its log-probability."),
+    ] = False,
     align: Annotated[
         bool, typer.Option("--align", help="Print source-output pairs of token numbers: where each token looked.")
     ] = False,
@@ -78,7 +85,8 @@ def translate(
     compiled: Annotated[
         bool,
         typer.Option(
-            "--compile", help="Compile the search with XLA: for many lines. Takes seconds for each new length."
+            "--compile",
+            help="Compile the search with XLA: for many lines. Each call does it anew: seconds for each new length.",
         ),
     ] = False,
     runs_dir: opt.NewestIn = None,
@@ -98,7 +106,8 @@ def translate(
     of_search, of_drawing = ([name for name, value in own.items() if value is not None] for own in (searching, drawing))
     _check(
         of_search, of_drawing,
-        sample=sample, beam=beam, n_best=n_best, top_p=top_p, min_len=min_len, max_len=max_len, text=text, file=file,
+        sample=sample, beam=beam, n_best=n_best, temperature=temperature, top_k=top_k, top_p=top_p,
+        min_len=min_len, max_len=max_len, text=text, file=file,
     )  # fmt: skip
     if console.settings.json and format_ == "tsv":
         raise UsageError("--json and --format tsv are two formats", "give one of them")
@@ -140,18 +149,17 @@ def translate(
     workers = 1 if text or (file is None and sys.stdin and sys.stdin.isatty()) else runtime.one_thread_each()
     translator = load(names, compile_after=0 if compiled else None, workers=workers, precision=precision)
     printer = _Printer(format_, search, translator.target, scores=scores, tree=show_beams, png=png)
-    failed = None
+    _check_lengths(translator, min_len=min_len, max_len=max_len)
+    failures = lines.Failures()
     with lines.writer(output) as write:
         for number, found in enumerate(translator.each(groups, search, batch_size=batch_size), 1):
             if isinstance(found, DataError):  # the other lines are still worth an answer
-                failed = found
-                console.error(found)
+                failures.tell(found)
             for row in printer.rows(number, found):
-                write(row)
+                write(*row)
     if printer.png:
         console.warn(f"{png} is not drawn: no line has any token")
-    if failed:
-        raise typer.Exit(failed.code)
+    failures.end()
 
 
 def _check(
@@ -161,6 +169,8 @@ def _check(
     sample: bool,
     beam: int | None,
     n_best: int,
+    temperature: float | None,
+    top_k: int | None,
     top_p: float | None,
     min_len: int,
     max_len: int | None,
@@ -175,6 +185,9 @@ def _check(
         raise UsageError("--beam searches and --sample draws", "give one of them")
     if beam is not None and n_best > beam:
         raise UsageError(f"--n-best {n_best} of {beam} beams", f"`--beam {n_best}` keeps enough")
+    if sample and n_best > 1 and (temperature == 0 or top_k == 1):
+        always = "--temperature 0" if temperature == 0 else "--top-k 1"
+        raise UsageError(f"--n-best {n_best} with {always} would be the same output each time", "leave one of them out")
     if top_p is not None and top_p <= 0:
         raise UsageError(f"--top-p {top_p:g} leaves nothing to draw from", "0.9 is a usual one")
     if max_len is not None and min_len > max_len:
@@ -183,8 +196,20 @@ def _check(
         raise UsageError("a text and --file are both given", "give one of them")
 
 
+def _check_lengths(translator: "Translator", *, min_len: int, max_len: int | None) -> None:
+    """Says what the model, or its recipe, has no room for."""
+    most = min(max_len or translator.max_len, translator.most_tokens)
+    if max_len is not None and max_len > most:
+        console.warn(f"--max-len {max_len:,} is more than can be written: outputs have at most {most:,} tokens")
+    if min_len > most:
+        raise UsageError(
+            f"--min-len {min_len:,} is more than the {most:,} tokens that an output has at most",
+            "give a smaller --min-len" if most == translator.most_tokens else "give a --max-len, too",
+        )
+
+
 class _Printer:
-    """Turns what became of a line into rows of output."""
+    """Turns what became of a line into rows of output, of one cell or several."""
 
     def __init__(
         self,
@@ -199,24 +224,29 @@ class _Printer:
         self.format, self.search, self.target = format_, search, target
         self.scores, self.tree, self.png = scores, tree, png
 
-    def rows(self, number: int, found: "Translated | DataError") -> list[str]:
+    def rows(self, number: int, found: "Translated | DataError") -> list[list[str]]:
         if isinstance(found, DataError):
             return self._failed(number, found)
         if found.unknown:
             console.warn(f"line {number}: not in the vocabulary: {' '.join(found.unknown)}")
+        count, asked = len(found.hypotheses), self.search.n_best
+        if count < asked and found.hypotheses[0].ids:
+            console.warn(f"line {number}: {count} of {asked} outputs; there are no others of so many tokens")
         if self.png and found.hypotheses[0].ids:
             self._draw(found, self.png)
             self.png = None  # of the first line: a picture for each would be too many
         if self.format == "jsonl":
-            return [console.as_json(self._record(found))]
-        return self._tree(found) if self.tree else self._outputs(number, found.hypotheses)
+            return [[console.as_json(self._record(found))]]
+        if self.tree:
+            return [[line] for line in [*[""] * (number > 1), *self._tree(found)]]  # apart from the one before
+        return self._outputs(number, found.hypotheses)
 
-    def _failed(self, number: int, failure: DataError) -> list[str]:
+    def _failed(self, number: int, failure: DataError) -> list[list[str]]:
         if self.format == "jsonl":
-            return [console.as_json({"line": number, "error": failure.message})]
-        return [""] if self.tree else self._outputs(number, [])
+            return [[console.as_json({"line": number, "error": failure.message})]]
+        return [[""]] if self.tree else self._outputs(number, [])
 
-    def _outputs(self, number: int, hypotheses: "Sequence[Hypothesis]") -> list[str]:
+    def _outputs(self, number: int, hypotheses: "Sequence[Hypothesis]") -> list[list[str]]:
         """A row for each output that was asked for, so that each line keeps its place; where there is none, empty."""
         from dlkit.tasks.translator import NO_OUTPUT
 
@@ -226,10 +256,10 @@ class _Printer:
             figures = (hypothesis.score, hypothesis.log_probability)
             score, log_probability = ("" if figure is None else f"{figure:.4f}" for figure in figures)
             cells = [str(number), str(rank), score, log_probability] if self.format == "tsv" else [score] * self.scores
-            cells.append(hypothesis.text.replace("\t", " "))
+            cells.append(hypothesis.text)
             if self.search.align:
                 cells.append(" ".join(f"{source}-{target}" for source, target in hypothesis.alignment))
-            rows.append("\t".join(cells))
+            rows.append(cells)
         return rows
 
     def _record(self, found: "Translated") -> dict[str, Any]:
@@ -302,7 +332,7 @@ class _Printer:
         else:
             figure = tree.picture(self._levels(found)[0], self._piece, title=title)
         pictures.save(figure, path)
-        console.note(f"picture {path}")
+        console.note(f"picture {path} (line {found.number})")
 
 
 def _readable(piece: str) -> str:

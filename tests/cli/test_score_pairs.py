@@ -71,8 +71,10 @@ def test_lines_that_cannot_be_read_keep_their_place(run, batch_size):
         "error: line 2 of x is not UTF-8",
         "error: line 3 of y is not UTF-8",
         "error: line 4 has 50,001 tokens, and at most 24 are read at once",
-        "error: line 5 has 50,001 tokens, and at most 24 are read at once",
+        "error: the translation in line 5 has 50,001 tokens, and at most 24 are read at once",
     ]
+    hints = [line for line in result.err.splitlines() if line.startswith("hint: ")]
+    assert len(hints) == len(set(hints)) == 2, "each is given once"
     assert [len(row) for row in map(str.split, run("score", *FILES).out.splitlines())] == [3, 0, 0, 0, 0, 3]
 
 

@@ -3,7 +3,11 @@
 import gzip
 import io
 import json
+import os
+import pty
+import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +16,9 @@ from copying_net import load_once, make
 from matplotlib.figure import Figure
 
 from dlkit.cli import main
+from dlkit.cli.translate import FATES
 from dlkit.data.tokenizer import WordTokenizer
-from dlkit.decode import tree
+from dlkit.decode import step, tree
 from dlkit.probe import translation
 from dlkit.tasks import translator
 
@@ -50,6 +55,39 @@ def pictures(monkeypatch):
 
 def standard_input(monkeypatch, content):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
+
+
+@pytest.fixture
+def shown(translate, monkeypatch):
+    """The lines that a terminal shows of `dlkit translate`."""
+
+    def run(*arguments):
+        screen, terminal = pty.openpty()
+        with os.fdopen(terminal, "w") as stdout, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stdout)
+            patch.setenv("TERM", "xterm")
+            assert translate(*arguments).code == 0
+        seen = b""
+        with os.fdopen(screen, "rb", buffering=0) as reading, suppress(OSError):  # a terminal ends with an error
+            while piece := reading.read(4096):
+                seen += piece
+        return seen.decode().replace("\r\n", "\n").split("\n")[:-1]
+
+    return run
+
+
+def test_columns_on_a_terminal_are_apart_by_spaces(shown):
+    best, none = shown("le chat", "--scores", "--align", "--n-best", "2", "--max-len", "2", "--prefix", "le")
+    assert re.fullmatch(r"-?\d\.\d{4}  le  0-0", best)
+    assert none.split("  ") == ["", "", ""]
+    first, second = shown("le chat dort", "", "--format", "tsv")
+    assert re.fullmatch(r"1  1  -?\d\.\d{4}  -?\d\.\d{4}  le chat dort", first)
+    assert second.split("  ") == ["2", "1", "", "", ""]
+
+
+def test_other_output_on_a_terminal_is_one_column(shown):
+    assert json.loads("".join(shown("le chat", "--json")))["translation"] == "le chat"
+    assert shown("le", "--show-beams", "--beam", "1")[-1].startswith("chosen  le   log-probability ")
 
 
 # ------------------------------------------------------------------------------------------------- alignments and trees
@@ -114,6 +152,23 @@ def test_the_steps_of_the_tree_as_json(translate):
     assert way[-1]["log_probability"] == pytest.approx(best["log_probability"], abs=1e-4)
 
 
+def test_fates_have_the_names_of_the_search():
+    assert {getattr(step, name.upper()): name for name in FATES.values()} == FATES
+    assert len(FATES) == 3
+
+
+def test_trees_of_several_lines_stand_apart(translate):
+    alone = [translate(line, "--show-beams").out for line in ("le chat", "dort")]
+    assert translate("le chat", "dort", "--show-beams").out == "\n".join(alone)
+
+
+def test_outputs_that_do_not_exist_are_told(translate):
+    """Of two tokens that begin as they have to there is one."""
+    result = translate("le chat", "--prefix", "le", "--max-len", "2", "--n-best", "3")
+    assert (result.code, result.out) == (0, "le\n\n\n")
+    assert result.err == "warning: line 1: 1 of 3 outputs; there are no others of so many tokens\n"
+
+
 @pytest.mark.parametrize("option", ["--format tsv", "--scores", "--n-best 2", "--align"])
 def test_what_a_tree_has_no_place_for_is_refused(translate, option):
     result = translate("le chat", "--show-beams", *option.split())
@@ -172,9 +227,10 @@ def test_what_was_not_searched_is_null_in_json(translate, monkeypatch):
 def test_lines_of_a_compressed_file(translate):
     Path("in.gz").write_bytes(gzip.compress(b"le chat\ndort\n"))
     assert translate("--file", "in.gz").out == "le chat\ndort\n"
-    Path("in.gz").write_bytes(gzip.compress(b"le chat\n" * 99)[:-9])
+    # Without compression all of the text stands there but the last line and the 8 bytes after it.
+    Path("in.gz").write_bytes(gzip.compress(b"le chat\n" * 99, compresslevel=0)[:-9])
     result = translate("--file", "in.gz")
-    assert result.code == 3
+    assert (result.code, result.out) == (3, "le chat\n" * 98)
     assert result.err.splitlines() == [
         "error: in.gz is no whole gzip file", "hint: it is damaged or cut short: get it again"
     ]  # fmt: skip
@@ -193,6 +249,36 @@ def test_a_prefix_counts_among_the_tokens(translate):
             f"error: the prefix has 2 tokens, and an output at most {most}, the end token among them",
             "hint: allow more tokens, or give a shorter prefix",
         ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "most", "hint"),
+    [("--min-len 9", 8, "give a --max-len, too"), ("--min-len 25 --max-len 30", 24, "give a smaller --min-len")],
+)
+def test_no_more_tokens_are_asked_for_than_there_may_be(translate, tmp_path, arguments, most, hint):
+    make(tmp_path / "short", WORDS, WORDS, "decode.max_len=8")
+    result = translate("un noir", *arguments.split(), model=str(tmp_path / "short"))
+    assert (result.code, result.out) == (2, "")
+    assert result.err.splitlines()[-2:] == [
+        f"error: {' '.join(arguments.split()[:2])} is more than the {most} tokens that an output has at most",
+        f"hint: {hint}",
+    ]
+
+
+def test_a_longest_output_that_cannot_be_is_told_once(translate):
+    result = translate("un noir", "dort", "--max-len", "5000")
+    assert (result.code, result.out) == (0, "un noir\ndort\n")
+    told = "warning: --max-len 5,000 is more than can be written: outputs have at most 24 tokens\n"
+    assert result.err == told
+    result = translate("un noir", "--max-len", "24", "--min-len", "24")
+    assert (result.code, result.err) == (0, "")
+
+
+def test_help_says_what_options_do(dlkit):
+    text = " ".join(dlkit("translate", "--help").out.replace("│", " ").split())
+    for words in ("Seed of what --sample draws. [default: 0]", "a search has at least as many beams",
+                  "for many lines. Each call does it anew", "cut to 1,000, or to the model's positions"):  # fmt: skip
+        assert words in text
 
 
 def test_an_ensemble_has_one_target_vocabulary(translate, made):

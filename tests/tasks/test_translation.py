@@ -175,6 +175,8 @@ def test_an_ensemble_of_one_run_twice_is_that_run(run, capsys):
         (["a", "--file", "x"], 2, "a text and --file"),
         (["a", "--align"], 2, "no attention"),
         (["--file", "none.txt"], 3, "cannot read none.txt"),
+        (["a", "--sample", "--n-best", "2", "--temperature", "0"], 2, "--temperature 0 would be the same output"),
+        (["a", "--sample", "--n-best", "2", "--top-k", "1"], 2, "--top-k 1 would be the same output"),
         (["a", "--sample", "--top-p", "0"], 2, "--top-p 0 leaves nothing to draw from"),
     ],
 )

@@ -126,6 +126,18 @@ def test_a_run_of_that_name_comes_before_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_bleu_of_pairs_that_training_has_not_seen(capsys, tmp_path, monkeypatch):
+    """On the test part of its own data; the recipe's head says what was measured."""
+    monkeypatch.chdir(tmp_path)
+    assert runs.shipped("translation").recipe["data"]["split"] == "strict"
+    assert main(["evaluate", "transformer_tatoeba", "--beam", "5", "--json", "-q"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    print("BLEU", found["bleu"], found["signatures"]["bleu"])
+    assert (found["split"], found["examples"]) == ("test", 2180)
+    assert found["bleu"] >= 45
+
+
+@pytest.mark.slow
 def test_the_first_answer_comes_soon():
     """Within 1.3 times the import of TensorFlow plus 2 s; both measured three times by turns, medians compared."""
 

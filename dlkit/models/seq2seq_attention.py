@@ -14,7 +14,7 @@ from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
 from dlkit.layers.recurrent import Cell, Stack
 from dlkit.models import Paper
-from dlkit.models.seq2seq import EncoderDecoder
+from dlkit.models.seq2seq import Embedding, EncoderDecoder
 
 PAPERS = {
     "seq2seq_attention": Paper(
@@ -39,6 +39,7 @@ class Seq2SeqAttention(EncoderDecoder):
         source_vocabulary: int,
         target_vocabulary: int,
         *,
+        embedding: Embedding,
         score: Kind,
         context_to: ContextTo,
         cell: Cell,
@@ -58,7 +59,8 @@ class Seq2SeqAttention(EncoderDecoder):
         drawn: dict[str, Any] = {"init": init, "recurrent_init": recurrent_init, "forget_bias": forget_bias}
         super().__init__(
             "seq2seq_attention", source_vocabulary, target_vocabulary,
-            cell=cell, layers=layers, width=width, bidirectional=bidirectional, dropout=dropout, **drawn,
+            embedding=embedding, cell=cell, layers=layers, width=width, bidirectional=bidirectional,
+            tied_embeddings=tied_embeddings, dropout=dropout, **drawn,
         )  # fmt: skip
         self.context_to = context_to
         self.attention = Attention(score, width, init=init, name="attention")
@@ -71,14 +73,15 @@ class Seq2SeqAttention(EncoderDecoder):
         if context_to == "readout":
             draw = initializer(init)
             self.readout = keras.layers.Dense(width, activation="tanh", kernel_initializer=draw, name="readout")
+        words = self.target_embedding.output_dim
         one, two = (None, None, width), (None, None, 2 * width)  # two: with the context beside it
         decoder = [
-            (self.lower, two if context_to == "next_input" else one),
+            (self.lower, (None, None, words + width if context_to == "next_input" else words)),
             (self.attention, one, one),
             (self.upper, two if context_to == "next_layer" else one),
             (self.readout, two),
         ]
-        self._finish(decoder, tied_embeddings=tied_embeddings, dropout=dropout, init=init)
+        self._finish(decoder, dropout=dropout, init=init)
 
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False) -> tf.Tensor:
         """Logits of every target position, given the tokens before it.
@@ -145,7 +148,7 @@ class Seq2SeqAttention(EncoderDecoder):
 
     def _one_by_one(self, embedded: tf.Tensor, state: Any, memory: Memory) -> tf.Tensor:
         """All steps of the first level, one after another: each reads what the state before it looked at."""
-        batch, time, width = embedded.shape
+        batch, time, _ = embedded.shape
         steps = tf.shape(embedded)[1]
         by_step = tf.TensorArray(embedded.dtype, steps).unstack(tf.transpose(embedded, (1, 0, 2))[:, :, tf.newaxis])
 
@@ -160,13 +163,14 @@ class Seq2SeqAttention(EncoderDecoder):
             (0, first, tf.TensorArray(embedded.dtype, steps)),
             maximum_iterations=steps,  # XLA differentiates only loops with a bound
         )
-        return tf.ensure_shape(tf.transpose(outputs.stack(), (1, 0, 2)), (batch, time, width))
+        return tf.ensure_shape(tf.transpose(outputs.stack(), (1, 0, 2)), (batch, time, self.width))
 
 
 def seq2seq_attention(
     source_vocabulary: int,
     target_vocabulary: int,
     *,
+    embedding: Embedding = "learned",
     score: Kind = "linear",
     context_to: ContextTo = "readout",
     cell: Cell = "lstm",
@@ -188,6 +192,8 @@ def seq2seq_attention(
     Args:
         source_vocabulary: number of source ids.
         target_vocabulary: number of target ids.
+        embedding: `learned`, a table of vectors, or `one_hot`: the first recurrent layers read one-hot words, and there
+            is no table; as wide as the vocabulary, they suit characters and some thousands of words.
         score: how well a state of the decoder fits one of the encoder: identity, linear, key_value or additive; see
             `dlkit.layers.attention.Attention`.
         context_to: where the mean of the encoder's states goes: `readout`, beside the decoder's output in front of the
@@ -195,16 +201,18 @@ def seq2seq_attention(
             of the next token. With the last, teacher forcing has to go step by step, and is slower.
         cell: rnn, lstm or gru.
         layers: recurrent layers of the encoder, and of the decoder.
-        width: size of the embeddings, of each layer's state and of the context.
+        width: size of the learned embeddings, of each layer's state and of the context.
         bidirectional: whether the encoder reads both ways, each with half of the width.
         tied_embeddings: whether the target embeddings are the matrix of the logits, too (Press and Wolf 2017).
-        dropout: share of units dropped between layers, never between time steps (Zaremba et al. 2014).
+        dropout: share of units dropped between layers, never between time steps (Zaremba et al. 2014), nor of one-hot
+            words.
         init: initializer of the input, output and attention matrices.
         recurrent_init: initializer of the recurrent matrices.
         forget_bias: bias of the forget gates of lstm before training.
 
     Raises:
-        dlkit.errors.UsageError: an unknown name, an odd width with a bidirectional encoder, or no next layer.
+        dlkit.errors.UsageError: an unknown name, an odd width with a bidirectional encoder, no next layer, or one-hot
+            words that are tied.
 
     Example:
         >>> model = seq2seq_attention(30, 30, width=64)
@@ -215,6 +223,7 @@ def seq2seq_attention(
     return Seq2SeqAttention(
         source_vocabulary,
         target_vocabulary,
+        embedding=embedding,
         score=score,
         context_to=context_to,
         cell=cell,

@@ -19,10 +19,12 @@ def padded(rows, extra=0):
     return np.array([[*row, *[0] * (length - len(row))] for row in rows], np.int32)
 
 
-@pytest.fixture(scope="module")
-def decoder():
+@pytest.fixture(scope="module", params=["seq2seq", "transformer"])
+def decoder(request):
     keras.utils.set_random_seed(3)
-    return Decoder(seq2seq(11, 12, width=8, init="gaussian:0.7"))
+    if request.param == "seq2seq":
+        return Decoder(seq2seq(11, 12, width=8, init="gaussian:0.7"))
+    return Decoder(transformer(11, 12, layers=1, width=8, ffn=8, heads=2, init="gaussian:0.7"))
 
 
 def methods(decoder):
@@ -54,9 +56,8 @@ def test_reported_log_probabilities_are_the_score_of_the_output(decoder, method)
 
 
 def test_an_empty_source_decodes(decoder):
-    decoded = decoder.beam(padded([[END]]), max_len=5, beams=2)
-    (tokens,) = sequences(decoded, 0)
-    assert tokens[-1] == END
+    decoded = decoder.beam(padded([[END]]), max_len=5, beams=3, n_best=3)
+    assert [tokens[-1] for tokens in sequences(decoded, 0)] == [END] * 3
     assert np.isfinite(decoded.scores).all()
 
 

@@ -24,6 +24,7 @@ OPTIONS = [
     {"cell": "rnn", "layers": 1},
     {"cell": "lstm", "layers": 2, "reverse_source": False},
     {"cell": "gru", "layers": 1, "bidirectional": True, "tied_embeddings": True},
+    {"cell": "lstm", "layers": 1, "embedding": "one_hot"},
 ]
 every_kind = pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(map(str, options.values())))
 

@@ -26,6 +26,7 @@ OPTIONS = [
     {"score": "identity", "context_to": "next_layer", "cell": "gru", "layers": 2},
     {"score": "additive", "context_to": "next_input", "cell": "lstm", "layers": 2},
     {"score": "key_value", "context_to": "readout", "cell": "rnn", "layers": 1, "tied_embeddings": True},
+    {"score": "linear", "context_to": "next_input", "cell": "gru", "layers": 1, "embedding": "one_hot"},
 ]
 every_kind = pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(map(str, options.values())))
 

@@ -78,7 +78,9 @@ class TrainSection(_Section):
     steps: Count | None = Field(None, description="updates of the weights; excludes epochs")
     batch_size: Count = Field(64, description="examples per update, over all devices and micro-batches")
     batch_tokens: Count | None = Field(
-        None, description="target tokens per update at most, padding included, instead of batch_size pairs"
+        None,
+        description="instead of batch_size: tokens of an update, at most so many on either side, padding included; "
+        "a longer pair is a batch of its own",
     )
     accumulate: Count = Field(1, description="micro-batches that one update is computed in, to save memory")
     optimizer: Literal["sgd", "adam", "adamw"] = Field("adam", description="the update rule")
@@ -129,6 +131,11 @@ class TrainSection(_Section):
     tensorboard: bool = Field(False, description="also write TensorBoard logs")
     freeze: list[str] = Field([], description="patterns of layer names that are not trained, such as stage1_*")
     init_from: str | None = Field(None, description="a run whose weights training starts from")
+
+    @property
+    def batch(self) -> tuple[int, str]:
+        """What an update is made of at most: a number, of "tokens" where batch_tokens is given, else of "examples"."""
+        return (self.batch_size, "examples") if self.batch_tokens is None else (self.batch_tokens, "tokens")
 
 
 class DecodeSection(_Section):
@@ -512,6 +519,7 @@ def _build(layers: Sequence[_Given], path: Path | None) -> Recipe:
         if "name" not in sections[section]:
             raise _in_file(UsageError(f"{section}.name is missing"), "recipe", path)
     _settle_length(sections["train"], sources)
+    _settle_batch(sections["train"], sources)
     model_name = sections["model"]["name"]
     task = models.task_of(model_name)
     data = _data_section(collected, task, path)
@@ -631,15 +639,27 @@ def _check_augmentation_reads(key: str, names: Iterable[str]) -> None:
 
 
 def _settle_length(train: dict[str, Any], sources: dict[str, str]) -> None:
-    """Epochs and steps exclude each other: the one of the higher precedence drops the other."""
     if train.get("epochs") is None and train.get("steps") is None:
         raise UsageError("neither train.epochs nor train.steps is given", "say how long to train: `--epochs 10`")
-    if train.get("epochs") is None or train.get("steps") is None:
+    _settle("epochs", "steps", train, sources)
+
+
+def _settle_batch(train: dict[str, Any], sources: dict[str, str]) -> None:
+    # The file of a run holds all keys: beside batch_tokens, batch_size with its default is nobody's choice.
+    held = sources.get("train.batch_size") == "recipe" and train["batch_size"] == _default_in("train", "batch_size")
+    if held and train.get("batch_tokens") is not None:
+        del train["batch_size"], sources["train.batch_size"]
+    _settle("batch_size", "batch_tokens", train, sources)
+
+
+def _settle(one: str, other: str, train: dict[str, Any], sources: dict[str, str]) -> None:
+    """Two keys of [train] exclude each other: the one of the higher precedence drops the other."""
+    if train.get(one) is None or train.get(other) is None:
         return
-    epochs, steps = (SOURCES.index(sources[key]) for key in ("train.epochs", "train.steps"))
-    if epochs == steps:
-        raise UsageError("train.epochs and train.steps exclude each other", "give one of them")
-    loser = "steps" if epochs > steps else "epochs"
+    ranks = {key: SOURCES.index(sources[f"train.{key}"]) for key in (one, other)}
+    if ranks[one] == ranks[other]:
+        raise UsageError(f"train.{one} and train.{other} exclude each other", "give one of them")
+    loser = min(ranks, key=lambda key: ranks[key])
     del train[loser], sources[f"train.{loser}"]
 
 
@@ -660,7 +680,8 @@ def _check_train(train: Mapping[str, Any], task: str, data: str) -> None:
         )
     if train.get("sampling") and not TASKS[task].generates:
         raise UsageError(f"train.sampling is for tasks that generate, not for {TASKS[task].title}", "leave it out")
-    if train.get("accumulate", 1) > train.get("batch_size", TrainSection.model_fields["batch_size"].default):
+    by_examples = train.get("batch_tokens") is None
+    if by_examples and train.get("accumulate", 1) > train.get("batch_size", _default_in("train", "batch_size")):
         raise UsageError(
             f"train.accumulate {train['accumulate']} is more than train.batch_size",
             "a micro-batch has at least one example",
@@ -754,6 +775,10 @@ def _default_of(key: str, recipe: Recipe) -> Any:
     if section == "data":
         function = datasets.builder(recipe.data.name, recipe.data.dir, texts=TASKS[recipe.task].texts)
         return defaults_of(function).get(name, inspect.Parameter.empty)
+    return _default_in(section, name)
+
+
+def _default_in(section: str, name: str) -> Any:
     return SECTIONS[section].model_fields[name].default
 
 

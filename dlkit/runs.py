@@ -94,6 +94,10 @@ class Run:
         """The names of the checkpoints, oldest first."""
         return [checkpoints.name_of(step) for step in checkpoints.steps(self.path / "checkpoints")]
 
+    def newest_checkpoints(self) -> list[str]:
+        """Of `checkpoints` the newest `train.keep`: without the best where that is older and kept beside them."""
+        return self.checkpoints()[-self.recipe["train"].get("keep", 0) :]  # all where the recipe does not say
+
     def pointer(self, name: str) -> str | None:
         """The checkpoint that `best` or `last` points to, or None when it points to none that exists."""
         try:
@@ -322,7 +326,7 @@ def cannot_write(path: Path, failure: OSError) -> DlkitError:
     if failure.errno in {errno.ENOSPC, errno.EDQUOT}:
         hint = "free some space; a run that has begun goes on with `dlkit train --resume`"
     else:
-        hint = "choose a place that you may write to, with --runs-dir"
+        hint = "choose a place that you may write to"
     return DlkitError(f"cannot write to {path}: {reason}", hint)
 
 
@@ -401,7 +405,8 @@ def open_run(text: str | Path, *, whole: bool = False) -> Run:
     _check(path, "recipe.toml", recipe, dict.fromkeys(_SECTIONS, dict))
     for section in ("model", "data"):
         _check(path, "recipe.toml", recipe[section], {"name": str}, where=f"[{section}] ")
-    _check(path, "recipe.toml", recipe["train"], {"seed": int, "precision": str}, where="[train] ")
+    of_training = {"seed": int, "precision": str} | ({"keep": int} if "keep" in recipe["train"] else {})
+    _check(path, "recipe.toml", recipe["train"], of_training, where="[train] ")
     _check(path, "recipe.toml", recipe["decode"], {"max_len": int}, where="[decode] ")
     return Run(path, recipe, info)
 
@@ -517,12 +522,14 @@ def _no_checkpoint(run: Run, which: str | None) -> DataError:
     return DataError(f"{run.path} has no checkpoint {which or ''}".rstrip(), hint or f"its checkpoints: {known}")
 
 
-def average(run: Run, last: int) -> tuple[Path, list[str]]:
+def average(run: Run, last: int | None = None) -> tuple[Path, list[str]]:
     """Averages the weights of the newest checkpoints into one that is called `average`, and replaces an older one.
+
+    A best checkpoint that a run keeps though it is older than the newest `train.keep` is not among them.
 
     Args:
         run: the run; it is locked, so it must not be in training.
-        last: of how many checkpoints.
+        last: of how many checkpoints; None for all of the newest that the run keeps.
 
     Returns:
         The folder of the new checkpoint, and the names of those behind it, the oldest first.
@@ -533,15 +540,15 @@ def average(run: Run, last: int) -> tuple[Path, list[str]]:
         dlkit.errors.DlkitError: the disk is full.
     """
     lock(run)
-    existing = run.checkpoints()
-    if not existing:
+    newest = run.newest_checkpoints()
+    if not newest:
         raise _no_checkpoint(run, None)
-    if last > len(existing):
+    if last is not None and last > len(newest):
         raise UsageError(
-            f"{run.path} keeps {len(existing)} checkpoints, and {last} are to be averaged",
-            f"`--last {len(existing)}`; `--set train.keep={last}` keeps more in the next run",
+            f"{run.path} keeps its newest {len(newest)} checkpoints, and {last} are to be averaged",
+            f"`--last {len(newest)}`; `--set train.keep={last}` keeps more in the next run",
         )
-    names = existing[-last:]
+    names = newest[-(last or len(newest)) :]
     arrays = checkpoints.average([find_checkpoint(run, name) for name in names])
     path = run.path / "checkpoints" / checkpoints.AVERAGE
     state = {"step": checkpoints.step_of(names[-1]), "averaged": names}

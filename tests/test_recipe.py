@@ -303,6 +303,54 @@ def test_steps_and_epochs_exclude_each_other_and_the_nearer_one_wins():
         recipe.resolve("lenet", overrides=[("train.epochs", "none", "set")])
 
 
+@pytest.fixture
+def by_tokens(tmp_path):
+    """A recipe whose batches are counted in tokens."""
+    path = tmp_path / "by_tokens.toml"
+    path.write_text('[model]\nname = "seq2seq"\n[train]\nbatch_tokens = 4096\n')
+    return path
+
+
+@pytest.mark.parametrize(
+    ("sets", "flags", "size", "tokens"),
+    [
+        ({}, {}, 64, 4096),
+        ({}, {"batch_size": 16}, 16, None),
+        ({"batch_size": "16"}, {}, 16, None),
+        ({"batch_size": "16"}, {"batch_tokens": 500}, 64, 500),
+        ({"batch_tokens": "500"}, {"batch_size": 16}, 16, None),
+        ({"batch_tokens": "none"}, {}, 64, None),
+    ],
+)
+def test_of_examples_and_tokens_per_update_the_nearer_one_wins(tmp_path, by_tokens, sets, flags, size, tokens):
+    overrides = [(f"train.{key}", text, "set") for key, text in sets.items()]
+    given = {f"train.{key}": value for key, value in flags.items()}
+    made = recipe.resolve(recipe_path=by_tokens, overrides=overrides, flags=given)
+    assert (made.train.batch_size, made.train.batch_tokens) == (size, tokens)
+    assert made.train.batch == ((size, "examples") if tokens is None else (tokens, "tokens"))
+    path = tmp_path / "recipe.toml"
+    path.write_text(made.to_toml())
+    again = recipe.load(path).train
+    assert (again.batch_size, again.batch_tokens) == (size, tokens), "as the run keeps it"
+
+
+def test_examples_and_tokens_per_update_in_one_place_exclude_each_other(by_tokens):
+    excluded = r"train\.batch_size and train\.batch_tokens exclude each other"
+    with pytest.raises(UsageError, match=excluded):
+        recipe.resolve("seq2seq", flags={"train.batch_size": 16, "train.batch_tokens": 500})
+    by_tokens.write_text(by_tokens.read_text() + "batch_size = 16\n")
+    with pytest.raises(UsageError, match=excluded):
+        recipe.resolve(recipe_path=by_tokens)
+    assert recipe.resolve(recipe_path=by_tokens, flags={"train.batch_size": 8}).train.batch == (8, "examples")
+
+
+def test_micro_batches_are_compared_with_examples_and_not_with_tokens(by_tokens):
+    parts = {"train.accumulate": 100}
+    assert recipe.resolve(recipe_path=by_tokens, flags=parts).train.accumulate == 100
+    with pytest.raises(UsageError, match=r"train\.accumulate 100 is more than train\.batch_size"):
+        recipe.resolve(recipe_path=by_tokens, flags=parts | {"train.batch_size": 16})
+
+
 def test_the_resolved_recipe_of_a_run_by_steps_trains_by_steps_again(tmp_path):
     path = tmp_path / "recipe.toml"
     path.write_text(recipe.resolve("lenet", flags={"train.steps": 7}).to_toml())

@@ -6,18 +6,21 @@ import typer
 
 from dlkit import console, runs
 from dlkit.cli import options as opt
+from dlkit.cli.live import count
 
 
 def average(
     run: opt.Run,
-    last: Annotated[int, typer.Option("--last", min=1, help="How many of the newest checkpoints.")] = 5,
+    last: Annotated[
+        int | None, typer.Option("--last", min=1, help="How many of the newest checkpoints; by default all of them.")
+    ] = None,
 ) -> None:
-    """Average the weights of the last checkpoints of a run.
+    """Average the weights of the newest checkpoints of a run.
 
-    The result is the checkpoint RUN@average. A run keeps train.keep checkpoints, one
-    every train.checkpoint_every steps.
+    The result is the checkpoint RUN@average. A run keeps its newest train.keep checkpoints;
+    a best one that is older does not count.
 
-    Example: dlkit average runs/transformer_multi30k-1 --last 10
+    Example: dlkit average runs/transformer_multi30k-1 --last 5
     """
     opened = runs.open_run(run, whole=True)
     path, names = runs.average(opened, last)
@@ -25,6 +28,5 @@ def average(
         console.data_json({"checkpoint": str(path), "averaged": names})
         return
     console.data(str(path))
-    span = f"{names[0]} to {names[-1]}" if len(names) > 1 else names[0]
-    console.note(f"the mean of {len(names)} checkpoints, {span}")
+    console.note(f"the mean of {count(len(names), 'checkpoint')}: {', '.join(names)}")
     console.note(f"next: dlkit evaluate {opened.path}@average")

@@ -42,7 +42,12 @@ def train(
         int | None, typer.Option("--batch-size", help="Examples per update, over all devices.")
     ] = None,
     batch_tokens: Annotated[
-        int | None, typer.Option("--batch-tokens", help="Target tokens per update, instead of --batch-size pairs.")
+        int | None,
+        typer.Option(
+            "--batch-tokens",
+            help="Instead of --batch-size: tokens per update, at most so many on either side, padding included. A"
+            " longer pair is a batch of its own.",
+        ),
     ] = None,
     source: Annotated[str | None, typer.Option("--source", help="Language to translate from, such as en.")] = None,
     target: Annotated[str | None, typer.Option("--target", help="Language to translate to.")] = None,

@@ -199,4 +199,6 @@ def _finish(prepared: "Prepared", loop: "Loop", reason: str) -> None:
     path = shlex.quote(str(run.path))
     has_maps = any(len(variable.shape) == 4 for variable in prepared.model.variables)
     look = TASKS[prepared.recipe.task].look.format(run=path, view="features" if has_maps else "activations")
-    console.note(f"next: dlkit evaluate {path} | {look} | dlkit runs show {path}")
+    other = "validation" if loop.validation else "train"
+    split = "" if result["split"] else f" --split {other}"
+    console.note(f"next: dlkit evaluate {path}{split} | {look} | dlkit runs show {path}")

@@ -84,6 +84,10 @@ class Tokenizer(ABC):
         """Writes the tokenizer as one file of JSON."""
         durable.write(path, json.dumps(self.to_json(), ensure_ascii=False) + "\n")
 
+    def digest(self) -> str:
+        """sha256 of all that makes it what it is: equal tokenizers have the same one."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tokenizer) and self.to_json() == other.to_json()
 

@@ -23,7 +23,7 @@ def mixed_inputs(
 
     Bengio, Vinyals, Jaitly and Shazeer 2015, section 2.4: a coin for each word, and a draw from the model's own
     distribution after all that it has read so far, its own words among them. Teacher forcing on the result is then
-    their training step, for a model of any kind; no gradient flows through a draw.
+    their training step, for a model of any kind; no gradient flows through a draw, which is an integer.
 
     Args:
         step: see `dlkit.decode.step`, with dropout off.
@@ -60,4 +60,4 @@ def mixed_inputs(
     inputs = tf.TensorArray(target_in.dtype, time, element_shape=(None,)).write(0, first)
     begin = (tf.constant(1), first, inputs, state)
     _, _, inputs, _ = tf.while_loop(inside, extend, begin, shape_invariants=any_batch(begin), maximum_iterations=time)
-    return tf.reshape(tf.stop_gradient(tf.transpose(inputs.stack())), (batch, time))
+    return tf.reshape(tf.transpose(inputs.stack()), (batch, time))

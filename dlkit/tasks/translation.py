@@ -19,11 +19,11 @@ from dlkit.data.buckets import TokenBatches
 from dlkit.data.tokenizer import Tokenizer
 from dlkit.decode.decoder import positions_of
 from dlkit.decode.scheduled import mixed_inputs
-from dlkit.errors import DataError
+from dlkit.errors import DataError, UsageError
 from dlkit.layers import step_context
 from dlkit.layers.dropout import row_uniforms
 from dlkit.tasks.task import Sums, Task
-from dlkit.tasks.translator import MOST_TOKENS, Search, Translator, load_tokenizers, save_tokenizers
+from dlkit.tasks.translator import MOST_TOKENS, Search, Translator, check_tokenizers, load_tokenizers, save_tokenizers
 from dlkit.train.losses import softmax_cross_entropy
 
 # So many batches of sources are put in order of their lengths before they are decoded; only their outputs are held.
@@ -50,7 +50,10 @@ class Translation(Task):
     def tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
         """Of source and target: the run's own, so that raw text means the same as in training, else the dataset's."""
         if self.folder:
-            return load_tokenizers(self.folder)
+            tokenizers = load_tokenizers(self.folder)
+            if self.stored:
+                check_tokenizers(self.folder, tokenizers, arguments=self.stored, info=self.stored)
+            return tokenizers
         return self.data.source_tokenizer, self.data.target_tokenizer
 
     def save(self, folder: Path) -> None:
@@ -59,12 +62,13 @@ class Translation(Task):
 
     @property
     def info(self) -> dict[str, Any]:
-        """Sizes of the vocabularies, which are files of the run, and the languages where they are known."""
+        """Sizes and digests of the tokenizers, which are files of the run, and the languages where they are known."""
         if self.stored is not None:
             return dict(self.stored)
         source, target = self.tokenizers
         return {
-            "source_vocabulary": source.size, "target_vocabulary": target.size, "languages": list(self.data.languages)
+            "source_vocabulary": source.size, "target_vocabulary": target.size, "languages": list(self.data.languages),
+            "tokenizers": [source.digest(), target.digest()],
         }  # fmt: skip
 
     def fingerprint(self) -> str:
@@ -130,9 +134,8 @@ class Translation(Task):
                 f"every {split} pair has more than {most:,} tokens, the most that the model reads at once",
                 "divide the texts into sentences",
             )
-        if len(order) < count and split not in self._told:
-            self._told |= {split}
-            console.warn(
+        if len(order) < count:
+            self._warn_once(
                 f"left out of the loss and accuracy: {count - len(order):,} of {count:,} {split} pairs, "
                 f"with more than {most:,} tokens"
             )
@@ -143,12 +146,26 @@ class Translation(Task):
             order = order[:-rows]
         return batches
 
+    def _warn_once(self, message: str) -> None:
+        """A warning that every evaluation of a run would repeat."""
+        if message not in self._told:
+            self._told |= {message}
+            console.warn(message)
+
     def check_model(self, model: keras.Model) -> None:
-        """Whether the model has positions for the longest training pair.
+        """Whether the model has positions for the longest training pair, and a table of words for each tokenizer.
 
         Raises:
             dlkit.errors.DataError: it has learned fewer.
+            dlkit.errors.UsageError: both sides share a table, in which a row would stand for two words.
         """
+        source, target = self.tokenizers
+        table = getattr(model, "source_embedding", None)
+        if table is not None and table is getattr(model, "target_embedding", None) and source != target:
+            raise UsageError(
+                "both sides have a tokenizer of their own, and with model.tied=all they would share a table of words",
+                "`--set data.joint=true` makes one tokenizer of both, `--set model.tied=target` ties the targets alone",
+            )
         longest, most = max(self.data.splits["train"].longest), positions_of(model)
         if longest > most:
             raise DataError(
@@ -220,7 +237,9 @@ class Translation(Task):
             unread += isinstance(found, DataError)
             yield "" if isinstance(found, DataError) else found.hypotheses[0].text
         if unread:
-            console.warn(f"{unread:,} of {len(sources):,} {split} sources are too long to be read, and count as empty")
+            self._warn_once(
+                f"{unread:,} of {len(sources):,} {split} sources are too long to be read, and count as empty"
+            )
 
     def decoded_metrics(self, model: keras.Model, split: str, *, batch_size: int) -> dict[str, float]:
         """What greedy decoding gets right: `exact`, the share of outputs that are the target; of text BLEU and chrF."""

@@ -1,6 +1,6 @@
 """Translates text with a run, or with several as one."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, overload
@@ -345,7 +345,7 @@ def load(
     opened = [open_translation(name) for name in names]
     tokenizers = [load_tokenizers(run.path) for run in opened]
     for run, own in zip(opened, tokenizers, strict=True):
-        _check_sizes(run, own)
+        check_tokenizers(run.path, own, arguments=run.info["model_arguments"], info=run.info["data"])
         if own[1] != tokenizers[0][1]:
             raise UsageError(
                 f"{opened[0].path} and {run.path} have different target vocabularies",
@@ -409,14 +409,30 @@ def load_tokenizers(folder: Path) -> tuple[Tokenizer, Tokenizer]:
     return tokenizer.load(folder / SOURCE_FILE), tokenizer.load(folder / TARGET_FILE)
 
 
-def _check_sizes(run: Run, tokenizers: tuple[Tokenizer, Tokenizer]) -> None:
-    for side, own in zip(("source", "target"), tokenizers, strict=True):
-        expected = run.info["model_arguments"].get(f"{side}_vocabulary")
+def check_tokenizers(
+    folder: Path, tokenizers: tuple[Tokenizer, Tokenizer], *, arguments: Mapping[str, Any], info: Mapping[str, Any]
+) -> None:
+    """Whether the tokenizers of a run folder, of source and target, are those that its model was trained with.
+
+    Args:
+        folder: of the run.
+        tokenizers: what is in its files.
+        arguments: of the model, the sizes of the vocabularies.
+        info: what the run knows of its data; of older runs no digests of tokenizers.
+
+    Raises:
+        dlkit.errors.CheckpointError: they are others.
+    """
+    digests = info.get("tokenizers", (None, None))
+    for side, own, digest in zip(("source", "target"), tokenizers, digests, strict=True):
+        expected = arguments.get(f"{side}_vocabulary")
         if own.size != expected:
-            raise CheckpointError(
-                f"the {side} tokenizer of {run.path} has {own.size} tokens, and its model {expected}",
-                "the file comes from another run",
-            )
+            problem = f"has {own.size} tokens, and its model {expected}"
+        elif digest not in (None, own.digest()):
+            problem = "is not the one that its model was trained with"
+        else:
+            continue
+        raise CheckpointError(f"the {side} tokenizer of {folder} {problem}", "the file comes from another run")
 
 
 def _distinct(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:

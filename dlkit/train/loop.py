@@ -614,13 +614,17 @@ class Loop:
         try:
             return call()
         except (tf.errors.ResourceExhaustedError, MemoryError):
-            size, parts = self.settings.batch_size, self.settings.accumulate
+            (size, unit), parts = self.settings.batch, self.settings.accumulate
             smaller = max(1, size // parts // 2)
+            if self.task.rows(self.settings.batch_size) > parts:
+                hint = f"`--accumulate {-(-size // smaller)}` makes the same update from {smaller:,} {unit} at a time"
+            elif unit == "tokens":
+                hint = "fewer `--batch-tokens` make smaller updates, a smaller data.max_length leaves long pairs out"
+            else:
+                hint = "the model does not fit this machine at all"
             raise DlkitError(
-                f"out of memory at batch size {size}"
+                f"out of memory with {size:,} {unit} per update"
                 + (f" in {parts} parts" if parts > 1 else "")
                 + f" (this process has used {peak_memory() / 2**30:.1f} GiB)",
-                f"`--accumulate {-(-size // smaller)}` makes the same update from {smaller} examples at a time"
-                if size > 1
-                else "the model does not fit this machine at all",
+                hint,
             ) from None

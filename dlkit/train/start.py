@@ -364,13 +364,14 @@ def expected(prepared: Prepared) -> Cost:
     # On a CPU nothing fails in time: the operating system kills the process when memory runs out.
     sharing = devices.replicas if workers.launcher() else devices.local_replicas
     if there and not devices.on_gpu and needed * sharing > there:
-        largest = settings.batch_size // devices.replicas
+        largest = prepared.task.rows(settings.batch_size) // devices.replicas
         parts = (2**power for power in range(1, largest.bit_length()))
         fits = next((count for count in parts if memory(count) * sharing <= there // 2), None)
+        size, unit = settings.batch
         raise DlkitError(
-            f"training {prepared.recipe.model.name} at batch size {settings.batch_size} takes about "
+            f"training {prepared.recipe.model.name} with {size:,} {unit} per update takes about "
             f"{needed * sharing / 1e9:.1f} GB, and this machine has {there / 1e9:.1f} GB",
-            f"`--accumulate {fits}` makes the same update from {settings.batch_size // fits} examples at a time"
+            f"`--accumulate {fits}` makes the same update from {size // fits:,} {unit} at a time"
             if fits
             else "the model alone does not fit: choose a smaller one",
         )

@@ -37,6 +37,7 @@ def test_the_average_is_the_mean_of_the_last_checkpoints(dlkit, run):
     np.testing.assert_array_equal(arrays["w"], np.full((2, 2), 4, np.float32))  # (2 + 6) / 2
     np.testing.assert_array_equal(arrays["n"], [12.0])
     assert arrays["w"].dtype == np.float32
+    assert "step-20 step-30 average" in dlkit("runs", "show", str(run)).out
     assert runs.split_operand(f"{run}@average") == (run, "average")
 
 
@@ -60,10 +61,39 @@ def test_many_small_updates_are_not_lost_in_the_sum(tmp_path):
     np.testing.assert_array_equal(mean, np.float32((2**24 + 31) / 32))
 
 
+def test_all_that_are_newest_unless_a_number_is_given(dlkit, run):
+    result = dlkit("average", str(run))
+    assert result.code == 0
+    assert "the mean of 3 checkpoints: step-10, step-20, step-30" in " ".join(result.err.split())
+    arrays = checkpoints.read(run / "checkpoints" / "average", "weights")
+    np.testing.assert_array_equal(arrays["w"], np.full((2, 2), 3, np.float32))  # (1 + 2 + 6) / 3
+
+
+def test_a_best_checkpoint_that_is_older_than_the_newest_is_left_out(dlkit, run):
+    """A run that keeps two checkpoints keeps a third one, the best, beside them."""
+    (run / "recipe.toml").write_text(RECIPE.replace("seed = 0", "seed = 0\nkeep = 2"))
+    (run / "checkpoints" / "best").write_text("step-10\n")
+    result = dlkit("average", str(run))
+    assert result.code == 0
+    assert "the mean of 2 checkpoints: step-20, step-30" in " ".join(result.err.split())
+    arrays = checkpoints.read(run / "checkpoints" / "average", "weights")
+    np.testing.assert_array_equal(arrays["w"], np.full((2, 2), 4, np.float32))  # (2 + 6) / 2
+    result = dlkit("average", str(run), "--last", "3")
+    assert result.code == 2
+    assert "keeps its newest 2 checkpoints, and 3 are to be averaged" in result.err
+
+
+def test_a_best_checkpoint_among_the_newest_counts(dlkit, run):
+    (run / "recipe.toml").write_text(RECIPE.replace("seed = 0", "seed = 0\nkeep = 2"))
+    (run / "checkpoints" / "best").write_text("step-20\n")
+    assert "step-20, step-30" in " ".join(dlkit("average", str(run), "--last", "2").err.split())
+    assert "the mean of 1 checkpoint: step-30" in " ".join(dlkit("average", str(run), "--last", "1").err.split())
+
+
 def test_more_checkpoints_than_there_are(dlkit, run):
     result = dlkit("average", str(run), "--last", "5")
     assert result.code == 2
-    assert "keeps 3 checkpoints, and 5 are to be averaged" in result.err
+    assert "keeps its newest 3 checkpoints, and 5 are to be averaged" in result.err
     assert "`--last 3`" in result.err
     assert not (run / "checkpoints" / "average").exists()
 

@@ -86,11 +86,24 @@ def test_own_words_are_drawn_as_often_as_the_model_says(mix):
 
 
 def test_no_gradient_flows_through_a_draw():
+    """The gradient of a training loss is that of the loss in which the drawn words are given as numbers.
+
+    The loss reads the inputs as words and as numbers: were they not integers, a gradient could come through them.
+    """
+    uniforms = tf.constant(np.random.default_rng(3).random((*TARGET_IN.shape, 2), np.float32))
     table = tf.Variable(TABLE)
-    with tf.GradientTape() as tape:
-        mixed = mixed_inputs(
-            lambda tokens, state, _: Step(tf.gather(table, tokens), state), tf.zeros((3, 1, 1)),
-            target_in=tf.constant(TARGET_IN), probability=1.0, uniforms=tf.fill((3, 5, 2), 0.5),
-        )  # fmt: skip
-        loss = tf.reduce_sum(tf.cast(mixed, tf.float32))
-    assert tape.gradient(loss, table) is None
+
+    def drawn():
+        state = tf.zeros((len(TARGET_IN), 1, 1))
+        return mixed_inputs(step, state, table, target_in=TARGET_IN, probability=0.9, uniforms=uniforms)
+
+    def gradient(inputs):
+        with tf.GradientTape() as tape:
+            read = inputs()
+            logits = tf.gather(table, tf.cast(read, tf.int32)) * tf.cast(read, tf.float32)[..., tf.newaxis]
+            loss = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(TARGET_IN, logits))
+        return tf.convert_to_tensor(tape.gradient(loss, table)).numpy()
+
+    given = drawn().numpy()
+    assert (given != TARGET_IN).any(), "some words are its own"
+    np.testing.assert_allclose(gradient(drawn), gradient(lambda: tf.constant(given)), rtol=1e-6)

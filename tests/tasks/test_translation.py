@@ -219,6 +219,33 @@ def test_a_tokenizer_of_another_run(run, capsys, tmp_path):
         assert re.fullmatch(r"error: the \w+ tokenizer of .* has 6 tokens, and its model \d+\nhint: .*\n", error)
 
 
+@pytest.mark.parametrize(("joint", "code"), [("false", 2), ("true", 0)])
+def test_two_tokenizers_share_no_table_of_words(tmp_path, capsys, joint, code):
+    """However equal their sizes are: a row of it would stand for two words."""
+    table = tmp_path / "pairs.tsv"
+    table.write_text("un\tone\ndeux\ttwo\ntrois\tthree\n" * 4)
+    sets = ["data.tokenizer=word", "data.min_count=1", f"data.joint={joint}", "data.split=random", "model.tied=all",
+            "model.width=8", "model.heads=2", "model.layers=1"]  # fmt: skip
+    command = ["train", "transformer", "--data", str(table), "--dry-run", "--runs-dir", str(tmp_path / "runs")]
+    assert main([*command, *(part for each in sets for part in ("--set", each))]) == code
+    assert ("they would share a table of words" in capsys.readouterr().err) == (code == 2)
+
+
+def test_a_tokenizer_of_another_run_with_as_many_tokens(run, capsys, tmp_path):
+    shutil.copytree(run.path, tmp_path / "other")
+    name = "tokenizer.json" if (run.path / "tokenizer.json").exists() else "target_tokenizer.json"
+    own = json.loads((run.path / name).read_text())
+    key = "words" if "words" in own else "characters"
+    (tmp_path / "other" / name).write_text(json.dumps(own | {key: own[key][::-1]}))
+    for command in (["translate", "a", "--model"], ["evaluate"]):
+        assert main([*command, str(tmp_path / "other"), "-q"]) == 4
+        out, error = capsys.readouterr()
+        assert out == ""
+        assert re.fullmatch(
+            r"error: the \w+ tokenizer of .* is not the one that its model was trained with\nhint: .*\n", error
+        )
+
+
 def test_the_longest_output_is_bounded(run, capsys):
     """The end token counts: two tokens are one letter and the end."""
     assert translated(capsys, run, "a b c", "--max-len", "2", "-q") == "c\n"

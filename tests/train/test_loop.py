@@ -232,6 +232,35 @@ def test_decoding_may_be_left_to_the_test_split(tmp_path, monkeypatch):
     assert run.info["result"]["metrics"]["exact"] == 0.75
 
 
+def test_scheduled_sampling_rises_as_the_recipe_says(tmp_path):
+    """Linear up to 0.5 in six updates: 0.5 k / 5 in update k, from 0."""
+    every = ["--set", "train.steps=6", "--set", "train.log_every=1", "--set", "train.decode_every=none"]
+    mixed = ["--set", "train.sampling=linear", "--set", "train.sampling_rate=0.5"]
+    assert train_translator(tmp_path, *every, *mixed) == 0
+    assert train_translator(tmp_path, *every, "--name", "y") == 0
+    with_own, without = (runs.open_run(tmp_path / name) for name in "xy")
+    logged, plain = ([line for line in run.metrics() if line["kind"] == "train"] for run in (with_own, without))
+    assert [line["sampling"] for line in logged] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
+    assert not any("sampling" in line for line in plain)
+    assert logged[0]["loss"] == pytest.approx(plain[0]["loss"], rel=1e-6), "at probability 0 all words are true"
+    ours, theirs = (checkpoints.read(runs.find_checkpoint(run, "last"), "weights") for run in (with_own, without))
+    assert max(np.abs(ours[name] - theirs[name]).max() for name in ours) > 1e-3
+
+
+def test_sources_that_are_too_long_are_told_once_and_not_at_each_decoding(tmp_path, capsys):
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("".join(f"{'a ' * words}\tb\n" for words in (1, 2, 3, 3000)))
+    settings = ["train.epochs=3", "data.tokenizer=word", "model.width=4", "model.layers=1", "decode.max_len=2"]
+    settings += [f"data.validation_file={pairs}", "data.test=0"]
+    arguments = ["train", "seq2seq", "--data", str(pairs), "--runs-dir", str(tmp_path), "--name", "x"]
+    assert main([*arguments, *(f"--set={setting}" for setting in settings)]) == 0
+    decoded = [line for line in runs.open_run(tmp_path / "x").metrics() if "exact" in line]
+    assert [line["split"] for line in decoded] == ["validation"] * 3
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("1 of 4 validation sources are too long to be read") == 1
+    assert f"next: dlkit evaluate {tmp_path / 'x'} --split validation |" in said, "there is no test split"
+
+
 def test_plateau_counts_the_evaluations_that_decoded(tmp_path, monkeypatch):
     """Patience of two epochs is one decoding every two epochs: 0.5, then no better, lowers the rate after epoch 4."""
     scripted_decoding(monkeypatch, [0.5, 0.5, 0.5])
@@ -424,8 +453,18 @@ def test_out_of_memory_ends_with_advice_in_numbers(tmp_path, capsys, monkeypatch
     monkeypatch.setattr(TrainingStep, "__call__", exhausted)
     assert train(tmp_path, "--epochs", "1") == 1
     error = capsys.readouterr().err
-    assert "out of memory at batch size 32" in error
+    assert "out of memory with 32 examples per update" in error
     assert "`--accumulate 2` makes the same update from 16 examples at a time" in error
+    by_tokens = ["train", "seq2seq", "--runs-dir", str(tmp_path), *TRANSLATOR, "--batch-tokens"]
+    assert main([*by_tokens, "2000"]) == 1
+    error = capsys.readouterr().err
+    assert "out of memory with 2,000 tokens per update" in error
+    assert "`--accumulate 2` makes the same update from 1,000 tokens at a time" in error
+    assert main([*by_tokens, "4"]) == 1  # three letters and the end: one pair at a time, which cannot be divided
+    error = capsys.readouterr().err
+    assert "out of memory with 4 tokens per update" in error
+    assert "--batch-tokens" in error
+    assert "--accumulate" not in error
 
 
 def test_more_memory_than_there_is_is_told_before_the_start(tmp_path, capsys, monkeypatch):
@@ -433,7 +472,7 @@ def test_more_memory_than_there_is_is_told_before_the_start(tmp_path, capsys, mo
     monkeypatch.setattr(runtime, "memory", lambda: 16_000)
     assert train(tmp_path, "--epochs", "1") == 1
     error = capsys.readouterr().err
-    assert "at batch size 32 takes about 0.0 GB, and this machine has 0.0 GB" in error
+    assert "with 32 examples per update takes about 0.0 GB, and this machine has 0.0 GB" in error
     assert "--accumulate" not in error, "four copies of 610 numbers are more than half"
     monkeypatch.setattr(runtime, "memory", lambda: 20_500)
     assert train(tmp_path, "--epochs", "1", "--batch-size", "64") == 1

@@ -26,6 +26,15 @@ SETTINGS = [
     "--set", "train.checkpoint_every=2", "--set", "train.keep=20",
 ]  # fmt: skip
 
+# Epochs of 5 uneven batches by tokens, dropout, a decoder that reads own words, averaged weights.
+TRANSLATION = [
+    "--steps", "12", "--batch-tokens", "24", "--ema", "0.9", "--seed", "3",
+    "--set", "data.train=30", "--set", "data.validation=4", "--set", "data.test=4", "--set", "data.length=3",
+    "--set", "model.width=8", "--set", "model.layers=1", "--set", "model.dropout=0.3",
+    "--set", "train.sampling=constant", "--set", "train.sampling_rate=0.5", "--set", "train.log_every=1",
+    "--set", "train.decode_every=none",
+]  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
@@ -76,13 +85,15 @@ def test_killed_while_a_checkpoint_is_written(whole, tmp_path, fatal):
     assert max(line["attempt"] for line in run.metrics()) == 2
 
 
-def test_deterministic_runs_resume_bit_for_bit(tmp_path):
-    """In a process of its own, since determinism cannot be switched off again."""
+@pytest.mark.parametrize(("model", "settings"), [("mlp", SETTINGS), ("seq2seq", TRANSLATION)])
+def test_deterministic_runs_resume_bit_for_bit(tmp_path, model, settings):
+    """In a process of its own, since determinism cannot be switched off again. Stopped after steps 3 and 7."""
     script = Path(__file__).with_name("deterministic.py")
-    process = subprocess.run([sys.executable, script, tmp_path, *SETTINGS], capture_output=True, text=True, check=False)
+    command = [sys.executable, script, tmp_path, model, *settings]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     whole, parts = (runs.open_run(tmp_path / name) for name in ("whole", "parts"))
-    assert max(line["attempt"] for line in parts.metrics()) == 3
+    assert {line["attempt"]: line["step"] for line in parts.metrics()} == {1: 3, 2: 7, 3: 12}
     assert whole.info["resumes"] == parts.info["resumes"] == "bit for bit"
     for group in ("weights", "optimizer", "ema"):
         for name, array in final(whole, group).items():

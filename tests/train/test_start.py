@@ -1,5 +1,6 @@
 """What the processes of a cluster settle before the first step: who prepares the data, and that all have the same."""
 
+import re
 import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -124,6 +125,21 @@ def test_workers_of_one_machine_share_its_memory(monkeypatch, launched, fits):
     else:
         with pytest.raises(DlkitError, match="and this machine has"):
             start.expected(prepared)
+
+
+def test_more_memory_than_there_is_for_batches_by_tokens(monkeypatch):
+    """Ten letters and the end are 11 tokens: of the longest pairs 3,000 tokens are 272."""
+    flags = {"train.batch_tokens": 3000, "model.width": 4, "model.layers": 1}
+    prepared = start.prepare(recipe.resolve("seq2seq", "synthetic:reverse", flags=flags))
+    monkeypatch.setattr(runtime, "memory", lambda: 10**15)
+    needed = start.expected(prepared).memory
+    monkeypatch.setattr(runtime, "memory", lambda: needed - 1)
+    with pytest.raises(DlkitError, match="with 3,000 tokens per update takes about") as caught:
+        start.expected(prepared)
+    parts, at_a_time = re.match(r"`--accumulate (\d+)` .* from ([\d,]+) tokens at a time", caught.value.hint).groups()
+    assert int(at_a_time.replace(",", "")) == 3000 // int(parts)
+    many = replace(prepared.recipe, train=prepared.recipe.train.model_copy(update={"accumulate": int(parts)}))
+    assert start.expected(replace(prepared, recipe=many)).memory <= needed // 2
 
 
 def test_one_process_tells_all_why_the_data_fail(pair):

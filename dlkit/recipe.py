@@ -937,7 +937,7 @@ def _bounds(extras: Iterable[Any]) -> str:
     flat = [item for extra in extras for item in (extra.metadata if isinstance(extra, FieldInfo) else [extra])]
     words = {Ge: "of at least", Gt: "above", Le: "up to", Lt: "below"}
     limits = [f"{words[type(b)]} {getattr(b, type(b).__name__.lower())}" for b in flat if type(b) in words]
-    return f" {' and '.join(limits)}" if limits else ""
+    return f" {' and '.join(dict.fromkeys(limits))}" if limits else ""
 
 
 # ------------------------------------------------------------------------------------------------------------ TOML out

@@ -34,7 +34,7 @@ import numpy as np
 import racing
 
 RECIPE = "transformer_multi30k"
-PAIRS, VOCABULARY, WIDTH, FFN, BLOCKS, HEADS, DROPOUT, SMOOTHING = 29_000, 8000, 128, 256, 4, 4, 0.2, 0.1
+PAIRS, VOCABULARY, WIDTH, FFN, BLOCKS, HEADS, DROPOUT, SMOOTHING = 29_000, 8000, 128, 256, 4, 4, 0.3, 0.1
 LSTM_LAYERS, LSTM_UNITS, LSTM_ROWS, LSTM_STEPS = 2, 256, 32, 35
 WARM_UP = 4  # steps before the first round: in the first ones TensorFlow traces its graphs
 THREADS = 2

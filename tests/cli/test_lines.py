@@ -45,8 +45,9 @@ def test_who_types_is_told_what_to_do(monkeypatch, capsys):
 
 
 ANSWERING = """
-import sys
+import signal, sys
 from dlkit.cli import lines
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
 try:
     for (line,) in lines.groups(None, None, batch_size=1):
         print(line, flush=True)

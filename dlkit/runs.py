@@ -94,6 +94,10 @@ class Run:
         """The names of the checkpoints, oldest first."""
         return [checkpoints.name_of(step) for step in checkpoints.steps(self.path / "checkpoints")]
 
+    def checkpoints_and_average(self) -> list[str]:
+        """`checkpoints`, and what `average` has made of them."""
+        return self.checkpoints() + [checkpoints.AVERAGE] * self.has_average
+
     def newest_checkpoints(self) -> list[str]:
         """Of `checkpoints` the newest `train.keep`: without the best where that is older and kept beside them."""
         return self.checkpoints()[-self.recipe["train"].get("keep", 0) :]  # all where the recipe does not say
@@ -516,7 +520,7 @@ def find_checkpoint(run: Run, which: str | None = None) -> Path:
 
 
 def _no_checkpoint(run: Run, which: str | None) -> DataError:
-    existing = run.checkpoints() + [checkpoints.AVERAGE] * run.has_average
+    existing = run.checkpoints_and_average()
     known = ", ".join(["best", "last", *existing]) if existing else "none yet"
     hint = f"`dlkit average {run.path}` makes it" if which == checkpoints.AVERAGE and existing else ""
     return DataError(f"{run.path} has no checkpoint {which or ''}".rstrip(), hint or f"its checkpoints: {known}")

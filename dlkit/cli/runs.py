@@ -74,7 +74,7 @@ def show(run: opt.Run) -> None:
         console.data_json({**_line(opened), **content})
         return
     facts = {**_line(opened), **opened.info}
-    facts["checkpoints"] = [*opened.checkpoints(), *["average"] * opened.has_average]
+    facts["checkpoints"] = opened.checkpoints_and_average()
     for name in ("run", "task", "begun", "command", "devices", "parameters", "checkpoints", "versions"):
         console.data(f"{name:<12} {_words(facts.get(name))}")
     console.data("")

@@ -23,13 +23,19 @@ from dlkit.errors import DataError, UsageError
 from dlkit.layers import step_context
 from dlkit.layers.dropout import row_uniforms
 from dlkit.tasks.task import Sums, Task
-from dlkit.tasks.translator import MOST_TOKENS, Search, Translator, check_tokenizers, load_tokenizers, save_tokenizers
+from dlkit.tasks.translator import (
+    BATCH_TOKENS,
+    MOST_TOKENS,
+    Search,
+    Translator,
+    check_tokenizers,
+    load_tokenizers,
+    save_tokenizers,
+)
 from dlkit.train.losses import softmax_cross_entropy
 
 # So many batches of sources are put in order of their lengths before they are decoded; only their outputs are held.
 BATCHES_AT_ONCE = 16
-# A batch in evaluation has at most so many tokens on a side: the logits of 8,192 tokens among 32,000 take 1 GiB.
-EVALUATED_TOKENS = 8192
 
 
 class Translation(Task):
@@ -141,7 +147,7 @@ class Translation(Task):
             )
         batches = []
         while len(order):  # from the longest on: what does not fit is seen at once
-            rows = min(batch_size, max(1, EVALUATED_TOKENS // int(longer[order[-1]])))
+            rows = min(batch_size, max(1, BATCH_TOKENS // int(longer[order[-1]])))
             batches.append(order[-rows:])
             order = order[:-rows]
         return batches

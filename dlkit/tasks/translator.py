@@ -21,7 +21,8 @@ from dlkit.runs import Run
 # one that is.
 MOST_TOKENS = 1000
 
-# Most tokens that are worked on at once, padding included, unless a single line has more: logits take memory for each.
+# Most tokens on a side that are worked on at once, padding included, unless a single line has more: the logits of 8,192
+# tokens among 32,000 take 1 GiB.
 BATCH_TOKENS = 8192
 
 Item = TypeVar("Item")
@@ -428,7 +429,7 @@ def check_tokenizers(
         expected = arguments.get(f"{side}_vocabulary")
         if own.size != expected:
             problem = f"has {own.size} tokens, and its model {expected}"
-        elif digest not in (None, own.digest()):
+        elif digest is not None and digest != own.digest():
             problem = "is not the one that its model was trained with"
         else:
             continue

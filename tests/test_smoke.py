@@ -14,9 +14,9 @@ from dlkit import models, recipe
 from dlkit.train import start
 
 NAMES = list(models.MODELS_BY_TASK["image_classification"])
-AS_GRAPHS = {"mlp", "lenet", "alexnet", "vgg11", "resnet18", "plain20"}
+AS_GRAPHS = {"mlp", "lenet", "alexnet", "vgg11", "resnet18", "plain20", "airbench"}
 # The smallest images that a net takes; residual and plain nets take any.
-SIZES = {"mlp": 8, "lenet": 16, "alexnet": 63} | {name: 32 for name in NAMES if name.startswith("vgg")}
+SIZES = {"mlp": 8, "lenet": 16, "alexnet": 63, "airbench": 9} | {name: 32 for name in NAMES if name.startswith("vgg")}
 
 
 class Records:

@@ -59,6 +59,7 @@ class Hidden:
         *,
         padding: int | None = None,
         groups: int = 1,
+        pool: int = 1,
         place: str = "",
         number: int | str = "",
         activate: bool = True,
@@ -72,6 +73,7 @@ class Hidden:
             stride: in both directions.
             padding: zeros added on every side; size // 2 unless given, which keeps the image's size at stride 1.
             groups: how many parts the channels are divided into, each part convolved by itself.
+            pool: of so many positions in both directions the greatest goes on to the norm.
             place: where in the net the layer is, such as `stage2_block1`.
             number: of the layer at that place.
             activate: whether the activation follows.
@@ -92,6 +94,8 @@ class Hidden:
             bias_initializer=keras.initializers.Constant(self.bias_init),
             name=_name(place, "conv", number),
         )(x)
+        if pool > 1:
+            x = keras.layers.MaxPooling2D(pool, name=_name(place, "pool", number))(x)
         x = self._normalize(x, place, number)
         return self.activate(x, place=place, number=number) if activate else x
 

@@ -21,6 +21,9 @@ from dlkit.recipe import image_options
 from dlkit.tasks.task import Sums, Task
 from dlkit.train.losses import softmax_cross_entropy
 
+# Layers that take their weights from images, not by gradients, see so many of them.
+ADAPTED_TO = 5000
+
 
 def class_weights(chosen: str | Sequence[float], labels: NDArray[np.int32], classes: Sequence[str]) -> list[float]:
     """What an example of each class weighs in the training loss, scaled so that the training images weigh 1 on average.
@@ -165,6 +168,17 @@ class ImageClassification(Task):
         learned = there.pop("train", set())
         told = [classes_without(learned - classes, f"{name} images") for name, classes in there.items()]
         return [line for line in told if line]
+
+    def adapt(self, model: keras.Model) -> None:
+        """Shows training images to the layers that take their weights from them; they see what the model sees."""
+        layers = [layer for layer in model.layers if hasattr(layer, "adapt")]
+        if not layers:
+            return
+        count = self.size("train")
+        evenly = np.linspace(0, count - 1, min(count, ADAPTED_TO)).astype(np.int64)  # files may lie class by class
+        images = self.batch("train", evenly, epoch=None)["images"]
+        for layer in layers:
+            layer.adapt(images)
 
     def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
         """`images` (n, h, w, c) float32 and `labels` (n,) int32; of mixed images also `other_labels` and `shares`."""

@@ -129,6 +129,9 @@ class Task(ABC):
     def check_model(self, model: keras.Model) -> None:  # noqa: B027 - most models take whatever has the right shape
         """Raises a DataError when the model cannot train on some of the examples."""
 
+    def adapt(self, model: keras.Model) -> None:  # noqa: B027 - most layers learn by gradients alone
+        """Gives layers that follow from the data, such as a whitening one, their weights, once before training."""
+
     def rows(self, batch_size: int) -> int:
         """Examples of a training batch, when they are all as large as those of `example_inputs`."""
         return min(batch_size, self.size("train"))

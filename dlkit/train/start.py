@@ -204,6 +204,7 @@ def new_loop(prepared: Prepared, display: Display, *, folder: Path | None, name:
         name: the run's name.
     """
     recipe, task, model = prepared.recipe, prepared.task, prepared.model
+    task.adapt(model)
     if recipe.train.init_from:
         fresh = load_initial(model, recipe.train.init_from)
         console.note(f"weights from {recipe.train.init_from}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
@@ -257,8 +258,10 @@ def resumed_loop(run: runs.Run, prepared: Prepared, display: Display) -> Loop:
         {"the run's newest checkpoint": path.name if path else "none"},
         "all machines need the run on a file system that they share",
     )
-    if prepared.recipe.train.init_from and path is None:
-        load_initial(prepared.model, prepared.recipe.train.init_from)
+    if path is None:
+        prepared.task.adapt(prepared.model)
+        if prepared.recipe.train.init_from:
+            load_initial(prepared.model, prepared.recipe.train.init_from)
     freeze(prepared.model, prepared.recipe.train.freeze)
     step = training_step(prepared)
     attempt = int(run.info.get("attempt", 1)) + 1

@@ -21,8 +21,10 @@ from dlkit.recipe import image_options
 from dlkit.tasks.task import Sums, Task
 from dlkit.train.losses import softmax_cross_entropy
 
-# Layers that take their weights from images, not by gradients, see so many of them.
+# Layers that take their weights from images, not by gradients, see so many of them; of large ones so many pixels, which
+# hold as many patches.
 ADAPTED_TO = 5000
+ADAPTED_PIXELS = ADAPTED_TO * 32 * 32
 
 
 def class_weights(chosen: str | Sequence[float], labels: NDArray[np.int32], classes: Sequence[str]) -> list[float]:
@@ -175,7 +177,9 @@ class ImageClassification(Task):
         if not layers:
             return
         count = self.size("train")
-        evenly = np.linspace(0, count - 1, min(count, ADAPTED_TO)).astype(np.int64)  # files may lie class by class
+        height, width, _ = self.info["shape"]
+        seen = min(count, ADAPTED_TO, max(1, ADAPTED_PIXELS // (height * width)))
+        evenly = np.linspace(0, count - 1, seen).astype(np.int64)  # files may lie class by class
         images = self.batch("train", evenly, epoch=None)["images"]
         for layer in layers:
             layer.adapt(images)

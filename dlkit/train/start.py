@@ -180,6 +180,19 @@ def load_initial(model: keras.Model, source: str) -> list[str]:
     return fresh
 
 
+def _first_weights(prepared: Prepared) -> list[str]:
+    """Gives the model what it begins with besides what was drawn: another run's weights, or what follows from the data.
+
+    Returns:
+        The names of the variables that stay fresh beside another run's.
+    """
+    source = prepared.recipe.train.init_from
+    if source:
+        return load_initial(prepared.model, source)
+    prepared.task.adapt(prepared.model)
+    return []
+
+
 def training_step(prepared: Prepared) -> TrainingStep:
     """The update that the recipe asks for."""
     settings = prepared.recipe.train
@@ -204,9 +217,8 @@ def new_loop(prepared: Prepared, display: Display, *, folder: Path | None, name:
         name: the run's name.
     """
     recipe, task, model = prepared.recipe, prepared.task, prepared.model
-    task.adapt(model)
+    fresh = _first_weights(prepared)
     if recipe.train.init_from:
-        fresh = load_initial(model, recipe.train.init_from)
         console.note(f"weights from {recipe.train.init_from}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
     freeze(model, recipe.train.freeze)
     # All that can be wrong is found before the run's name is claimed.
@@ -259,9 +271,7 @@ def resumed_loop(run: runs.Run, prepared: Prepared, display: Display) -> Loop:
         "all machines need the run on a file system that they share",
     )
     if path is None:
-        prepared.task.adapt(prepared.model)
-        if prepared.recipe.train.init_from:
-            load_initial(prepared.model, prepared.recipe.train.init_from)
+        _first_weights(prepared)
     freeze(prepared.model, prepared.recipe.train.freeze)
     step = training_step(prepared)
     attempt = int(run.info.get("attempt", 1)) + 1

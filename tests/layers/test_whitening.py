@@ -7,6 +7,7 @@ import pytest
 from dlkit import recipe, runs
 from dlkit.cli import main
 from dlkit.layers.whitening import EPSILON, Whitening
+from dlkit.tasks import image_classification
 from dlkit.tasks.task import open_task
 from dlkit.train import checkpoints
 
@@ -96,3 +97,13 @@ def test_a_training_adapts_to_its_images_once(tmp_path, capsys):
     other = ["--epochs", "1", "--set", "data.train=24", "--init-from", str(tmp_path / "x"), "--name", "y"]
     assert main([*command, *other]) == 0
     np.testing.assert_allclose(kernel_of(tmp_path, "y"), expected, atol=1e-4)
+
+
+def test_of_large_images_fewer_are_looked_at(monkeypatch):
+    """As many pixels, from all over the split; a training never holds thousands of large images at once."""
+    monkeypatch.setattr(image_classification, "ADAPTED_PIXELS", 5 * 16 * 16)
+    task = open_task("image_classification", {"name": "synthetic:shapes", "size": 16, "train": 41})
+    layer = Whitening(2, 3, name="whitening")
+    task.adapt(keras.Sequential([layer]))
+    images = task.batch("train", np.array([0, 10, 20, 30, 40]), epoch=None)["images"]
+    np.testing.assert_array_equal(layer.kernel, adapted(images, 2).kernel)

@@ -108,6 +108,10 @@ class TrainSection(_Section):
         None, description="scheduled sampling: how the probability changes that a decoder reads its own word"
     )
     sampling_rate: Share = Field(0.25, description="the largest probability of scheduled sampling")
+    progressive: list[Share] = Field(
+        [], description="sides of the images early in training, as shares of the whole side: small ones take less time"
+    )
+    progressive_until: list[Share] = Field([], description="shares of the training until which each of them lasts")
     label_smoothing: Rate = Field(0.0, description="probability spread evenly over all classes")
     clip_norm: Positive | None = Field(None, description="largest global norm of the gradient")
     clip_value: Positive | None = Field(None, description="largest absolute value of a gradient's entry")
@@ -689,6 +693,19 @@ def _check_train(train: Mapping[str, Any], task: str, data: str) -> None:
     milestones = train.get("milestones", [])
     if milestones != sorted(set(milestones)):
         raise UsageError(f"train.milestones must rise, not {toml_value(milestones)}", "such as [0.5, 0.75]")
+    _check_progressive(train.get("progressive", []), train.get("progressive_until", []), task)
+
+
+def _check_progressive(sides: list[float], ends: list[float], task: str) -> None:
+    if sides and task != "image_classification":
+        raise UsageError(f"train.progressive is for images, not for {TASKS[task].title}", "leave it out")
+    if len(sides) != len(ends):
+        raise UsageError(
+            f"train.progressive has {len(sides)} sides, and train.progressive_until says of {len(ends)} how long",
+            "such as [0.5, 0.75] and [0.3, 0.7]",
+        )
+    if ends != sorted(set(ends)):
+        raise UsageError(f"train.progressive_until must rise, not {toml_value(ends)}", "such as [0.3, 0.7]")
 
 
 def _check_data(data: Mapping[str, Any], task: str) -> None:

@@ -25,7 +25,7 @@ class Records:
     def __init__(self):
         self.records = []
 
-    def estimate(self, *, steps, step_seconds):
+    def estimate(self, *, steps, seconds):
         """Nobody waits."""
 
     def advance(self, step):

@@ -118,9 +118,9 @@ class Live:
             self.bar.stop()
             self.bar = None
 
-    def estimate(self, *, steps: int, step_seconds: float) -> None:
+    def estimate(self, *, steps: int, seconds: float) -> None:
         """Tells how long the run will take."""
-        left = f"about {duration(steps * step_seconds)} for the {steps:,} steps that are left, and the evaluations"
+        left = f"about {duration(seconds)} for the {steps:,} steps that are left, and the evaluations"
         console.labelled([("time", left if steps else "no step is left, only the evaluations")])
 
     def advance(self, step: int) -> None:

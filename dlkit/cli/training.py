@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlkit import cluster, console, recipe, runs, runtime
+from dlkit import cluster, console, models, recipe, runs, runtime
 from dlkit.cli.live import Live, amount, count, duration, metric, size
 from dlkit.cluster import Peers
 from dlkit.errors import DataError, UsageError
@@ -124,6 +124,9 @@ def _agree(peers: Peers, resolved: "Recipe") -> None:
 def _resolve(
     model: str | None, data: str | None, recipe_path: str | None, sets: list[str], flags: Mapping[str, Any]
 ) -> "Recipe":
+    if model is not None and model not in models.targets() and Path(model).is_file():
+        hint = f"`dlkit train --recipe {model}` trains what a recipe says"
+        raise UsageError(f"{model} is a file, not the name of a model", hint)
     if model is not None and runs.is_run(model):
         raise UsageError(
             f"{model} is a run, not the name of a model",

@@ -30,6 +30,7 @@ from dlkit.tasks import TASKS, Direction
 from dlkit.tasks.task import Task
 from dlkit.train import checkpoints
 from dlkit.train.evaluation import Evaluation
+from dlkit.train.progressive import Progressive, resized
 from dlkit.train.schedules import Plateau, own_word_probability, schedule
 from dlkit.train.step import TrainingStep, means, rows_here
 
@@ -68,8 +69,8 @@ class Progress:
 class Display(Protocol):
     """What shows a run while it trains."""
 
-    def estimate(self, *, steps: int, step_seconds: float) -> None:
-        """How long the steps that are left will take, told once, after the first few."""
+    def estimate(self, *, steps: int, seconds: float) -> None:
+        """How many steps are left and how long they will take, told once, after the first few."""
 
     def advance(self, step: int) -> None:
         """One more update is done."""
@@ -173,15 +174,20 @@ class Drawn(NamedTuple):
 
 def batches(task: Task, settings: TrainSection, progress: Progress, devices: Devices) -> Iterator[Drawn]:
     """All batches from where `progress` stands, without end."""
+    sizes = Progressive(settings, length_of(settings, task).steps)
 
     def drawn() -> Iterator[Drawn]:
-        epoch, position = progress.epoch, progress.position
+        epoch, position, step = progress.epoch, progress.position, progress.step
         while True:
             plan: list[NDArray[np.int64]] = task.plan("train", batch_size=settings.batch_size, epoch=epoch)
             for index in range(position, len(plan)):
                 indices = plan[index]
                 rows = rows_here(len(indices), devices, accumulate=settings.accumulate)
-                yield Drawn(epoch, index, len(indices), task.part("train", indices, rows, epoch=epoch))
+                batch = task.part("train", indices, rows, epoch=epoch)
+                if (scale := sizes.scale(step)) < 1:
+                    batch |= {"images": resized(batch["images"], scale)}
+                yield Drawn(epoch, index, len(indices), batch)
+                step += 1
             epoch, position = epoch + 1, 0
 
     return prefetch(drawn())
@@ -263,6 +269,7 @@ class Loop:
                 settings.schedule, lr=lr, total_steps=total, warmup=warmup, final_lr=settings.final_lr,
                 milestones=settings.milestones, gamma=settings.gamma, power=settings.power, width=width,
             )  # fmt: skip
+        self.sizes = Progressive(settings, total)
         self.sampling = settings.sampling and own_word_probability(
             settings.sampling, rate=settings.sampling_rate, total_steps=self.length.steps
         )
@@ -415,8 +422,8 @@ class Loop:
         if done == min(WARM_STEPS, self.length.steps - 1) and done:
             spans = [(after - before, traced) for (before, _), (after, traced) in pairwise(self.clock)]
             quick = [span for span, traced in spans if not traced] or [span for span, _ in spans]
-            left = self.length.steps - self.progress.step
-            self.display.estimate(steps=left, step_seconds=statistics.fmean(quick))
+            left, like_these = self.length.steps - self.progress.step, self.sizes.steps_left(self.progress.step)
+            self.display.estimate(steps=left, seconds=like_these * statistics.fmean(quick))
 
     def _reset_interval(self) -> None:
         self.pending: list[dict[str, tf.Tensor]] = []
@@ -454,7 +461,7 @@ class Loop:
         if self.durations:  # on a GPU single steps have no time of their own
             mean = (time.monotonic() - self.interval_start - sum(self.tracing)) / len(self.durations)
             self.step_seconds = mean if self.devices.on_gpu else statistics.median(self.durations)
-        steps_left = self.length.steps - self.progress.step
+        steps_left = self.sizes.steps_left(self.progress.step)
         norm, clipped = totals.pop("gradient_norm") / count, totals.pop("clipped") / count
         totals.pop("finite")
         record = {

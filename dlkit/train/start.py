@@ -22,6 +22,7 @@ from dlkit.tasks.task import Task, open_task
 from dlkit.train import checkpoints
 from dlkit.train.loop import Display, Loop, Progress
 from dlkit.train.optimizers import optimizer
+from dlkit.train.progressive import accept_sizes
 from dlkit.train.step import Clipping, TrainingStep
 
 
@@ -103,6 +104,7 @@ def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = Non
     with where.strategy.scope():
         model = models.build(recipe.model.name, **arguments, **recipe.model.options)
     task.check_model(model)
+    accept_sizes(model, settings)
     return Prepared(recipe, task, model, where, peers)
 
 

@@ -61,7 +61,7 @@ def test_elsewhere_it_is_one_line_an_interval(capsys):
         live.advance(144)
         live.interval(RECORD)
         live.evaluation({"split": "validation", "weights": "ema", "loss": 2000.0, "accuracy": 0.5})
-        live.estimate(steps=96, step_seconds=0.1)
+        live.estimate(steps=96, seconds=9.6)
     out, error = capsys.readouterr()
     assert out == ""
     assert error.splitlines() == [

@@ -593,6 +593,16 @@ def test_mistakes_are_one_line_and_a_hint(tmp_path, capsys, arguments, code, say
     assert not (tmp_path / "runs" / "x").exists(), "nothing is begun"
 
 
+def test_a_recipe_file_as_the_model_is_pointed_to_its_option(tmp_path, capsys):
+    (tmp_path / "own.toml").write_text('[model]\nname = "lenet"\n')
+    assert main(["train", str(tmp_path / "own.toml")]) == 2
+    path = tmp_path / "own.toml"
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: {path} is a file, not the name of a model",
+        f"hint: `dlkit train --recipe {path}` trains what a recipe says",
+    ]
+
+
 def test_data_of_another_task_are_refused(tmp_path, capsys):
     assert main(["train", "lenet", "--data", "synthetic:reverse", "--runs-dir", str(tmp_path / "runs")]) == 2
     assert capsys.readouterr().err.startswith("error: synthetic:reverse has no labelled images")

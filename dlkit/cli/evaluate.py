@@ -104,6 +104,9 @@ def evaluate(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write the translations, complete or not at all."),
     ] = None,
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="Average what is said of each image and of its mirror image.")
+    ] = False,
     per_class: Annotated[
         bool | None,
         typer.Option(
@@ -147,6 +150,7 @@ def evaluate(
         decode,
         picture=png,
         classes=tables.asked,
+        images="--mirror" if mirror else None,
         translations=_given({**searching, **pairs, "--lowercase": lowercase, "--output": output}),
         one_run=tables.asked or _given({"--output": output}),
     )
@@ -160,7 +164,7 @@ def evaluate(
     from dlkit.train.evaluation import Setting
 
     setting = Setting(
-        split, weights, data, data_dir, batch_size, limit, on_bad, source, target, decode, lowercase
+        split, weights, data, data_dir, batch_size, limit, on_bad, source, target, decode, lowercase, mirror
     )  # fmt: skip
     if len(operands) > 1:
         _compare(operands, setting, devices, picture=path)
@@ -186,6 +190,7 @@ def _checked(
     *,
     picture: bool,
     classes: str | None,
+    images: str | None,
     translations: str | None,
     one_run: str | None,
 ) -> list[runs.Run]:
@@ -201,6 +206,7 @@ def _checked(
         task = TASKS[run.task]
         for option, what, fits in (
             (classes, "classes", task.classifies),
+            (images, "images", not task.texts),
             (translations, "translations", task.texts),
         ):
             if option and not fits:
@@ -251,7 +257,8 @@ def _evaluate(
 
 def _tell(result: Mapping[str, Any]) -> None:
     """What was evaluated, on what, and how outputs were searched for."""
-    console.note(f"{result['checkpoint']}, {result['weights']} weights, {_examples(result)}")
+    also = ", averaged with mirror images" if result.get("mirrored") else ""
+    console.note(f"{result['checkpoint']}, {result['weights']} weights, {_examples(result)}{also}")
     if search := result.get("search"):
         beams, norm = search["beams"], search["length_norm"]
         norm = f"length norm {norm}" + (f" with alpha {search['alpha']:g}" if norm == "gnmt" else "")

@@ -64,6 +64,8 @@ class ImageClassification(Task):
     """See the module; the metrics are `loss` and `accuracy` (top-1), per image."""
 
     unit = "img"
+    # Whether evaluation averages the probabilities of each image and of its mirror image.
+    mirrored = False
 
     def obtain(self) -> None:
         """Prepares a set of TensorFlow Datasets; to decode it takes as long again, and every process does so."""
@@ -215,6 +217,11 @@ class ImageClassification(Task):
         An image that is mixed of two counts as a part of each. Class weights are for the loss in training only.
         """
         logits = model(batch["images"], training=training)  # (rows, classes)
+        if self.mirrored and not training:
+            of_mirror = model(tf.reverse(batch["images"], axis=[2]), training=False)
+            # Logarithms of the mean probabilities: their softmax is these again.
+            both = [tf.nn.log_softmax(each) for each in (logits, of_mirror)]
+            logits = tf.reduce_logsumexp(both, axis=0) - tf.cast(tf.math.log(2.0), logits.dtype)
         best = tf.argmax(logits, axis=-1, output_type=batch["labels"].dtype)
         of_classes = self.info.get("class_weights") if training else None
 

@@ -22,6 +22,7 @@ from dlkit.recipe import check_data_dir, check_value, defaults_of, resolve_decod
 from dlkit.runs import Run
 from dlkit.runtime import Devices
 from dlkit.tasks import TASKS
+from dlkit.tasks.image_classification import ImageClassification
 from dlkit.tasks.task import Task, open_task
 from dlkit.tasks.translation import Translation
 from dlkit.tasks.translator import precision_of
@@ -125,6 +126,7 @@ class Setting:
         target: those of the targets.
         decode: "decode.key" -> value that stands above the run's recipe when outputs are searched for.
         lowercase: whether BLEU and chrF are those of lower-cased texts.
+        mirror: whether the probabilities of each image and of its mirror image are averaged.
     """
 
     split: str = "test"
@@ -138,6 +140,7 @@ class Setting:
     target: str | None = None
     decode: Mapping[str, Any] = field(default_factory=dict)
     lowercase: bool = False
+    mirror: bool = False
 
 
 def evaluate_run(
@@ -199,6 +202,8 @@ class _Subject:
         )
         if task.size(split) == 0:
             raise DataError(f"the {split} split of {task.options['name']} is empty")
+        if isinstance(task, ImageClassification):
+            task.mirrored = setting.mirror
         if isinstance(task, Translation):
             translation_quality.check_direction(run, task)
         return task
@@ -227,6 +232,7 @@ class _Subject:
         result = {
             "run": self.text, "checkpoint": str(self.checkpoint), "task": run.task, "weights": weights,
             "data": task.options["name"], "split": split, "examples": count, **values,
+            **({"mirrored": True} if setting.mirror else {}),
             "intervals": intervals | found.pop("intervals"), **found,
         }  # fmt: skip
         return result, said

@@ -260,6 +260,31 @@ def test_many_classes_are_listed_when_asked_for(evaluate, photos, tmp_path, monk
     assert "the confusion matrix of 21 classes is wider than this terminal" in error
 
 
+def test_mirror_images_are_averaged_when_they_are_asked_for(as_json, evaluate, random):
+    """By NumPy: the mean of two softmaxes, the second of the images read from right to left."""
+    found, plain = as_json(random, "--mirror"), as_json(random)
+    info, test = runs.open_run(random).info["data"], digits(size=8).splits["test"]
+    images = (test.images / 255 - info["mean"]) / info["std"]
+    net = package.load(random)
+    p = np.exp([np.float64(net.predict(each, verbose=0)) for each in (images, images[:, :, ::-1])])
+    p = (p / p.sum(axis=-1, keepdims=True)).mean(axis=0)
+    assert found["mirrored"] is True
+    assert found["accuracy"] == np.mean(p.argmax(axis=1) == test.labels)
+    assert found["loss"] == pytest.approx(-np.log(p[np.arange(360), test.labels]).mean(), rel=1e-5)
+    assert found["brier"] == pytest.approx(np.mean(((p - np.eye(10)[test.labels]) ** 2).sum(axis=1)), rel=1e-4)
+    assert "mirrored" not in plain
+    assert plain["loss"] != pytest.approx(found["loss"], rel=1e-4)
+    code, _, error = evaluate(random, "--mirror")
+    assert code == 0
+    assert "averaged with mirror images" in error
+
+
+def test_mirror_images_are_for_images(evaluate, sequences):
+    code, out, error = evaluate(sequences, "--mirror")
+    assert (code, out) == (2, "")
+    assert error.startswith(f"error: --mirror is about images, and {sequences} is a run of translation\n")
+
+
 def test_a_run_of_sequences_has_no_classes(evaluate, sequences):
     code, out, error = evaluate(sequences, "--confusion")
     assert (code, out) == (2, "")

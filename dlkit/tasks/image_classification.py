@@ -220,8 +220,9 @@ class ImageClassification(Task):
         if self.mirrored and not training:
             of_mirror = model(tf.reverse(batch["images"], axis=[2]), training=False)
             # Logarithms of the mean probabilities: their softmax is these again.
-            both = [tf.nn.log_softmax(each) for each in (logits, of_mirror)]
-            logits = tf.reduce_logsumexp(both, axis=0) - tf.cast(tf.math.log(2.0), logits.dtype)
+            dtype = tf.float64 if logits.dtype == tf.float64 else tf.float32
+            both = [tf.nn.log_softmax(tf.cast(each, dtype)) for each in (logits, of_mirror)]
+            logits = tf.reduce_logsumexp(both, axis=0) - tf.math.log(tf.constant(2.0, dtype))
         best = tf.argmax(logits, axis=-1, output_type=batch["labels"].dtype)
         of_classes = self.info.get("class_weights") if training else None
 

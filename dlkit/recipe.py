@@ -690,9 +690,7 @@ def _check_train(train: Mapping[str, Any], task: str, data: str) -> None:
             f"train.accumulate {train['accumulate']} is more than train.batch_size",
             "a micro-batch has at least one example",
         )
-    milestones = train.get("milestones", [])
-    if milestones != sorted(set(milestones)):
-        raise UsageError(f"train.milestones must rise, not {toml_value(milestones)}", "such as [0.5, 0.75]")
+    _check_rises("train.milestones", train.get("milestones", []), example="[0.5, 0.75]")
     _check_progressive(train.get("progressive", []), train.get("progressive_until", []), task)
 
 
@@ -704,8 +702,12 @@ def _check_progressive(sides: list[float], ends: list[float], task: str) -> None
             f"train.progressive has {len(sides)} sides, and train.progressive_until says of {len(ends)} how long",
             "such as [0.5, 0.75] and [0.3, 0.7]",
         )
-    if ends != sorted(set(ends)):
-        raise UsageError(f"train.progressive_until must rise, not {toml_value(ends)}", "such as [0.3, 0.7]")
+    _check_rises("train.progressive_until", ends, example="[0.3, 0.7]")
+
+
+def _check_rises(key: str, shares: list[float], *, example: str) -> None:
+    if shares != sorted(set(shares)):
+        raise UsageError(f"{key} must rise, not {toml_value(shares)}", f"such as {example}")
 
 
 def _check_data(data: Mapping[str, Any], task: str) -> None:

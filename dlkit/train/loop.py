@@ -174,7 +174,7 @@ class Drawn(NamedTuple):
 
 def batches(task: Task, settings: TrainSection, progress: Progress, devices: Devices) -> Iterator[Drawn]:
     """All batches from where `progress` stands, without end."""
-    sizes = Progressive(settings, length_of(settings, task).steps)
+    sizes = Progressive(settings, length_of(settings, task).steps) if settings.progressive else None
 
     def drawn() -> Iterator[Drawn]:
         epoch, position, step = progress.epoch, progress.position, progress.step
@@ -184,8 +184,8 @@ def batches(task: Task, settings: TrainSection, progress: Progress, devices: Dev
                 indices = plan[index]
                 rows = rows_here(len(indices), devices, accumulate=settings.accumulate)
                 batch = task.part("train", indices, rows, epoch=epoch)
-                if (scale := sizes.scale(step)) < 1:
-                    batch |= {"images": resized(batch["images"], scale)}
+                if sizes:
+                    batch |= {"images": resized(batch["images"], sizes.scale(step))}
                 yield Drawn(epoch, index, len(indices), batch)
                 step += 1
             epoch, position = epoch + 1, 0

@@ -61,10 +61,12 @@ def accept_sizes(model: keras.Model, settings: TrainSection) -> None:
     Raises:
         dlkit.errors.UsageError: the model is made for one size, or layers of it shrink such small images to nothing.
     """
+    if not settings.progressive:
+        return
+    _, *sides, channels = model.input_shape
+    model.input_spec = keras.layers.InputSpec(shape=(None, None, None, channels))
     for scale in settings.progressive:
-        _, *sides, channels = model.input_shape
         height, width = _sides(tuple(sides), scale)
-        model.input_spec = keras.layers.InputSpec(shape=(None, None, None, channels))
         try:
             tf.function(model).get_concrete_function(tf.TensorSpec((1, height, width, channels), model.input.dtype))
         except ValueError:

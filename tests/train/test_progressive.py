@@ -95,10 +95,10 @@ def test_mistakes_in_a_recipe(model, sides, ends, says):
 
 
 def test_a_net_learns_from_small_images_and_is_evaluated_on_whole_ones(tmp_path, capsys):
-    sets = [f"{key}={json.dumps(value)}" for key, value in (SMALL_NET | STAGES).items()]
-    arguments = [word for each in sets for word in ("--set", each)]
-    command = ["train", "airbench", "--data", "digits", "--epochs", "3", "--batch-size", "32", "--set", "model.width=8"]
-    assert main([*command, *arguments[2:], "--runs-dir", str(tmp_path), "--name", "x", "--quiet"]) == 0
+    options = SMALL_NET | {"model.width": 8} | STAGES
+    sets = [word for key, value in options.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    command = ["train", "airbench", "--data", "digits", "--epochs", "3", "--batch-size", "32"]
+    assert main([*command, *sets, "--runs-dir", str(tmp_path), "--name", "x", "--quiet"]) == 0
     capsys.readouterr()
     records = [json.loads(line) for line in (tmp_path / "x" / "metrics.jsonl").read_text().splitlines()]
     last = [record for record in records if record["kind"] == "evaluation"][-1]

@@ -607,7 +607,7 @@ def _data_section(collected: _Collected, task: str, path: Path | None) -> DataSe
     """Checks the options of [data] and fills in the defaults of all that are read: the recipe says what was used."""
     fields, given, sources = collected.sections["data"], collected.options["data"], collected.sources
     _check_data(fields, task)
-    function = datasets.builder(fields["name"], fields.get("dir"), texts=TASKS[task].texts)
+    function = datasets.builder(fields["name"], fields.get("dir"), kind=TASKS[task].data_kind)
     of_images = image_options() if task == "image_classification" else {}
     declared = [key for key in DataSection.model_fields if key not in {"name", "options"}]
     of_dataset = [key for key in parameters_of(function) if key not in declared]
@@ -718,12 +718,12 @@ def _check_data(data: Mapping[str, Any], task: str) -> None:
         from dlkit.data.augment import check_names
 
         check_names(names)
-    check_data_dir(data["name"], data.get("dir"))
+    check_data_dir(data["name"], data.get("dir"), kind=TASKS[task].data_kind)
 
 
-def check_data_dir(name: str, folder: Path | None) -> None:
+def check_data_dir(name: str, folder: Path | None, *, kind: str | None = None) -> None:
     """Raises a UsageError when a folder of prepared data is given for a dataset that is not prepared."""
-    if folder is not None and "dir" not in parameters_of(datasets.builder(name, folder)):
+    if folder is not None and "dir" not in parameters_of(datasets.builder(name, folder, kind=kind)):
         raise UsageError(f"{name} is no set of TensorFlow Datasets: --data-dir is for those", "leave it out")
 
 
@@ -792,7 +792,7 @@ def _default_of(key: str, recipe: Recipe) -> Any:
     if section == "model":
         return defaults_of(models.builder(recipe.model.name)).get(name, inspect.Parameter.empty)
     if section == "data":
-        function = datasets.builder(recipe.data.name, recipe.data.dir, texts=TASKS[recipe.task].texts)
+        function = datasets.builder(recipe.data.name, recipe.data.dir, kind=TASKS[recipe.task].data_kind)
         return defaults_of(function).get(name, inspect.Parameter.empty)
     return _default_in(section, name)
 

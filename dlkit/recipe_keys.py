@@ -61,7 +61,8 @@ def keys(model: str | None = None, data: str | None = None) -> list[Key]:
             builder = models.builder(model)
             found += _options("model", builder, arguments_in(builder), without=OF_DATA)
         if section == "data" and data:
-            found += _of_dataset(datasets.builder(data))
+            kind = TASKS[models.task_of(model)].data_kind if model else None
+            found += _of_dataset(datasets.builder(data, kind=kind))
     return found
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,40 @@ DATASETS: dict[str, str] = {
 }
 
 
+@dataclass(frozen=True)
+class Kind:
+    """One kind of data: what a dataset of a task has to be, and who reads it where the name is none of the table.
+
+    Args:
+        target: "module:class" of what is loaded.
+        what: in words, as in "x has no labelled images".
+        path: "module:function" that reads a path, its first argument; None where none can be read.
+        tfds: "module:function" that reads a set of TensorFlow Datasets, its first argument the name; None for none.
+    """
+
+    target: str
+    what: str
+    path: str | None = None
+    tfds: str | None = None
+
+
+KINDS: dict[str, Kind] = {
+    "images": Kind(
+        "dlkit.data.images:ImageData", "labelled images",
+        path="dlkit.data.folders:folder", tfds="dlkit.data.tfds:tfds_set",
+    ),
+    "pairs": Kind(
+        "dlkit.data.pairs:PairData", "pairs of sequences",
+        path="dlkit.data.parallel:parallel", tfds="dlkit.data.tfds_translation:translation_set",
+    ),
+}  # fmt: skip
+
+
+def _target(text: str) -> Any:
+    module, _, name = text.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def is_path(name: str) -> bool:
     """Whether a data name is a path and no name: it says so (`./x`, `/x`, `~/x`, `x/`), or there is such a folder."""
     says_so = name.startswith((".", "/", "~")) or name.endswith("/")
@@ -40,7 +75,13 @@ def paths(name: str) -> list[Path]:
         return []
     from dlkit.data.parallel import is_parallel, two_files
 
-    return [Path(part) for part in two_files(name) or [name]] if is_parallel(name) or is_path(name) else []
+    if is_parallel(name) or is_path(name):
+        return [Path(part) for part in two_files(name) or [name]]
+    return [Path(name)] if _is_file(name) else []
+
+
+def _is_file(name: str) -> bool:
+    return len(name.encode()) < 256 and Path(name).is_file()
 
 
 def absolute(path: Path) -> Path:
@@ -76,17 +117,17 @@ def builder(
     name: str,
     dir: Path | None = None,  # noqa: A002 - the recipe's key is data.dir
     *,
-    texts: bool = False,
+    kind: str | None = None,
 ) -> Callable[..., Any]:
     """Returns the function that builds the dataset `name`, which imports no TensorFlow yet.
 
-    A name is, in this order, one of our table, the path of parallel texts, that of a folder of images, or a name of
-    TensorFlow Datasets.
+    A name is, in this order, one of our table, a path, or a name of TensorFlow Datasets.
 
     Args:
         name: such as `digits`, `pairs.tsv`, `train.en,train.de`, `~/pictures`, `cifar10:3.0.2`.
         dir: the folder of prepared data; a set of the user's own is known when it lies there.
-        texts: what a folder that does not exist would hold, texts or images.
+        kind: of `KINDS`, how a path or a prepared set is to be read. None goes by what is there: parallel texts are
+            pairs, so are translation sets, and all else are images.
 
     Raises:
         dlkit.errors.UsageError: there is no such dataset, or the name has a namespace: after a colon only a version may
@@ -95,30 +136,27 @@ def builder(
     if not name.strip():
         raise UsageError("the name of the dataset is empty", "`dlkit data list` lists all")
     if name in targets():
-        module, _, function = targets()[name].partition(":")
-        return getattr(importlib.import_module(module), function)
-    from dlkit.data.parallel import is_parallel, parallel
+        return _target(targets()[name])
+    of_path = is_path(name) or _is_file(name)
+    if kind in {None, "images", "pairs"}:
+        from dlkit.data.parallel import is_parallel
 
-    missing = is_path(name) and not Path(name).expanduser().exists()
-    if is_parallel(name) or (texts and missing):
-        return partial(parallel, name)
-    if is_path(name):
-        from dlkit.data.folders import folder
-
-        return partial(folder, name)
+        missing = is_path(name) and not Path(name).expanduser().exists()
+        if is_parallel(name) or (kind == "pairs" and missing):
+            return partial(_target(str(KINDS["pairs"].path)), name)
+        if _is_file(name) and not is_path(name):
+            raise UsageError(
+                f"{name} is one file, and no table of pairs",
+                "two files of texts are `x.en,x.de`, a table ends in .tsv, images lie in a folder",
+            )
+        if of_path:
+            return partial(_target(str(KINDS["images"].path)), name)
+    elif of_path:
+        if reader := KINDS[kind].path:
+            return partial(_target(reader), name)
+        raise UsageError(f"{name} is a path, and {KINDS[kind].what} are read from none", "`dlkit data list` lists all")
     if tfds_names.is_known(name, dir):
-        from dlkit.data.tfds_translation import is_translation, translation_set
-
-        if is_translation(name, dir):
-            return partial(translation_set, name)
-        from dlkit.data.tfds import tfds_set
-
-        return partial(tfds_set, name)
-    if len(name.encode()) < 256 and Path(name).is_file():
-        raise UsageError(
-            f"{name} is one file, and no table of pairs",
-            "two files of texts are `x.en,x.de`, a table ends in .tsv, images lie in a folder",
-        )
+        return partial(_target(_tfds_reader(name, dir, kind)), name)
     namespace, colon, _ = name.partition(":")
     if colon and namespace != "synthetic" and not tfds_names.parse(name):
         raise UsageError(
@@ -127,6 +165,17 @@ def builder(
         )
     others = [each.name for each in tfds_names.listed(tfds_names.data_dir(dir))]
     raise unknown("dataset", name, names() + others, "`dlkit data list` lists all")
+
+
+def _tfds_reader(name: str, folder: Path | None, kind: str | None) -> str:
+    if kind in {None, "images", "pairs"}:
+        from dlkit.data.tfds_translation import is_translation
+
+        kind = "pairs" if is_translation(name, folder) else "images"
+    reader = KINDS[str(kind)].tfds
+    if reader is None:
+        raise UsageError(f"{name} has no {KINDS[str(kind)].what}", "`dlkit data list` says what each one is")
+    return reader
 
 
 def load(name: str, **options: Any) -> Any:
@@ -149,31 +198,24 @@ def _load(function: Callable[..., Any], options: dict[str, Any]) -> Any:
     return function(**check_call(function, options, where="data"))
 
 
-def load_pairs(name: str, **options: Any) -> "PairData":
-    """`load`, for what needs pairs of texts: a path that does not exist would hold some.
+def load_kind(name: str, kind: str, **options: Any) -> Any:
+    """`load`, for what needs one kind of data.
 
     Raises:
-        dlkit.errors.UsageError: as `load`, or the dataset has no pairs.
+        dlkit.errors.UsageError: as `load`, or the dataset is of another kind.
         dlkit.errors.DataError: as `load`.
     """
-    from dlkit.data.pairs import PairData
-
-    loaded = _load(builder(name, options.get("dir"), texts=True), options)
-    if not isinstance(loaded, PairData):
-        raise UsageError(f"{name} has no pairs of sequences", "`dlkit data list` says what each one is")
+    loaded = _load(builder(name, options.get("dir"), kind=kind), options)
+    if not isinstance(loaded, _target(KINDS[kind].target)):
+        raise UsageError(f"{name} has no {KINDS[kind].what}", "`dlkit data list` says what each one is")
     return loaded
+
+
+def load_pairs(name: str, **options: Any) -> "PairData":
+    """`load_kind` of pairs of texts: a path that does not exist would hold some."""
+    return load_kind(name, "pairs", **options)
 
 
 def load_images(name: str, **options: Any) -> "ImageData":
-    """`load`, for what needs labelled images.
-
-    Raises:
-        dlkit.errors.UsageError: as `load`, or the dataset has no labelled images.
-        dlkit.errors.DataError: as `load`.
-    """
-    from dlkit.data.images import ImageData
-
-    loaded = load(name, **options)
-    if not isinstance(loaded, ImageData):
-        raise UsageError(f"{name} has no labelled images", "`dlkit data list` says what each one is")
-    return loaded
+    """`load_kind` of labelled images."""
+    return load_kind(name, "images", **options)

@@ -17,6 +17,7 @@ class TaskInfo:
         target: "module:class" of the implementation, a `dlkit.tasks.task.Task`.
         title: in words, for listings.
         default_data: the dataset when none is named.
+        data_kind: what its datasets are, of `dlkit.data.KINDS`.
         metrics: what evaluation reports, and which direction is better.
         per_example: the metrics that are shares of the examples, so that they can be told as "356 of 360".
         decoded: the metrics of what models write, which are not measured at each evaluation when decoding takes long.
@@ -32,6 +33,7 @@ class TaskInfo:
     target: str
     title: str
     default_data: str
+    data_kind: str
     metrics: dict[str, Direction]
     per_example: tuple[str, ...]
     monitor: str
@@ -49,6 +51,7 @@ TASKS: dict[str, TaskInfo] = {
         target="dlkit.tasks.image_classification:ImageClassification",
         title="image classification",
         default_data="digits",
+        data_kind="images",
         metrics={"loss": "lower", "accuracy": "higher"},
         per_example=("accuracy",),
         monitor="accuracy",
@@ -68,6 +71,7 @@ TASKS: dict[str, TaskInfo] = {
         target="dlkit.tasks.translation:Translation",
         title="translation",
         default_data="synthetic:reverse",
+        data_kind="pairs",
         metrics={"loss": "lower", "accuracy": "higher", "exact": "higher", "bleu": "higher", "chrf": "higher"},
         per_example=("exact",),
         decoded=("exact", "bleu", "chrf"),

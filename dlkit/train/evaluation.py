@@ -245,6 +245,7 @@ def _data_section(run: Run, setting: Setting, among: Sequence[Run]) -> dict[str,
     trained on is divided as it was then. Any other folder without splits, or file of pairs, is tested on as a whole.
     """
     section: dict[str, Any] = dict(run.recipe["data"])
+    kind = TASKS[run.task].data_kind
     own: Mapping[str, Any] = {}
     if setting.data is not None:
         own = next((each.recipe["data"] for each in among if _is_same(each.recipe["data"]["name"], setting.data)), {})
@@ -252,9 +253,9 @@ def _data_section(run: Run, setting: Setting, among: Sequence[Run]) -> dict[str,
         if not own and _is_undivided(setting.data):
             section["test"] = "all"
     if setting.data_dir is not None:
-        check_data_dir(section["name"], setting.data_dir)
+        check_data_dir(section["name"], setting.data_dir, kind=kind)
         section["dir"] = setting.data_dir
-    options = defaults_of(datasets.builder(section["name"], section.get("dir")))
+    options = defaults_of(datasets.builder(section["name"], section.get("dir"), kind=kind))
     if setting.data is not None and TASKS[run.task].texts:
         section |= translation_quality.other_pairs(run, setting.data, options, is_known=bool(own))
         section |= {key: value for key in ("source", "target") if (value := getattr(setting, key)) is not None}

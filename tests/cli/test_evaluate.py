@@ -239,7 +239,7 @@ def test_hostile_class_names_are_shown_as_text(evaluate, tmp_path, monkeypatch):
     run = runs.open_run(saved(tmp_path, bias=one_hot(0)))
     names = [f"{name}{at}" for at, name in enumerate(classes * 4)][:10]
     data = digits(size=8)
-    monkeypatch.setattr(datasets, "builder", lambda *_: lambda *, size=8: type(data)("digits", names, data.splits))
+    monkeypatch.setattr(datasets, "builder", lambda *_, **__: lambda *, size=8: type(data)("digits", names, data.splits))
     run.update_info(data={**run.info["data"], "classes": names})
     code, out, error = evaluate(run.path, "--confusion", "--png")
     assert code == 0
@@ -383,7 +383,7 @@ def test_a_wrong_way_with_bad_files(evaluate, photos, tmp_path, arguments, messa
 
 
 def test_images_of_another_shape_are_refused(evaluate, threes, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "builder", lambda *_: lambda: digits(size=9))
+    monkeypatch.setattr(datasets, "builder", lambda *_, **__: lambda: digits(size=9))
     code, out, error = evaluate(threes, "--data", "nines")
     assert (code, out) == (2, "")
     assert error == "error: the images of nines are 9x9x1, and the run takes 8x8x1\n"
@@ -399,7 +399,7 @@ def test_the_data_may_have_moved(as_json, evaluate, threes, tmp_path, monkeypatc
     code, _, error = evaluate(threes, "--data-dir", tmp_path)
     assert code == 2
     assert error.startswith("error: digits is no set of TensorFlow Datasets: --data-dir is for those")
-    monkeypatch.setattr(datasets, "builder", lambda *_: elsewhere)
+    monkeypatch.setattr(datasets, "builder", lambda *_, **__: elsewhere)
     as_json(threes, "--data-dir", tmp_path)
     as_json(threes)
     assert places == [tmp_path, None]
@@ -409,7 +409,7 @@ def test_an_empty_split_is_told(evaluate, threes, monkeypatch):
     data = digits(size=8)
     nothing = data.splits["test"].take(np.arange(0))
     without = type(data)("digits", data.classes, {**data.splits, "test": nothing})
-    monkeypatch.setattr(datasets, "builder", lambda *_: lambda *, size=8: without)
+    monkeypatch.setattr(datasets, "builder", lambda *_, **__: lambda *, size=8: without)
     code, out, error = evaluate(threes)
     assert (code, out) == (3, "")
     assert error == "error: the test split of digits is empty\n"
@@ -452,7 +452,7 @@ def test_the_better_one_is_named(as_json, threes, fives, monkeypatch):
     data = digits(size=8)
     rows = np.flatnonzero(data.splits["test"].labels == 3)
     only = type(data)("digits", data.classes, {**data.splits, "test": data.splits["test"].take(rows)})
-    monkeypatch.setattr(datasets, "builder", lambda *_: lambda *, size=8: only)
+    monkeypatch.setattr(datasets, "builder", lambda *_, **__: lambda *, size=8: only)
     found = as_json(fives, threes)
     assert found["paired"]["p_value"] == 2 / 2**37
     assert found["paired"]["better"] == 1

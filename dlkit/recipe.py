@@ -575,8 +575,11 @@ def _check_field(declared: FieldInfo, item: _Given) -> Any:
 
 
 def words(text: str) -> list[str]:
-    """The words of a list that is written with commas: none of them is empty."""
-    return [word.strip() for word in text.split(",") if word.strip()]
+    """The words of a list that is written with commas, in brackets or not: none of them is empty."""
+    inner = text.strip()
+    if inner.startswith("[") and inner.endswith("]"):  # a shell takes the quotes that TOML wants
+        inner = inner[1:-1]
+    return [word.strip() for word in inner.split(",") if word.strip()]
 
 
 def type_of(declared: FieldInfo) -> Any:

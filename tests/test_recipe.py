@@ -607,7 +607,12 @@ def resolved(*sets, model="lenet", **flags):
 
 @pytest.mark.parametrize(
     ("text", "names"),
-    [("crop_flip", ["crop_flip"]), ("crop, mixup", ["crop", "mixup"]), ('["crop", "mixup"]', ["crop", "mixup"])],
+    [
+        ("crop_flip", ["crop_flip"]),
+        ("crop, mixup", ["crop", "mixup"]),
+        ('["crop", "mixup"]', ["crop", "mixup"]),
+        ("[crop, mixup]", ["crop", "mixup"]),
+    ],
 )
 def test_augmentations_are_a_list_or_names_with_commas(text, names):
     assert resolved(f"data.augment={text}").data.augment == names

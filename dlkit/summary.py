@@ -156,7 +156,7 @@ class Summary:
     def stem(self) -> str:
         """Kernel and stride of the first convolution, such as `7x7/2`; empty in a net without one."""
         for row in self.rows:
-            if match := re.match(r"conv (\S+)/(\S+)", row.kind):
+            if match := re.match(r"(?:conv|whitening) (\S+)/(\S+)", row.kind):
                 kernel = match[1] if "x" in match[1] else f"{match[1]}x{match[1]}"
                 return f"{kernel}/{match[2]}"
         return ""

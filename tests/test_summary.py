@@ -111,7 +111,13 @@ def test_a_dense_layer_on_an_image_against_filters():
 
 @pytest.mark.parametrize(
     ("name", "options", "stem"),
-    [("resnet18", {}, "7x7/2"), ("resnet18", {"stem": "3x3"}, "3x3/1"), ("alexnet", {}, "11x11/4"), ("mlp", {}, "")],
+    [
+        ("resnet18", {}, "7x7/2"),
+        ("resnet18", {"stem": "3x3"}, "3x3/1"),
+        ("alexnet", {}, "11x11/4"),
+        ("airbench", {}, "2x2/1"),
+        ("mlp", {}, ""),
+    ],
 )
 def test_the_stem_shows(name, options, stem):
     assert named(name, **options).stem == stem

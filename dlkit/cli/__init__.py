@@ -17,6 +17,7 @@ from dlkit.cli import (
     export,
     inspect,
     models,
+    plot,
     predict,
     recipes,
     runs,
@@ -59,7 +60,7 @@ def _root(
 
 for _verb in (
     train.train, evaluate.evaluate, predict.predict, translate.translate, score.score,
-    summarize.summarize, inspect.inspect,
+    summarize.summarize, inspect.inspect, plot.plot,
     average.average, export.export, models.models,
 ):  # fmt: skip
     app.add(_verb)

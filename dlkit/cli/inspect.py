@@ -82,13 +82,13 @@ def check_picture_name(file: Path | None) -> None:
         raise UsageError(f"{file} has no name for a picture", "pictures are PNG files: let the name end in .png")
 
 
-def picture_path(run: Run, what: str, file: Path | None) -> Path:
+def picture_path(run: Run, what: str, file: Path | None, *, suffix: str = ".png") -> Path:
     """Into the run, or where we are when the run is only to be read. Only the run's own picture is made anew."""
-    own = run.path / f"{what}.png"
+    own = run.path / f"{what}{suffix}"
     is_ours = os.access(run.path, os.W_OK) and not run.is_shipped
-    path = file or (own if is_ours else Path(f"{run.name}_{what}.png"))
+    path = file or (own if is_ours else Path(f"{run.name}_{what}{suffix}"))
     if os.path.lexists(path) and path.resolve() != own.resolve():
-        raise UsageError(f"{path} exists", "name another file after --png, or remove this one")
+        raise UsageError(f"{path} exists", f"name another file after --{suffix[1:]}, or remove this one")
     return path
 
 

@@ -34,7 +34,7 @@ def start(
     dry_run: bool,
 ) -> None:
     """Trains a new run, or with `dry_run` only says what it would be."""
-    resolved = _resolve(model, data, recipe_path, sets, flags)
+    resolved = resolve(model, data, recipe_path, sets, flags)
     if name is not None:
         runs.check_name(runs_dir, name)
     with cluster.together() as peers:
@@ -121,9 +121,14 @@ def _agree(peers: Peers, resolved: "Recipe") -> None:
     peers.agree(keys, "start all processes with the same command")
 
 
-def _resolve(
+def resolve(
     model: str | None, data: str | None, recipe_path: str | None, sets: list[str], flags: Mapping[str, Any]
 ) -> "Recipe":
+    """The recipe of a new training.
+
+    Raises:
+        dlkit.errors.UsageError: the operand is a file or a run, or a value of the recipe is wrong.
+    """
     if model is not None and model not in models.targets() and Path(model).is_file():
         hint = f"`dlkit train --recipe {model}` trains what a recipe says"
         raise UsageError(f"{model} is a file, not the name of a model", hint)

@@ -118,6 +118,14 @@ def length_of(settings: TrainSection, task: Task) -> Length:
     )
 
 
+def rates(settings: TrainSection, total_steps: int, *, width: int | None) -> Callable[[int], float]:
+    """The learning rate as a function of the step, by the recipe's [train] section; not of the plateau schedule."""
+    return schedule(
+        settings.schedule, lr=settings.lr, total_steps=total_steps, warmup=settings.warmup, final_lr=settings.final_lr,
+        milestones=settings.milestones, gamma=settings.gamma, power=settings.power, width=width,
+    )  # fmt: skip
+
+
 def is_better(value: float, best: float | None, direction: Direction) -> bool:
     """Whether `value` beats the best so far; what is not a number beats nothing."""
     if not math.isfinite(value):
@@ -265,10 +273,7 @@ class Loop:
                 self.plateau.restore(self.progress.plateau)
             self.lr: Callable[[int], float] = self.plateau
         else:
-            self.lr = schedule(
-                settings.schedule, lr=lr, total_steps=total, warmup=warmup, final_lr=settings.final_lr,
-                milestones=settings.milestones, gamma=settings.gamma, power=settings.power, width=width,
-            )  # fmt: skip
+            self.lr = rates(settings, total, width=width)
         self.sizes = Progressive(settings, total)
         self.sampling = settings.sampling and own_word_probability(
             settings.sampling, rate=settings.sampling_rate, total_steps=self.length.steps

@@ -20,7 +20,7 @@ from dlkit.runtime import Devices
 from dlkit.tasks import TASKS
 from dlkit.tasks.task import Task, open_task
 from dlkit.train import checkpoints
-from dlkit.train.loop import Display, Loop, Progress
+from dlkit.train.loop import Display, Loop, Progress, length_of, rates
 from dlkit.train.optimizers import optimizer
 from dlkit.train.progressive import accept_sizes
 from dlkit.train.step import Clipping, TrainingStep
@@ -82,16 +82,7 @@ def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = Non
     files_of = run or _begun_from(recipe)
     if settings.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UsageError("TensorBoard is not installed", "`pip install 'dlkit-tf[tensorboard]'`")
-    task = open_task(
-        recipe.task,
-        {"name": recipe.data.name, "dir": recipe.data.dir, "augment": recipe.data.augment, **recipe.data.options},
-        seed=settings.seed,
-        limit=settings.limit,
-        info=run.info["data"] if run else None,
-        folder=files_of.path if files_of else None,
-        max_len=recipe.decode.max_len,
-        batch_tokens=settings.batch_tokens,
-    )
+    task = _open(recipe, run, files_of)
     with peers.chief_first():
         task.obtain()  # the others find it there; to decode it is for all of them at once
     if run is not None:
@@ -106,6 +97,49 @@ def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = Non
     task.check_model(model)
     accept_sizes(model, settings)
     return Prepared(recipe, task, model, where, peers)
+
+
+def _open(recipe: Recipe, run: runs.Run | None, files_of: runs.Run | None) -> Task:
+    """The task of a recipe, with what a run has stored of its data, and the files of that run or of another."""
+    settings = recipe.train
+    return open_task(
+        recipe.task,
+        {"name": recipe.data.name, "dir": recipe.data.dir, "augment": recipe.data.augment, **recipe.data.options},
+        seed=settings.seed,
+        limit=settings.limit,
+        info=run.info["data"] if run else None,
+        folder=files_of.path if files_of else None,
+        max_len=recipe.decode.max_len,
+        batch_tokens=settings.batch_tokens,
+    )
+
+
+def planned_rates(recipe: Recipe, run: runs.Run | None = None) -> tuple[list[float], int]:
+    """The learning rate of each update that a training would make, and the number of updates in an epoch.
+
+    Args:
+        recipe: a resolved recipe.
+        run: the run that it is of; None when there is none yet.
+
+    Raises:
+        dlkit.errors.UsageError: the schedule follows from what training measures, or its settings do not fit.
+        dlkit.errors.DataError: the data, which say how long an epoch is, are missing or damaged.
+    """
+    if recipe.train.schedule == "plateau":
+        raise UsageError(
+            "the plateau schedule follows from what training measures",
+            "after a training `dlkit plot RUN --metric lr` draws it",
+        )
+    length = length_of(recipe.train, _open(recipe, run, run or _begun_from(recipe)))
+    options = recipes.defaults_of(models.builder(recipe.model.name)) | recipe.model.options
+    rate = rates(recipe.train, length.steps, width=_width(options))
+    return [rate(step) for step in range(length.steps)], length.steps_per_epoch
+
+
+def _width(options: Mapping[str, Any]) -> int | None:
+    """The width of a model, which the Noam schedule looks at."""
+    width = options.get("width")
+    return width if isinstance(width, int) else None
 
 
 def _begun_from(recipe: Recipe) -> runs.Run | None:
@@ -315,10 +349,9 @@ def _loop(prepared: Prepared, run: runs.Run | None, step: TrainingStep, display:
     recipe = prepared.recipe
     if not progress.step:
         step.start_averages()
-    width = recipe.model.options.get("width")
     return Loop(
         run, recipe.train, prepared.task, prepared.model, step, prepared.devices, display,
-        task_name=recipe.task, width=width if isinstance(width, int) else None, progress=progress, peers=prepared.peers,
+        task_name=recipe.task, width=_width(recipe.model.options), progress=progress, peers=prepared.peers,
     )  # fmt: skip
 
 

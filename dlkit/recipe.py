@@ -14,7 +14,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
@@ -566,6 +566,8 @@ def _check_field(declared: FieldInfo, item: _Given) -> Any:
     annotation, value = type_of(declared), _parsed(item)
     if declared.annotation == list[str] and isinstance(value, str):
         value = words(value)
+    elif item.is_text and typing.get_origin(declared.annotation) is list and not isinstance(value, list):
+        value = _parsed(replace(item, value=f"[{item.value}]"))  # one number, or several with commas
     try:
         return check_value(annotation, value, item.key)
     except UsageError:

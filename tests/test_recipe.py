@@ -803,3 +803,15 @@ def test_what_would_never_be_measured_or_read(data, sets, message):
         recipe.resolve("seq2seq", data, overrides=overrides)
     monitored = [("train.monitor", "exact", "set"), ("decode.length_norm", "gnmt", "set"), ("decode.alpha", "1", "set")]
     assert recipe.resolve("seq2seq", data, overrides=monitored).train.monitor == "exact"
+
+
+@pytest.mark.parametrize(("text", "sides"), [("0.5", [0.5]), ("0.5,0.75", [0.5, 0.75]), ("[0.5, 0.75]", [0.5, 0.75])])
+def test_a_list_of_numbers_may_lack_its_brackets(text, sides):
+    """Which some shells take for a pattern."""
+    ends = [0.2, 0.6][: len(sides)]
+    assert resolved(f"train.progressive={text}", f"train.progressive_until={ends}").train.progressive == sides
+
+
+def test_numbers_with_commas_are_a_list_only_where_one_is_wanted():
+    with pytest.raises(UsageError, match=r"train\.lr must be"):
+        resolved("train.lr=0.1,0.2")

@@ -35,3 +35,10 @@ def test_a_recipe_introduces_itself(path):
     measured = re.search(r"Measured: .*\d.* \d+ s .*cores", head, re.DOTALL)
     assert measured or "not measured" in head
     assert not set(re.findall(r"\b[A-Z]{5,}\b", head)) - {"CIFAR", "MNIST"}, "a placeholder"
+
+
+def test_the_four_nets_of_degradation_differ_in_nothing_but_the_net():
+    """He et al. 2015, section 4.2: plain and residual, 20 and 56 layers."""
+    recipes = [recipe.resolve(recipe_path=f"{name}_cifar10") for name in ("resnet20", "plain20", "plain56", "resnet56")]
+    for other in recipes[1:]:
+        assert set(recipes[0].diff(other)) == {"model.name"}

@@ -105,7 +105,11 @@ def evaluate(
         typer.Option("--output", "-o", metavar="FILE", help="Write the translations, complete or not at all."),
     ] = None,
     mirror: Annotated[
-        bool, typer.Option("--mirror", help="Average what is said of each image and of its mirror image.")
+        bool,
+        typer.Option(
+            "--mirror",
+            help="Average what is said of each image and of its mirror image; for classes that a mirror leaves alone.",
+        ),
     ] = False,
     per_class: Annotated[
         bool | None,

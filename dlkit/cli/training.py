@@ -137,6 +137,9 @@ def resolve(
             f"{model} is a run, not the name of a model",
             f"`dlkit train --resume {model}` goes on with it; `--init-from {model}` starts a new run from its weights",
         )
+    if model in recipe.names() and model not in models.targets():
+        of = recipe.read(recipe.find(model))["model"]["name"]
+        raise UsageError(f"{model} is a recipe, not the name of a model", f"`dlkit train {of} --recipe {model}`")
     overrides = [(*recipe.parse_override(text), "set") for text in sets]
     return recipe.resolve(model, data, recipe_path=recipe_path, overrides=overrides, flags=flags)
 

@@ -80,8 +80,9 @@ def paths(name: str) -> list[Path]:
     return [Path(name)] if _is_file(name) else []
 
 
-def _is_file(name: str) -> bool:
-    return len(name.encode()) < 256 and Path(name).is_file()
+def _is_file(name: str, folder: Path | None = None) -> bool:
+    """Whether a name is that of a file, and of no prepared set: `cifar10` stays what it is beside such a file."""
+    return len(name.encode()) < 256 and Path(name).is_file() and not tfds_names.is_known(name, folder)
 
 
 def absolute(path: Path) -> Path:
@@ -137,14 +138,14 @@ def builder(
         raise UsageError("the name of the dataset is empty", "`dlkit data list` lists all")
     if name in targets():
         return _target(targets()[name])
-    of_path = is_path(name) or _is_file(name)
+    of_path = is_path(name) or _is_file(name, dir)
     if kind in {None, "images", "pairs"}:
         from dlkit.data.parallel import is_parallel
 
         missing = is_path(name) and not Path(name).expanduser().exists()
         if is_parallel(name) or (kind == "pairs" and missing):
             return partial(_target(str(KINDS["pairs"].path)), name)
-        if _is_file(name) and not is_path(name):
+        if of_path and not is_path(name):
             raise UsageError(
                 f"{name} is one file, and no table of pairs",
                 "two files of texts are `x.en,x.de`, a table ends in .tsv, images lie in a folder",

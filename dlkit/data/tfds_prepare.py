@@ -61,8 +61,8 @@ def obtain(name: str, root: Path, *, wanted: Check) -> Prepared:
         with contextlib.suppress(NotPrepared):
             return tfds_files.find(name, root)
         time.sleep(0.2)  # it was stopped; another one may have waited, too, and go on in its place
-    if _parts(name).config and _parts(name).set in tfds_names.names():
-        _builder(name, _nowhere(root))  # says when there is no such configuration, network or not
+    if (_parts(name).config or _parts(name).version) and _parts(name).set in tfds_names.names():
+        _builder(name, _nowhere(root))  # says when there is no such configuration or version, network or not
     if not _can_be_reached(tfds_names.downloads(_parts(name).set)):
         raise _unreachable(missing.message, name, root)
     if not may_ask():
@@ -96,6 +96,9 @@ def prepare(name: str, root: Path, *, agreed: bool = False, wanted: Check | None
         _check_manual_files(plan)
         _check_space(plan)
         console.note(plan.describe())
+        fetched = any((root / "downloads").glob("*"))  # by an attempt before: perhaps all that is needed
+        if not fetched and not _can_be_reached(tfds_names.downloads(_parts(name).set)):
+            raise _unreachable(f"{name} is not prepared in {shown(root)}", name, root)
         if not agreed:
             _ask(plan)
         with _alone(name, root):

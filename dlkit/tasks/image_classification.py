@@ -175,7 +175,7 @@ class ImageClassification(Task):
 
     def adapt(self, model: keras.Model) -> None:
         """Shows training images to the layers that take their weights from them; they see what the model sees."""
-        layers = [layer for layer in model.layers if hasattr(layer, "adapt")]
+        layers = [layer for layer in model._flatten_layers(include_self=False) if hasattr(layer, "adapt")]
         if not layers:
             return
         count = self.size("train")

@@ -56,7 +56,7 @@ def of_dlkit(net: str, precision: str, augment: str) -> Callable[[int], None]:
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
     split = ImageSplit(pixels, random.integers(0, 10, IMAGES).astype(np.int32))
-    data.load = lambda name, **options: ImageData(name, list("0123456789"), {"train": split})  # type: ignore[assignment]
+    data.load_images = lambda name, **options: ImageData(name, list("0123456789"), {"train": split})
 
     runtime.import_tensorflow()
     from dlkit import recipe
@@ -68,6 +68,7 @@ def of_dlkit(net: str, precision: str, augment: str) -> Callable[[int], None]:
         "data.augment": [augment] if augment else [],
     }  # fmt: skip
     prepared = start.prepare(recipe.resolve(net, "digits", flags=flags))
+    assert prepared.task.info["shape"] == [32, 32, 3], "the net trains on other images than those of the others"
     step = start.training_step(prepared)
     drawn = batches(prepared.task, prepared.recipe.train, Progress(), prepared.devices)
     repeated = prepared.task.batch("train", np.arange(BATCH), epoch=None)

@@ -145,3 +145,13 @@ def test_one_file_is_no_dataset_and_an_empty_table_has_no_pairs(tmp_path, monkey
     (tmp_path / "empty.tsv").touch()
     with pytest.raises(DataError, match=r"empty\.tsv has no pair to train on"):
         _ = data.load_pairs("empty.tsv").splits
+
+
+def test_a_file_with_the_name_of_a_set_does_not_hide_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cifar10").write_text("a log")
+    assert data.builder("cifar10").func is tfds_set
+    assert data.paths("cifar10") == []
+    (tmp_path / "notes").write_text("a file")
+    with pytest.raises(UsageError, match="notes is one file"):
+        data.builder("notes")

@@ -107,3 +107,23 @@ def test_of_large_images_fewer_are_looked_at(monkeypatch):
     task.adapt(keras.Sequential([layer]))
     images = task.batch("train", np.array([0, 10, 20, 30, 40]), epoch=None)["images"]
     np.testing.assert_array_equal(layer.kernel, adapted(images, 2).kernel)
+
+
+def test_before_it_has_seen_images_a_layer_hands_them_on():
+    """A net that is built and has met no data yet tells images apart."""
+    layer = Whitening(2, 3)
+    images = np.random.default_rng(0).standard_normal((2, 5, 5, 3)).astype("float32")
+    found = np.asarray(layer(images))  # (2, 4, 4, 24)
+    patches = np.concatenate([images[:, i : i + 4, j : j + 4] for i in (0, 1) for j in (0, 1)], axis=-1)
+    np.testing.assert_allclose(found, np.concatenate([patches, -patches], axis=-1), rtol=1e-6)
+
+
+def test_nested_layers_see_the_images_too():
+    from dlkit import recipe
+    from dlkit.train import start
+
+    task = start.prepare(recipe.resolve("lenet", flags={"train.limit": 20}), devices="cpu").task
+    inner = keras.Sequential([keras.Input((32, 32, 1)), Whitening(2, 1)])
+    before = inner.layers[0].kernel.numpy()
+    task.adapt(keras.Sequential([keras.Input((32, 32, 1)), inner]))
+    assert not np.array_equal(inner.layers[0].kernel.numpy(), before)

@@ -106,3 +106,9 @@ def test_a_net_learns_from_small_images_and_is_evaluated_on_whole_ones(tmp_path,
     assert main(["evaluate", str(tmp_path / "x"), "--quiet", "--json"]) == 0
     result = json.loads((tmp_path / "x" / "run.json").read_text())["result"]
     assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(result["metrics"]["accuracy"])
+
+
+def test_whose_row_an_image_is_does_not_change_how_it_shrinks():
+    """So each process may shrink its own part of a batch (progressive resizing)."""
+    images = np.random.default_rng(0).standard_normal((6, 32, 32, 3)).astype(np.float32)
+    np.testing.assert_array_equal(resized(images[[4, 1]], 0.75), resized(images, 0.75)[[4, 1]])

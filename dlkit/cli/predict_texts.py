@@ -56,24 +56,25 @@ def _groups(operands: Sequence[str], batch_size: int) -> Iterator[list[Line]]:
         return lines.groups(None, None, batch_size=batch_size)
     for operand in operands:
         path = Path(operand)
-        if _is_there(path) and path.is_dir():
+        if _is_there(operand) and path.is_dir():
             raise DataError(f"{operand} is a folder", "name files of lines, or give the texts themselves")
-        if path.suffix in {".txt", ".gz", ".tsv"} and " " not in operand and not _is_there(path):
+        if path.suffix in {".txt", ".gz", ".tsv"} and " " not in operand and not _is_there(operand):
             raise DataError(f"there is no file {operand}", "a text of one word with such an end goes to standard input")
     each = (
         lines.groups(None, None, batch_size=batch_size)
         if operand == STDIN
         else lines.groups(None, Path(operand), batch_size=batch_size)
-        if _is_there(Path(operand))
+        if _is_there(operand)
         else lines.groups([operand], None, batch_size=batch_size)
         for operand in operands
     )
     return chain.from_iterable(each)
 
 
-def _is_there(path: Path) -> bool:
+def _is_there(operand: str) -> bool:
+    """Whether an operand names a file or a folder; an empty text names none."""
     try:
-        return len(str(path).encode()) < 4096 and path.exists()
+        return 0 < len(operand.encode()) < 4096 and Path(operand).exists()
     except OSError:  # a text is too long for a name
         return False
 

@@ -259,6 +259,34 @@ def _held_out(labels: NDArray[np.int32], size: Part, *, seed: int, what: str) ->
     return chosen
 
 
+def _check_parts(
+    texts: Mapping[str, Labelled],
+    *,
+    validation: Part,
+    test: Part | Literal["all"],
+    folds: int | None,
+    fold: int,
+    seed: int,
+) -> None:
+    """Raises a UsageError when an option does not fit the splits that are there, or another option."""
+    there, undivided = ", ".join(texts), set(texts) == {"train"}
+    if test == "all" and not undivided:
+        raise UsageError(f"data.test=all is for data without splits, not {there}", "leave it out")
+    for role, size in (("validation", validation), ("test", test)):
+        if size and size != "all" and role in texts:
+            raise UsageError(f"data.{role} is for data without such a split, and these have one", "leave it out")
+    if folds is not None and not undivided:
+        raise UsageError(f"data.folds is for data without splits, not {there}", "leave it out")
+    if folds is not None and test is not None:
+        raise UsageError("data.folds and data.test exclude each other: the fold is the test part", "give one of them")
+    if fold and folds is None:
+        raise UsageError("data.fold is for data.folds, and that is not given", "such as `--set data.folds=10`")
+    if folds is not None and fold >= folds:
+        raise UsageError(f"data.fold is {fold}, and of {folds} folds the last is {folds - 1}", "they count from 0")
+    if seed and "validation" in texts and ("test" in texts or test is None):
+        raise UsageError(f"data.seed changes nothing: the data have the splits {there}", "leave it out")
+
+
 def with_parts(
     texts: dict[str, Labelled],
     *,
@@ -273,22 +301,10 @@ def with_parts(
     Raises:
         dlkit.errors.UsageError: something is given for a part that is there, or nothing would be left to train on.
     """
+    _check_parts(texts, validation=validation, test=test, folds=folds, fold=fold, seed=seed)
     undivided = set(texts) == {"train"}
     if test == "all":
-        if not undivided:
-            raise UsageError(f"data.test=all is for data without splits, not {', '.join(texts)}", "leave it out")
         return {"test": texts["train"]}
-    for role, size in (("validation", validation), ("test", test)):
-        if size and role in texts:
-            raise UsageError(f"data.{role} is for data without such a split, and these have one", "leave it out")
-    if folds is not None and not undivided:
-        raise UsageError(f"data.folds is for data without splits, not {', '.join(texts)}", "leave it out")
-    if folds is not None and test is not None:
-        raise UsageError("data.folds and data.test exclude each other: the fold is the test part", "give one of them")
-    if fold and folds is None:
-        raise UsageError("data.fold is for data.folds, and that is not given", "such as `--set data.folds=10`")
-    if folds is not None and fold >= folds:
-        raise UsageError(f"data.fold is {fold}, and of {folds} folds the last is {folds - 1}", "they count from 0")
     parts = dict(texts)
     if folds is not None:
         everything = texts["train"]

@@ -13,10 +13,19 @@ def masked_mean(x: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
     Returns:
         (batch, features).
     """
-    weights = tf.cast(real, x.dtype)[:, :, tf.newaxis]
-    steps = tf.maximum(tf.reduce_sum(weights, axis=1), tf.ones((), x.dtype))
+    total, steps = masked_sum(x, real)
+    return tf.cast(total / tf.maximum(steps, tf.ones((), steps.dtype)), x.dtype)
+
+
+def masked_sum(x: tf.Tensor, real: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The sum over the real steps, and how many these are: (batch, features) and (batch, 1).
+
+    In float32 even when `x` is bfloat16 (in float64 when it is): a long sum is more than bfloat16 can count.
+    """
+    dtype = tf.float64 if x.dtype == tf.float64 else tf.float32
     # Chosen, not multiplied: 0 times what stands at padding need not be 0.
-    return tf.reduce_sum(tf.where(real[:, :, tf.newaxis], x, tf.zeros((), x.dtype)), axis=1) / steps
+    kept = tf.where(real[:, :, tf.newaxis], tf.cast(x, dtype), tf.zeros((), dtype))
+    return tf.reduce_sum(kept, axis=1), tf.reduce_sum(tf.cast(real, dtype), axis=1, keepdims=True)
 
 
 def masked_max(x: tf.Tensor, real: tf.Tensor) -> tf.Tensor:

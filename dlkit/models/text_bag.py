@@ -9,6 +9,7 @@ from pydantic import Field
 from dlkit.data.tokenizer import PAD
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
+from dlkit.layers.masked_pooling import masked_sum
 from dlkit.layers.word_dropout import WordDropout
 from dlkit.models import Paper
 
@@ -62,23 +63,17 @@ class TextBag(keras.Model):
         real = tf.not_equal(ids, PAD)
         ids = self.word_dropout(ids, training=training)
         words = self.embedding_dropout(self.embedding(ids), training=training)  # (batch, time, width)
-        total, count = _sum(words, real)
+        total, count = masked_sum(words, real)
         if self.pair_embedding is not None:
             first, second = tf.cast(ids[:, :-1], tf.int64), tf.cast(ids[:, 1:], tf.int64)
             # Pairs share rows by chance; a pair always has the same one.
             rows = tf.cast((first * SPREAD + second * 65_537) % 2_147_483_647 % self.pairs, tf.int32)
             vectors = self.pair_dropout(self.pair_embedding(rows), training=training)
-            of_pairs, more = _sum(vectors, real[:, 1:])  # padding comes last: the first of a real second is real
+            of_pairs, more = masked_sum(vectors, real[:, 1:])  # padding comes last: the first of a real second is real
             total, count = total + of_pairs, count + more
-        text = total / tf.maximum(count, tf.ones((), count.dtype))
+        text = tf.cast(total / tf.maximum(count, tf.ones((), count.dtype)), words.dtype)
         logits = self.head(self.head_dropout(text, training=training))
         return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
-
-
-def _sum(vectors: tf.Tensor, real: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The sum (batch, width) of the vectors (batch, time, width) that are real, and how many these are, (batch, 1)."""
-    kept = tf.where(real[:, :, tf.newaxis], vectors, tf.zeros((), vectors.dtype))
-    return tf.reduce_sum(kept, axis=1), tf.reduce_sum(tf.cast(real, vectors.dtype), axis=1, keepdims=True)
 
 
 def text_bag(

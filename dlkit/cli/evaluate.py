@@ -211,7 +211,7 @@ def _checked(
         for option, what, fits in (
             (classes, "classes", task.classifies),
             (images, "images", not task.texts),
-            (translations, "translations", task.texts),
+            (translations, "translations", task.data_kind == "pairs"),
         ):
             if option and not fits:
                 raise UsageError(f"{option} is about {what}, and {run.path} is a run of {task.title}", "leave it out")
@@ -434,7 +434,7 @@ def _compare(operands: list[str], setting: "Setting", devices: str, *, picture: 
     if "by_length" in results[0]:
         _compare_by_length(results)
     if verdict:
-        _print_paired(compared["paired"], operands, "accuracy" if TASKS[results[0]["task"]].classifies else "exact")
+        _print_paired(compared["paired"], operands, TASKS[results[0]["task"]].per_example[0])
         console.note(verdict)
         console.note("This is about these weights on these examples: other seeds may give another order.")
     if picture:

@@ -1,4 +1,4 @@
-"""`dlkit predict`: the classes of image files."""
+"""`dlkit predict`: the classes of image files, or of texts."""
 
 import os
 import shutil
@@ -15,7 +15,9 @@ import typer
 
 from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
+from dlkit.cli.predict_texts import predict_texts
 from dlkit.errors import DataError, UsageError
+from dlkit.tasks import TASKS
 
 if TYPE_CHECKING:
     from dlkit.tasks.classifier import Guesses
@@ -30,7 +32,7 @@ def predict(
             metavar="IMAGE",
             show_default=False,
             help="Image files, and folders to look for images in. `-`, or none in a pipe, is standard input, which"
-            " names one file a line or is an image itself.",
+            " names one file a line or is an image itself. With a run that reads texts: files of lines, `-`, or texts.",
         ),
     ] = None,
     model: opt.RunModel = None,
@@ -41,12 +43,15 @@ def predict(
     ] = 64,
     runs_dir: opt.RunsDir = opt.RUNS_DIR,
 ) -> None:
-    """Say what is in images, one line each.
+    """Say what is in images, one line each; with a run that reads texts, of what class a text is, or tag its words.
 
     Example: dlkit predict photo.png holiday/ --model runs/lenet_digits-1 --top 3
     """  # fmt: skip
     run = opt.run_or_newest(model, "image_classification", runs_dir)
-    runs.open_run(run)  # before TensorFlow takes its time
+    opened = runs.open_run(run)  # before TensorFlow takes its time
+    if TASKS[opened.task].data_kind in {"labelled_texts", "tagged_texts"}:
+        predict_texts(run, opened, images or [], top=top, batch_size=batch_size)
+        return
     with _inputs(images or []) as (names, paths):
         runtime.import_tensorflow()
         from dlkit.tasks.classifier import Classifier

@@ -142,7 +142,8 @@ def _of_name(
     task = open_task(kind, {"name": TASKS[kind].default_data})
     from_data, inputs = task.model_arguments(), task.example_inputs()
     if classes:
-        from_data = dict.fromkeys(from_data, classes)
+        of_classes = from_data.keys() & {"classes"} or from_data  # those of what is written are its vocabulary
+        from_data |= dict.fromkeys(of_classes, classes)
     if size:
         (tokens,) = _sizes(size, "N")
         inputs = keras.tree.map_structure(lambda x: keras.KerasTensor((1, tokens), x.dtype), inputs)

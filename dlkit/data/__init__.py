@@ -21,6 +21,8 @@ DATASETS: dict[str, str] = {
     "tatoeba": "dlkit.data.tatoeba:tatoeba",
     "synthetic:reverse": "dlkit.data.synthetic:reverse",
     "synthetic:copy": "dlkit.data.synthetic:copy",
+    "synthetic:order": "dlkit.data.synthetic_texts:order",
+    "synthetic:next_marker": "dlkit.data.synthetic_texts:next_marker",
 }
 
 
@@ -49,6 +51,13 @@ KINDS: dict[str, Kind] = {
     "pairs": Kind(
         "dlkit.data.pairs:PairData", "pairs of sequences",
         path="dlkit.data.parallel:parallel", tfds="dlkit.data.tfds_translation:translation_set",
+    ),
+    "labelled_texts": Kind(
+        "dlkit.data.labelled_texts:LabelledTexts", "labelled texts",
+        path="dlkit.data.labelled_texts:labelled_texts", tfds="dlkit.data.tfds_labelled_texts:labelled_text_set",
+    ),
+    "tagged_texts": Kind(
+        "dlkit.data.tagged_texts:TaggedTexts", "tagged texts", path="dlkit.data.tagged_texts:tagged_texts",
     ),
 }  # fmt: skip
 
@@ -139,6 +148,8 @@ def builder(
     if name in targets():
         return _target(targets()[name])
     of_path = is_path(name) or _is_file(name, dir)
+    if kind in {"labelled_texts", "tagged_texts"}:  # of a name that ends as a table does the file may be missing
+        of_path = of_path or name.removesuffix(".gz").casefold().endswith((".tsv", ".txt", ".conll"))
     if kind in {None, "images", "pairs"}:
         from dlkit.data.parallel import is_parallel
 

@@ -105,6 +105,27 @@ class TokenBatches:
         return shape.source, shape.target
 
 
+# Texts are sorted by length within so many batches at a time, so that what meets in a batch still differs by epoch.
+_SORTED_BATCHES = 32
+
+
+def of_like_length(lengths: Lengths, batch_size: int, *, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    """Batches of so many texts each, the last one perhaps smaller, as arrays of rows: those of like length together.
+
+    Args:
+        lengths: (n,) tokens of each text.
+        batch_size: texts of a batch.
+        seed: the run's seed.
+        epoch: texts and batches are shuffled as (seed, epoch) say.
+    """
+    order, size = shuffled(len(lengths), seed=seed, epoch=epoch), _SORTED_BATCHES * batch_size
+    pools = (order[start : start + size] for start in range(0, len(order), size))
+    ordered = [pool[np.argsort(lengths[pool], kind="stable")] for pool in pools]
+    batches = [pool[start : start + batch_size] for pool in ordered for start in range(0, len(pool), batch_size)]
+    mixed = np.random.default_rng([seed, crc32(b"batches"), epoch]).permutation(len(batches))
+    return [batches[at] for at in mixed]
+
+
 def _ends(lengths: Lengths, most: int) -> Lengths:
     """The lengths at which up to `most` buckets end, so that the sum of what is added to each is the least possible.
 

@@ -290,6 +290,28 @@ def texts(prepared: Prepared, split: str, keys: Sequence[str]) -> list[list[str]
     return found
 
 
+def labelled_texts(prepared: Prepared, split: str, text: str, label: str) -> tuple[list[str], list[int]]:
+    """The texts of a split and their labels, in the order of the files; -1 where a label is withheld.
+
+    Raises:
+        NotPrepared: a file is cut short or damaged, or a text is no UTF-8.
+    """
+    found: list[str] = []
+    labels: list[int] = []
+    for shard in prepared.splits[split]:
+        for content, start, stop in _records(prepared, shard):
+            try:
+                features = dict(_features(content, start, stop))
+                ((first, last),) = _values(content, *features[text.encode()])
+                ((at, _),) = _values(content, *features[label.encode()])
+                found.append(content[first:last].decode())
+                number, _ = _varint(content, at)
+            except (IndexError, KeyError, ValueError) as failure:
+                raise _damaged(prepared, shard) from failure
+            labels.append(number - (1 << 64) if number >> 63 else number)
+    return found, labels
+
+
 def _records(prepared: Prepared, shard: Shard) -> "Iterator[tuple[Buffer, int, int]]":
     """The records of a file as start and stop in a buffer."""
     if prepared.file_format == "array_record":

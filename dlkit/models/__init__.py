@@ -33,6 +33,11 @@ MODELS_BY_TASK: dict[str, dict[str, str]] = {
         "seq2seq_attention": "dlkit.models.seq2seq_attention:seq2seq_attention",
         "transformer": "dlkit.models.transformer:transformer",
     },
+    "text_classification": {
+        **{name: f"dlkit.models.text_rnn:{name}" for name in ("text_rnn", "text_lstm", "text_gru")},
+        **{name: f"dlkit.models.{name}:{name}" for name in ("text_cnn", "text_bag", "text_transformer")},
+    },
+    "tagging": {name: f"dlkit.models.tagger:{name}" for name in ("tagger_rnn", "tagger_lstm", "tagger_gru")},
 }
 
 

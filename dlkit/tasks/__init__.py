@@ -23,7 +23,8 @@ class TaskInfo:
         decoded: the metrics of what models write, which are not measured at each evaluation when decoding takes long.
         monitor: the metric that chooses the best checkpoint unless the recipe names another.
         look: the command that shows what a run of the task can do; `{run}` is its folder, `{view}` a view of its net.
-        classifies: whether each example has one label among the run's classes, and the model says so in logits.
+        classifies: whether each example, or each step of it, has one label among the run's classes, and the model says
+            so in logits.
         texts: whether its examples are texts, whose lengths differ.
         generates: whether its models write, a token at a time.
         in_files: keys of the recipe that the files of a run settle, such as a tokenizer.
@@ -83,6 +84,50 @@ TASKS: dict[str, TaskInfo] = {
             f"data.{key}"
             for key in ("tokenizer", "vocabulary", "joint", "min_count", "coverage", "normalization", "lower")
         ),
+        defaults={
+            "train.epochs": 10,
+            "train.batch_size": 64,
+            "train.optimizer": "adamw",
+            "train.lr": 2e-3,
+            "train.schedule": "one_cycle",
+            "train.clip_norm": 1.0,
+        },
+    ),
+    "text_classification": TaskInfo(
+        target="dlkit.tasks.text_classification:TextClassification",
+        title="text classification",
+        default_data="synthetic:order",
+        data_kind="labelled_texts",
+        metrics={"loss": "lower", "accuracy": "higher"},
+        per_example=("accuracy",),
+        monitor="accuracy",
+        look='dlkit predict --model {run} "some text"',
+        classifies=True,
+        texts=True,
+        in_files=tuple(
+            f"data.{key}" for key in ("tokenizer", "vocabulary", "min_count", "coverage", "normalization", "lower")
+        ),
+        defaults={
+            "train.epochs": 10,
+            "train.batch_size": 64,
+            "train.optimizer": "adamw",
+            "train.lr": 2e-3,
+            "train.schedule": "one_cycle",
+            "train.clip_norm": 1.0,
+        },
+    ),
+    "tagging": TaskInfo(
+        target="dlkit.tasks.tagging:Tagging",
+        title="tagging",
+        default_data="synthetic:next_marker",
+        data_kind="tagged_texts",
+        metrics={"loss": "lower", "accuracy": "higher", "exact": "higher"},
+        per_example=("exact",),
+        monitor="accuracy",
+        look='dlkit predict --model {run} "some text"',
+        classifies=True,
+        texts=True,
+        in_files=tuple(f"data.{key}" for key in ("vocabulary", "min_count", "lower")),
         defaults={
             "train.epochs": 10,
             "train.batch_size": 64,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dlkit import data as datasets
 from dlkit import metrics, runs, runtime
+from dlkit.data import labelled_texts, tagged_texts
 from dlkit.data.batching import pad_rows, prefetch
 from dlkit.data.folders import folder, has_splits
 from dlkit.data.parallel import is_undivided
@@ -35,20 +36,28 @@ MOST_CONFUSED = 5
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a classifier says of each example of a split, in the order of the split.
+    """What a classifier says of each example of a split, in the order of the split; of a tagger of each word.
 
     Args:
         labels: (n,), the right classes.
         logits: (n, classes), in the precision that the model gives them in.
+        examples: (n,), the place of the example in the split.
     """
 
     labels: NDArray[np.int32]
     logits: NDArray[np.floating]
+    examples: NDArray[np.int64]
 
     @property
     def right(self) -> NDArray[np.bool_]:
         """Whether the most probable class is the right one, (n,)."""
         return metrics.top_k_hits(self.logits, self.labels, 1)
+
+    @property
+    def right_examples(self) -> NDArray[np.bool_]:
+        """Whether all that is said of an example is right, (examples,): the words of a sentence are not independent."""
+        _, of_example = np.unique(self.examples, return_inverse=True)
+        return np.bincount(of_example, ~self.right) == 0
 
 
 class Evaluation:
@@ -82,21 +91,25 @@ class Evaluation:
         kept: list[Outputs] = []
         values = self._evaluated(split, kept=kept)
         labels, logits = (np.concatenate([getattr(part, name) for part in kept]) for name in ("labels", "logits"))
-        return values, Outputs(labels, logits)
+        examples = np.concatenate([part.examples for part in kept])
+        order = np.argsort(examples, kind="stable")  # texts are evaluated by length
+        return values, Outputs(labels[order], logits[order], examples[order])
 
     def _evaluated(self, split: str, *, kept: list[Outputs] | None) -> dict[str, float]:
         totals: defaultdict[str, float] = defaultdict(float)
         strategy = self.devices.strategy
         plan = self.task.evaluation_plan(self.model, split, batch_size=self.batch_size)
         multiple = self.devices.replicas if self.task.shapes_vary else self.batch_size
-        for batch in prefetch(self.task.batch(split, indices, epoch=None) for indices in plan):
+        batches = prefetch(self.task.batch(split, indices, epoch=None) for indices in plan)
+        for indices, batch in zip(plan, batches, strict=True):
             padded = pad_rows(batch, multiple, always_weighted=True)
             sums, logits = self._run(place(padded, self.devices), keep=kept is not None)
             for name, value in sums.items():
                 totals[name] += float(strategy.experimental_local_results(value)[0])
             if kept is not None:  # the devices hold consecutive rows, in their order, the padded ones at the end
                 rows = strategy.gather(logits, axis=0).numpy()[: len(batch["labels"])]
-                kept.append(Outputs(batch["labels"], rows))
+                real = batch["labels"] >= 0  # of tags, none at padding
+                kept.append(Outputs(batch["labels"][real], rows[real], indices[np.nonzero(real)[0]]))
         return means(totals)
 
     def _distributed(self, batch: Mapping[str, tf.Tensor], *, keep: bool) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
@@ -250,13 +263,13 @@ def _data_section(run: Run, setting: Setting, among: Sequence[Run]) -> dict[str,
     if setting.data is not None:
         own = next((each.recipe["data"] for each in among if _is_same(each.recipe["data"]["name"], setting.data)), {})
         section = {**own, "name": setting.data}
-        if not own and _is_undivided(setting.data):
+        if not own and _is_undivided(setting.data, kind):
             section["test"] = "all"
     if setting.data_dir is not None:
         check_data_dir(section["name"], setting.data_dir, kind=kind)
         section["dir"] = setting.data_dir
     options = defaults_of(datasets.builder(section["name"], section.get("dir"), kind=kind))
-    if setting.data is not None and TASKS[run.task].texts:
+    if setting.data is not None and kind == "pairs":
         section |= translation_quality.other_pairs(run, setting.data, options, is_known=bool(own))
         section |= {key: value for key in ("source", "target") if (value := getattr(setting, key)) is not None}
     elif setting.data is not None and "size" in options:
@@ -276,8 +289,10 @@ def _is_same(own: str, other: str) -> bool:
     return one == two
 
 
-def _is_undivided(name: str) -> bool:
-    """Whether a dataset is a folder, of images or of texts, without splits."""
+def _is_undivided(name: str, kind: str) -> bool:
+    """Whether a dataset is a folder, of images or of texts, or a file, without splits."""
+    if kind in {"labelled_texts", "tagged_texts"}:
+        return (labelled_texts if kind == "labelled_texts" else tagged_texts).is_undivided(name)
     of_images = getattr(datasets.builder(name), "func", None) is folder
     return is_undivided(name) or (of_images and not has_splits(name))
 
@@ -355,7 +370,7 @@ def compare_runs(texts: Sequence[str], setting: Setting = Setting(), *, devices:
     where = runtime.devices(devices, alone=True)  # the processes of a cluster evaluate each by itself
     among = [subject.run for subject in subjects]
     tasks: Iterable[Task] = (subject.task(setting, among=among) for subject in subjects)  # one after another: images
-    if TASKS[among[0].task].texts:
+    if TASKS[among[0].task].data_kind == "pairs":
         tasks = list(tasks)
         _check_same_pairs(texts, tasks, setting.split)
     evaluated = (subject.evaluated(task, setting, where) for subject, task in zip(subjects, tasks, strict=True))
@@ -373,6 +388,8 @@ def _paired(
         return translation_quality.paired_bleu(first, second, lowercase=setting.lowercase)
     if isinstance(first, Outputs) and isinstance(second, Outputs) and not np.array_equal(first.labels, second.labels):
         raise DataError(f"the {setting.split} splits of {texts[0]} and {texts[1]} have come to differ")
+    if isinstance(first, Outputs) and isinstance(second, Outputs):
+        return paired_test(first.right_examples, second.right_examples)
     return paired_test(first.right, second.right)
 
 

@@ -1,0 +1,99 @@
+"""`dlkit predict` with a run that reads texts: the class of each line, or a tag for each of its words."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from dlkit import console, runtime
+from dlkit.cli import lines
+from dlkit.cli.lines import Failures, Line
+from dlkit.errors import DataError, UsageError
+from dlkit.runs import Run
+
+STDIN = "-"
+
+
+def predict_texts(model: str, run: Run, operands: Sequence[str], *, top: int, batch_size: int) -> None:
+    """Prints a row for each line: the line and its classes, or its words with their tags.
+
+    Args:
+        model: the run or checkpoint, as it was named.
+        run: the run.
+        operands: files, `-`, and texts; none for standard input.
+        top: how many classes to name.
+        batch_size: lines at a time.
+    """
+    tags = run.task == "tagging"
+    if tags and top > 1:
+        raise UsageError(f"--top is about classes, and {run.path} tags words", "leave it out")
+    groups = _groups(operands, batch_size)
+    runtime.import_tensorflow()
+    from dlkit.tasks.text_classifier import Tagger, TextClassifier
+
+    classifier, tagger = (None, Tagger(model)) if tags else (TextClassifier(model), None)
+    failures, number = Failures(), 0
+    for group in groups:
+        texts = [line for line in group if not isinstance(line, DataError)]
+        answers: Iterator[Any] = iter(())
+        if classifier and texts:
+            answers = iter(classifier(texts, top=top, batch_size=batch_size))
+        elif tagger and texts:
+            answers = iter(tagger(texts, batch_size=batch_size))
+        for line in group:
+            number += 1
+            _print(number, line, None if isinstance(line, DataError) else next(answers), failures, tags=tags)
+    failures.end()
+
+
+def _groups(operands: Sequence[str], batch_size: int) -> Iterator[list[Line]]:
+    """The lines of the operands: of a file its lines, else the operand itself.
+
+    Raises:
+        dlkit.errors.DataError: an operand is a folder, or looks like a file that is not there.
+    """
+    if not operands:
+        return lines.groups(None, None, batch_size=batch_size)
+    for operand in operands:
+        path = Path(operand)
+        if _is_there(operand) and path.is_dir():
+            raise DataError(f"{operand} is a folder", "name files of lines, or give the texts themselves")
+        if path.suffix in {".txt", ".gz", ".tsv"} and " " not in operand and not _is_there(operand):
+            raise DataError(f"there is no file {operand}", "a text of one word with such an end goes to standard input")
+    each = (
+        lines.groups(None, None, batch_size=batch_size)
+        if operand == STDIN
+        else lines.groups(None, Path(operand), batch_size=batch_size)
+        if _is_there(operand)
+        else lines.groups([operand], None, batch_size=batch_size)
+        for operand in operands
+    )
+    return chain.from_iterable(each)
+
+
+def _is_there(operand: str) -> bool:
+    """Whether an operand names a file or a folder; an empty text names none."""
+    try:
+        return 0 < len(operand.encode()) < 4096 and Path(operand).exists()
+    except OSError:  # a text is too long for a name
+        return False
+
+
+def _print(number: int, line: Line, answer: Any, failures: Failures, *, tags: bool) -> None:
+    """One row; of a line that cannot be read an empty one, so that all keep their places."""
+    as_json = console.settings.json
+    if isinstance(line, DataError):
+        failures.tell(line)
+        if as_json:
+            console.data_json({"line": number, "error": line.message})
+        else:
+            console.data_row([""] if tags else ["", ""])
+    elif tags and as_json:
+        console.data_json({"line": number, "text": line, "words": [{"word": word, "tag": tag} for word, tag in answer]})
+    elif tags:
+        console.data_row([" ".join(f"{word}/{tag.replace(' ', '_')}" for word, tag in answer)])
+    elif as_json:
+        console.data_json({"line": number, "text": line, "classes": answer})
+    else:
+        shares = "  ".join(f"{guess['class']} {100 * guess['probability']:.1f} %" for guess in answer)
+        console.data_row([line, shares])

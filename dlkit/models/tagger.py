@@ -1,0 +1,198 @@
+"""Recurrent taggers: word vectors, recurrent layers over them, and a tag for each word."""
+
+from typing import Annotated, Any
+
+import keras
+import tensorflow as tf
+from pydantic import Field
+
+from dlkit.data.tokenizer import PAD
+from dlkit.layers.dropout import Dropout
+from dlkit.layers.initializers import initializer
+from dlkit.layers.recurrent import Cell, Stack, units_each_way
+from dlkit.layers.word_dropout import WordDropout
+from dlkit.models import Paper
+
+_BOTH_WAYS = "Schuster and Paliwal 1997, Bidirectional recurrent neural networks"
+PAPERS = {name: Paper(_BOTH_WAYS) for name in ("tagger_rnn", "tagger_lstm", "tagger_gru")}
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Tagger(keras.Model):
+    """Recurrent layers read a sentence, and a linear layer tags each word; for the arguments see `tagger_rnn`."""
+
+    def __init__(
+        self,
+        name: str,
+        vocabulary: int,
+        classes: int,
+        *,
+        cell: Cell,
+        embedding_width: int,
+        layers: int,
+        width: int,
+        bidirectional: bool,
+        word_dropout: float,
+        dropout: float,
+        init: str,
+        **drawn: Any,
+    ) -> None:
+        super().__init__(name=name)
+        self.word_dropout = WordDropout(word_dropout, name="word_dropout")
+        self.embedding = keras.layers.Embedding(vocabulary, embedding_width, name="embedding")
+        self.embedding_dropout = Dropout(dropout, name="embedding_dropout")
+        units = units_each_way(width) if bidirectional else width
+        self.encoder = Stack(
+            cell, units, layers=layers, bidirectional=bidirectional, dropout=dropout, init=init, name="encoder", **drawn
+        )
+        self.head_dropout = Dropout(dropout, name="head_dropout")
+        self.head = keras.layers.Dense(classes, kernel_initializer=initializer(init), name="head")
+        self.embedding.build((None, None))
+        self.encoder.build((None, None, embedding_width))
+        self.head.build((None, None, width))
+        self.built = True
+
+    def call(self, ids: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Logits of the tags of each word.
+
+        Args:
+            ids: (batch, time) int, padded with 0 after the last word; a sentence may have none.
+            training: whether dropout is on.
+
+        Returns:
+            (batch, time, classes), float32 (float64 when the model is).
+        """
+        x = self.embedding(self.word_dropout(ids, training=training))
+        x = self.embedding_dropout(x, training=training)
+        outputs, _ = self.encoder(x, mask=tf.not_equal(ids, PAD), training=training)
+        logits = self.head(self.head_dropout(outputs, training=training))
+        return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
+
+
+def tagger_rnn(
+    vocabulary: int,
+    classes: int,
+    *,
+    embedding_width: Count = 64,
+    layers: Annotated[int, Field(ge=1, le=5)] = 1,
+    width: Count = 128,
+    bidirectional: bool = True,
+    word_dropout: float = 0.0,
+    dropout: float = 0.0,
+    init: str = "glorot",
+    recurrent_init: str = "orthogonal",
+) -> keras.Model:
+    """Plain recurrent layers over word vectors, and a linear layer at each word.
+
+    Args:
+        vocabulary: number of ids.
+        classes: number of tags.
+        embedding_width: size of the word vectors.
+        layers: recurrent layers on top of each other.
+        width: size of their outputs; of a bidirectional layer each direction has half of it.
+        bidirectional: whether every layer reads both ways; else a tag knows nothing of what comes after its word.
+        word_dropout: share of the words that are unknown in training.
+        dropout: share of units dropped of the word vectors, between layers and in front of the linear layer, never
+            between time steps.
+        init: initializer of the input and output matrices.
+        recurrent_init: initializer of the recurrent matrices.
+
+    Raises:
+        dlkit.errors.UsageError: an unknown name, or an odd width of a bidirectional net.
+
+    Example:
+        >>> tagger_rnn(8000, 12)(ids).shape  # ids (32, 20)
+        TensorShape([32, 20, 12])
+    """
+    return Tagger(
+        "tagger_rnn", vocabulary, classes, cell="rnn", embedding_width=embedding_width, layers=layers, width=width,
+        bidirectional=bidirectional, word_dropout=word_dropout, dropout=dropout, init=init,
+        recurrent_init=recurrent_init,
+    )  # fmt: skip
+
+
+def tagger_lstm(
+    vocabulary: int,
+    classes: int,
+    *,
+    embedding_width: Count = 64,
+    layers: Annotated[int, Field(ge=1, le=5)] = 1,
+    width: Count = 128,
+    bidirectional: bool = True,
+    word_dropout: float = 0.0,
+    dropout: float = 0.0,
+    init: str = "glorot",
+    recurrent_init: str = "orthogonal",
+    forget_bias: float = 1.0,
+) -> keras.Model:
+    """LSTM layers over word vectors, and a linear layer at each word; arguments as for `tagger_rnn`.
+
+    Args:
+        vocabulary: number of ids.
+        classes: number of tags.
+        embedding_width: size of the word vectors.
+        layers: recurrent layers on top of each other.
+        width: size of their outputs; of a bidirectional layer each direction has half of it.
+        bidirectional: whether every layer reads both ways; else a tag knows nothing of what comes after its word.
+        word_dropout: share of the words that are unknown in training.
+        dropout: share of units dropped of the word vectors, between layers and in front of the linear layer, never
+            between time steps.
+        init: initializer of the input and output matrices.
+        recurrent_init: initializer of the recurrent matrices.
+        forget_bias: bias of the forget gates before training.
+
+    Raises:
+        dlkit.errors.UsageError: an unknown name, or an odd width of a bidirectional net.
+
+    Example:
+        >>> tagger_lstm(8000, 12)(ids).shape  # ids (32, 20)
+        TensorShape([32, 20, 12])
+    """
+    return Tagger(
+        "tagger_lstm", vocabulary, classes, cell="lstm", embedding_width=embedding_width, layers=layers, width=width,
+        bidirectional=bidirectional, word_dropout=word_dropout, dropout=dropout, init=init,
+        recurrent_init=recurrent_init, forget_bias=forget_bias,
+    )  # fmt: skip
+
+
+def tagger_gru(
+    vocabulary: int,
+    classes: int,
+    *,
+    embedding_width: Count = 64,
+    layers: Annotated[int, Field(ge=1, le=5)] = 1,
+    width: Count = 128,
+    bidirectional: bool = True,
+    word_dropout: float = 0.0,
+    dropout: float = 0.0,
+    init: str = "glorot",
+    recurrent_init: str = "orthogonal",
+) -> keras.Model:
+    """GRU layers over word vectors, and a linear layer at each word; arguments as for `tagger_rnn`.
+
+    Args:
+        vocabulary: number of ids.
+        classes: number of tags.
+        embedding_width: size of the word vectors.
+        layers: recurrent layers on top of each other.
+        width: size of their outputs; of a bidirectional layer each direction has half of it.
+        bidirectional: whether every layer reads both ways; else a tag knows nothing of what comes after its word.
+        word_dropout: share of the words that are unknown in training.
+        dropout: share of units dropped of the word vectors, between layers and in front of the linear layer, never
+            between time steps.
+        init: initializer of the input and output matrices.
+        recurrent_init: initializer of the recurrent matrices.
+
+    Raises:
+        dlkit.errors.UsageError: an unknown name, or an odd width of a bidirectional net.
+
+    Example:
+        >>> tagger_gru(8000, 12)(ids).shape  # ids (32, 20)
+        TensorShape([32, 20, 12])
+    """
+    return Tagger(
+        "tagger_gru", vocabulary, classes, cell="gru", embedding_width=embedding_width, layers=layers, width=width,
+        bidirectional=bidirectional, word_dropout=word_dropout, dropout=dropout, init=init,
+        recurrent_init=recurrent_init,
+    )  # fmt: skip

@@ -1,0 +1,130 @@
+"""Says what class a text is of, or which tag each of its words has, with a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from dlkit import runs
+from dlkit.data.pairs import pad
+from dlkit.data.tagged_texts import encode_words
+from dlkit.errors import UsageError
+from dlkit.tasks.classifier import Guesses
+from dlkit.tasks.text_task import longest_first, tokenizer_of
+
+Tags = list[tuple[str, str]]  # (word, tag), a pair for each word
+
+
+class _Reader:
+    """The model of a run, and the way from ids to probabilities."""
+
+    task: str
+    what: str
+
+    def __init__(self, model: str | Path) -> None:
+        run = runs.open_run(model)
+        if run.task != self.task:
+            title = run.task.replace("_", " ")
+            raise UsageError(f"{run.path} is no {self.what} but a run of {title}", "`dlkit runs list` shows others")
+        self.info = run.info["data"]
+        self.tokenizer = tokenizer_of(run.path, self.info)
+        self.model = runs.load_model(model)
+        ids = tf.TensorSpec((None, None), tf.int32)  # one graph for batches of any size and length
+        self._probabilities = tf.function(self._of_ids, input_signature=[ids])
+
+    def _of_ids(self, ids: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softmax(tf.cast(self.model(ids, training=False), tf.float32))
+
+    def _each(self, texts: Sequence[Sequence[int]], batch_size: int) -> list[NDArray[np.float32]]:
+        """What the model says of each text, in their order; texts of like length go together."""
+        most = int(self.info["max_length"])
+        cut = [text[:most] for text in texts]
+        lengths = np.array([max(1, len(text)) for text in cut], np.int64)
+        found: list[Any] = [None] * len(cut)
+        for rows in longest_first(lengths, batch_size):
+            ids = pad([cut[row] for row in rows], length=int(lengths[rows].max()))
+            for row, said in zip(rows.tolist(), self._probabilities(ids).numpy(), strict=True):
+                found[row] = said
+        return found
+
+
+class TextClassifier(_Reader):
+    """Classifies texts with a run.
+
+    Args:
+        model: a run or a checkpoint.
+
+    Raises:
+        dlkit.errors.UsageError: it is a run of another task.
+
+    Example:
+        >>> TextClassifier("runs/text_bag_rt-polarity-1")("a moving film")
+        [{'class': 'pos', 'probability': 0.97}]
+    """
+
+    task = "text_classification"
+    what = "text classifier"
+
+    @overload  # a text, too, is a sequence of texts
+    def __call__(self, texts: str, *, top: int = 1, batch_size: int = 64) -> Guesses: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, texts: Sequence[str], *, top: int = 1, batch_size: int = 64) -> list[Guesses]: ...
+    def __call__(self, texts: str | Sequence[str], *, top: int = 1, batch_size: int = 64) -> Guesses | list[Guesses]:
+        """The most probable classes of a text, the most probable first; of several texts a list of that.
+
+        Args:
+            texts: one or several; an empty one has an answer, too.
+            top: how many classes to name.
+            batch_size: texts at a time; does not change the result.
+        """
+        if isinstance(texts, str):
+            return self([texts], top=top)[0]
+        names = self.info["classes"]
+        return [
+            [{"class": names[at], "probability": float(row[at])} for at in np.argsort(-row, kind="stable")[:top]]
+            for row in self._each(self.tokenizer.encode_all(texts), batch_size)
+        ]
+
+
+class Tagger(_Reader):
+    """Tags the words of sentences, which white space parts, with a run.
+
+    Args:
+        model: a run or a checkpoint.
+
+    Raises:
+        dlkit.errors.UsageError: it is a run of another task.
+
+    Example:
+        >>> Tagger("runs/tagger_lstm_next_marker-1")("a b x")
+        [('a', 'next x'), ('b', 'next x'), ('x', 'next x')]
+    """
+
+    task = "tagging"
+    what = "tagger"
+
+    @overload
+    def __call__(self, texts: str, *, batch_size: int = 64) -> Tags: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, texts: Sequence[str], *, batch_size: int = 64) -> list[Tags]: ...
+    def __call__(self, texts: str | Sequence[str], *, batch_size: int = 64) -> Tags | list[Tags]:
+        """The words of a sentence, each with its most probable tag; of several sentences a list of that.
+
+        Words beyond the most that are read have no tag and are left out.
+
+        Args:
+            texts: one or several.
+            batch_size: sentences at a time; does not change the result.
+        """
+        if isinstance(texts, str):
+            return self([texts])[0]
+        words = [text.split() for text in texts]
+        said = self._each([encode_words(each, self.tokenizer) for each in words], batch_size)
+        names = self.info["classes"]
+        return [
+            [(word, names[at]) for word, at in zip(each, probabilities.argmax(axis=-1), strict=False)]
+            for each, probabilities in zip(words, said, strict=True)
+        ]

@@ -1,0 +1,213 @@
+"""Nets that read a text: against NumPy and PyTorch with the same weights, and what padding must not change."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import text_cnn_reference as reference
+
+from dlkit import models
+from dlkit.data.pairs import pad
+from dlkit.data.tokenizer import PAD, UNKNOWN
+from dlkit.errors import UsageError
+from dlkit.layers import step_context
+from dlkit.layers.masked_pooling import masked_max, masked_mean
+from dlkit.layers.word_dropout import WordDropout
+from dlkit.summary import summarize, unallocated
+
+TEXTS = [[5, 6, 7, 8, 9], [4], [], [10, 4, 4], [6, 5], [3, 3, 3, 3, 3, 3, 3]]
+NETS = {
+    "text_rnn": {"embedding_width": 5, "width": 6, "pool": "mean"},
+    "text_lstm": {"embedding_width": 5, "width": 6, "layers": 2, "pool": "max"},
+    "text_gru": {"embedding_width": 5, "width": 6, "pool": "last"},
+    "text_cnn": {"width": 5, "maps": 4, "windows": [2, 3, 4]},
+    "text_bag": {"width": 5, "pairs": 13},
+    "text_transformer": {"width": 8, "ffn": 12, "heads": 2, "layers": 2},
+    "tagger_lstm": {"embedding_width": 5, "width": 6},
+}
+
+
+def built(name, **options):
+    keras.utils.set_random_seed(1)
+    model = models.build(name, vocabulary=11, classes=3, **(NETS[name] | options))
+    for variable in model.trainable_variables:  # large, so that a mistake shows
+        variable.assign(np.random.default_rng(len(variable.path)).normal(0, 0.7, variable.shape))
+    return model
+
+
+# ------------------------------------------------------------------------------------------------------------- padding
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [*((name, {}) for name in NETS), ("text_transformer", {"norm": "post", "pool": "cls"})]
+)
+def test_padding_and_other_texts_change_nothing(name, options):
+    """Each text alone, without padding, says what it says among others; and so does one without a word."""
+    model = built(name, **options)
+    together = model(pad(TEXTS, length=12)).numpy()
+    assert np.isfinite(together).all()
+    for row, text in enumerate(TEXTS):
+        alone = model(pad([text], length=max(1, len(text)))).numpy()[0]
+        said = together[row, : len(alone)] if name.startswith("tagger") else together[row]
+        np.testing.assert_allclose(said, alone, rtol=1e-5, atol=1e-5, err_msg=str(text))
+
+
+@pytest.mark.parametrize("name", [name for name in NETS if name != "tagger_lstm"])
+def test_a_text_without_words_has_the_bias_alone_to_go_by_or_what_its_net_begins_with(name):
+    model = built(name)
+    nothing = model(tf.zeros((1, 3), tf.int32)).numpy()[0]
+    np.testing.assert_allclose(nothing, model.head.bias.numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_gradients_are_finite_with_rows_of_padding(name):
+    model = built(name)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model(pad([[], [4, 5]], length=4), training=True) ** 2)
+    for gradient in tape.gradient(loss, [variable.value for variable in model.trainable_variables]):
+        assert gradient is None or np.isfinite(tf.convert_to_tensor(gradient).numpy()).all()
+
+
+# ------------------------------------------------------------------------------------------------------------- oracles
+
+
+def numpy_rnn(x, kernel, recurrent, bias):
+    """The outputs (time, units) of a plain recurrent layer that reads x (time, features)."""
+    h, outputs = np.zeros(len(recurrent)), []
+    for step in x:
+        h = np.tanh(step @ kernel + h @ recurrent + bias)
+        outputs.append(h)
+    return np.array(outputs)
+
+
+@pytest.mark.parametrize("pool", ["last", "mean", "max"])
+def test_a_bidirectional_text_rnn_is_two_loops_in_numpy(pool):
+    model = built("text_rnn", pool=pool)
+    ((forward, backward),) = model.encoder.levels
+    table = model.embedding.embeddings.numpy()
+    for text in ([5, 6, 7, 8, 9], [4]):
+        x = table[text]
+        weights = [[w.numpy() for w in (cell.kernel, cell.recurrent_kernel, cell.bias)] for cell in (forward, backward)]
+        there, back = numpy_rnn(x, *weights[0]), numpy_rnn(x[::-1], *weights[1])
+        outputs = np.concatenate([there, back[::-1]], axis=1)
+        vector = {
+            "last": np.concatenate([there[-1], back[-1]]), "mean": outputs.mean(axis=0), "max": outputs.max(axis=0)
+        }[pool]  # fmt: skip
+        expected = vector @ model.head.kernel.numpy() + model.head.bias.numpy()
+        np.testing.assert_allclose(model(pad([text], length=8)).numpy()[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_convolutional_net_says_what_pytorch_says_with_the_same_weights():
+    with np.load(Path(__file__).parent / "reference" / "text_cnn.npz") as file:
+        arrays = dict(file)
+    model = models.build(
+        "text_cnn", vocabulary=reference.VOCABULARY, classes=reference.CLASSES, windows=list(reference.WINDOWS),
+        maps=reference.MAPS, width=reference.WIDTH,
+    )  # fmt: skip
+    model.embedding.embeddings.assign(arrays["embedding"])
+    model.head.kernel.assign(arrays["head"])
+    model.head.bias.assign(arrays["head_bias"])
+    for number, conv in enumerate(model.convs, 1):
+        conv.kernel.assign(arrays[f"conv{number}"])
+        conv.bias.assign(arrays[f"bias{number}"])
+    said = model(pad(reference.TEXTS, length=9)).numpy()
+    np.testing.assert_allclose(said, arrays["logits"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_bag_is_the_mean_of_the_vectors_of_its_words_and_pairs():
+    model = built("text_bag", pairs=0)
+    table, text = model.embedding.embeddings.numpy(), [5, 9, 5]
+    expected = table[text].mean(axis=0) @ model.head.kernel.numpy() + model.head.bias.numpy()
+    np.testing.assert_allclose(model(pad([text], length=6)).numpy()[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(model(pad([text[::-1]])).numpy()[0], expected, rtol=1e-5, err_msg="words have no order")
+    # With vectors of 0 for words, three words and two pairs: the mean is over five.
+    model = built("text_bag", pairs=1)
+    model.embedding.embeddings.assign(np.zeros((11, 5)))
+    pair = model.pair_embedding.embeddings.numpy()[0]
+    expected = 2 / 5 * pair @ model.head.kernel.numpy() + model.head.bias.numpy()
+    np.testing.assert_allclose(model(pad([text], length=6)).numpy()[0], expected, rtol=1e-5)
+
+
+def test_pairs_tell_the_order_of_words():
+    model = built("text_bag", pairs=1009)
+    one, other = model(pad([[5, 6, 7], [7, 6, 5]])).numpy()
+    assert np.abs(one - other).max() > 1e-3
+
+
+def test_without_positions_a_transformer_reads_a_bag_and_with_them_it_does_not():
+    texts = pad([[5, 6, 7, 8], [8, 6, 5, 7]])
+    one, other = built("text_transformer", positions="none")(texts).numpy()
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    one, other = built("text_transformer")(texts).numpy()
+    assert np.abs(one - other).max() > 1e-3
+
+
+def test_a_forward_tagger_does_not_know_the_future_and_a_bidirectional_one_does():
+    first, second = pad([[5, 6, 7]]), pad([[5, 6, 8]])
+    forward, both = built("tagger_lstm", bidirectional=False), built("tagger_lstm")
+    np.testing.assert_allclose(forward(first)[:, :2], forward(second)[:, :2], rtol=1e-6)
+    assert np.abs(both(first)[:, 0] - both(second)[:, 0]).max() > 1e-3
+
+
+# -------------------------------------------------------------------------------------------------------------- layers
+
+
+def test_masked_pooling_by_hand():
+    x = tf.constant([[[1.0, -5], [3, -7], [90, 90]], [[float("nan")] * 2] * 3])
+    real = tf.constant([[True, True, False], [False] * 3])
+    assert masked_mean(x, real).numpy().tolist() == [[2, -6], [0, 0]]
+    assert masked_max(x, real).numpy().tolist() == [[3, -5], [0, 0]]
+
+
+def test_word_dropout_makes_words_unknown_and_leaves_padding():
+    ids = tf.constant(pad([list(range(4, 11)) * 20, [4]]))
+    layer = WordDropout(0.3, name="word_dropout")
+    assert (layer(ids, training=False).numpy() == ids.numpy()).all()
+    dropped = layer(ids, training=True).numpy()
+    assert set(dropped[dropped != ids.numpy()].tolist()) == {UNKNOWN}
+    assert 0.15 < (dropped[0] == UNKNOWN).mean() < 0.45
+    assert (dropped[1, 1:] == PAD).all()
+
+
+def test_the_draw_of_word_dropout_goes_with_the_row_of_the_global_batch():
+    ids, layer = tf.constant(np.full((6, 50), 5)), WordDropout(0.5, name="word_dropout")
+
+    def draw(rows, first):
+        with step_context.use(step_context.StepContext(tf.constant([1, 2]), tf.constant(first))):
+            return layer(ids[rows], training=True).numpy()
+
+    whole = draw(slice(0, 6), 0)
+    assert (draw(slice(4, 6), 4) == whole[4:]).all()
+    assert (whole[0] != whole[1]).any()
+
+
+# --------------------------------------------------------------------------------------------------- counts, mistakes
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "count"),
+    [
+        # Words, gates of both directions, the linear layer.
+        ("text_lstm", {}, 100 * 128 + 2 * 4 * (128 * 64 + 64 * 64 + 64) + 128 * 2 + 2),
+        ("text_gru", {"bidirectional": False}, 100 * 128 + 3 * (128 * 128 + 128 * 128 + 128) + 128 * 2 + 2),
+        ("text_cnn", {}, 100 * 128 + (3 + 4 + 5) * 128 * 100 + 300 + 300 * 2 + 2),
+        ("text_bag", {"pairs": 1000}, 1100 * 16 + 16 * 2 + 2),
+        ("tagger_rnn", {}, 100 * 64 + 2 * (64 * 64 + 64 * 64 + 64) + 128 * 2 + 2),
+    ],
+)
+def test_parameters_by_arithmetic(name, options, count):
+    with unallocated():
+        model = models.build(name, vocabulary=100, classes=2, **options)
+        summary = summarize(model, keras.KerasTensor((1, 7), "int32"))
+    assert summary.parameters == count
+
+
+def test_mistakes():
+    with pytest.raises(UsageError, match="is odd"):
+        built("text_rnn", width=7)
+    with pytest.raises(UsageError, match="model.pool must be one of last, mean, max"):
+        built("text_rnn", pool="median")
+    with pytest.raises(UsageError, match=r"model.word_dropout must be a number of at least 0 and below 1"):
+        built("text_cnn", word_dropout=1.0)

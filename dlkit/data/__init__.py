@@ -21,6 +21,8 @@ DATASETS: dict[str, str] = {
     "tatoeba": "dlkit.data.tatoeba:tatoeba",
     "synthetic:reverse": "dlkit.data.synthetic:reverse",
     "synthetic:copy": "dlkit.data.synthetic:copy",
+    "shakespeare": "dlkit.data.corpus:shakespeare",
+    "three_sentences": "dlkit.data.corpus:three_sentences",
 }
 
 
@@ -49,6 +51,10 @@ KINDS: dict[str, Kind] = {
     "pairs": Kind(
         "dlkit.data.pairs:PairData", "pairs of sequences",
         path="dlkit.data.parallel:parallel", tfds="dlkit.data.tfds_translation:translation_set",
+    ),
+    "corpus": Kind(
+        "dlkit.data.corpus:CorpusData", "running text",
+        path="dlkit.data.corpus:text", tfds="dlkit.data.corpus:tfds_text",
     ),
 }  # fmt: skip
 
@@ -151,7 +157,7 @@ def builder(
             )
         if of_path:
             return partial(_target(str(KINDS["images"].path)), name)
-    elif of_path:
+    elif of_path or (kind == "corpus" and name.removesuffix(".gz").endswith(".txt")):
         if reader := KINDS[kind].path:
             return partial(_target(reader), name)
         raise UsageError(f"{name} is a path, and {KINDS[kind].what} are read from none", "`dlkit data list` lists all")

@@ -33,6 +33,11 @@ MODELS_BY_TASK: dict[str, dict[str, str]] = {
         "seq2seq_attention": "dlkit.models.seq2seq_attention:seq2seq_attention",
         "transformer": "dlkit.models.transformer:transformer",
     },
+    "language_modelling": {
+        **{name: f"dlkit.models.recurrent_lm:{name}" for name in ("rnn_lm", "lstm_lm", "gru_lm")},
+        "tcn_lm": "dlkit.models.tcn_lm:tcn_lm",
+        "gpt": "dlkit.models.gpt:gpt",
+    },
 }
 
 

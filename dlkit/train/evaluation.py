@@ -89,22 +89,25 @@ class Evaluation:
         strategy = self.devices.strategy
         plan = self.task.evaluation_plan(self.model, split, batch_size=self.batch_size)
         multiple = self.devices.replicas if self.task.shapes_vary else self.batch_size
+        carry = self.task.first_carry(self.model, len(plan[0])) if plan else {}
         for batch in prefetch(self.task.batch(split, indices, epoch=None) for indices in plan):
-            padded = pad_rows(batch, multiple, always_weighted=True)
-            sums, logits = self._run(place(padded, self.devices), keep=kept is not None)
+            padded = pad_rows(batch | carry, multiple, always_weighted=True)
+            sums, logits, carried = self._run(place(padded, self.devices), keep=kept is not None)
+            carry = {key: strategy.gather(carried[key], axis=0).numpy()[: len(rows)] for key, rows in carry.items()}
             for name, value in sums.items():
                 totals[name] += float(strategy.experimental_local_results(value)[0])
             if kept is not None:  # the devices hold consecutive rows, in their order, the padded ones at the end
                 rows = strategy.gather(logits, axis=0).numpy()[: len(batch["labels"])]
                 kept.append(Outputs(batch["labels"], rows))
-        return means(totals)
+        values = means(totals)
+        return values | self.task.derived_metrics(split, values)
 
-    def _distributed(self, batch: Mapping[str, tf.Tensor], *, keep: bool) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
+    def _distributed(self, batch: Mapping[str, tf.Tensor], *, keep: bool) -> tuple[Any, ...]:
         return self.devices.strategy.run(self._replica, args=(batch,), kwargs={"keep": keep})
 
-    def _replica(self, batch: Mapping[str, tf.Tensor], *, keep: bool) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
+    def _replica(self, batch: Mapping[str, tf.Tensor], *, keep: bool) -> tuple[Any, ...]:
         sums = self.task.loss_sums(self.model, batch, training=False, smoothing=0.0)
-        return all_reduce(flat_sums(sums), self.devices.replicas), sums.logits if keep else ()
+        return all_reduce(flat_sums(sums), self.devices.replicas), sums.logits if keep else (), sums.carry
 
 
 # ------------------------------------------------------------------------------------------------------------- one run

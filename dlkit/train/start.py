@@ -205,7 +205,7 @@ def training_step(prepared: Prepared) -> TrainingStep:
     return TrainingStep(
         prepared.task, prepared.model, rule, prepared.devices,
         clipping=Clipping(settings.clip_norm, settings.clip_value), accumulate=settings.accumulate,
-        smoothing=settings.label_smoothing, ema=settings.ema, seed=settings.seed,
+        smoothing=settings.label_smoothing, ema=settings.ema, seed=settings.seed, compiled=settings.compile,
     )  # fmt: skip
 
 
@@ -292,6 +292,8 @@ def resumed_loop(run: runs.Run, prepared: Prepared, display: Display) -> Loop:
         expected = {name: tuple(variable.shape) for name, variable in step.ema.items()}
         checkpoints.check_names(expected, averages, what="averaged weights", where=where)
         step.restore_slots(slots, averages)
+        if checkpoints.has(path, "carry"):
+            step.carry = checkpoints.read(path, "carry")
         state = checkpoints.read_state(path)
         known = {item.name for item in fields(Progress)} - {"attempt"}
         progress = replace(progress, **{key: value for key, value in state.items() if key in known})

@@ -68,8 +68,8 @@ def keys(model: str | None = None, data: str | None = None) -> list[Key]:
 
 def _of_dataset(function: Callable[..., Any]) -> list[Key]:
     """The options of a dataset and, where it is of images, of training on them."""
-    from dlkit.data.augment import AUGMENTATIONS
     from dlkit.data import corpus
+    from dlkit.data.augment import AUGMENTATIONS
     from dlkit.data.pairs import Preparation
 
     declared = set(recipe.DataSection.model_fields)

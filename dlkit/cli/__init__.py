@@ -15,6 +15,7 @@ from dlkit.cli import (
     doctor,
     evaluate,
     export,
+    generate,
     inspect,
     models,
     predict,
@@ -59,7 +60,7 @@ def _root(
 
 for _verb in (
     train.train, evaluate.evaluate, predict.predict, translate.translate, score.score,
-    summarize.summarize, inspect.inspect,
+    summarize.summarize, inspect.inspect, generate.generate,
     average.average, export.export, models.models,
 ):  # fmt: skip
     app.add(_verb)

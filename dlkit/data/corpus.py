@@ -87,7 +87,7 @@ class Stream:
 
     def __len__(self) -> int:
         """Blocks, the last one perhaps shorter than the others."""
-        return -(-self.predicted // self.block)
+        return (self.predicted + self.block - 1) // self.block
 
     @property
     def predicted(self) -> int:
@@ -350,14 +350,14 @@ SENTENCES = ("I think therefore I am", "I like machine learning", "I am not just
 
 
 def three_sentences() -> CorpusData:
-    """Three sentences that begin alike, to see why a model has to read what it has said.
+    r"""Three sentences that begin alike, to see why a model has to read what it has said.
 
     Trained on them, a language model knows at each step what words come there. Drawn step by step from that alone they
     make nonsense; with each word fed back they make one of the three. There is nothing to validate or test on.
 
     Example:
         >>> three_sentences().texts["train"][0]
-        'I think therefore I am\\nI like machine learning\\nI am not just a neural network\\n'
+        'I think therefore I am\nI like machine learning\nI am not just a neural network\n'
     """
     text = "".join(f"{sentence}\n" for sentence in SENTENCES)
     return CorpusData("three_sentences", {"train": [text]}, Preparation(tokenizer="word", units="lines", block=8))
@@ -365,7 +365,7 @@ def three_sentences() -> CorpusData:
 
 @prepared
 def text(name: str, *, validation: Share | None = None, test: Share | Literal["all"] | None = None) -> CorpusData:
-    """Text in UTF-8, each file plain or `.gz`: any file, or a folder with `train.txt` and perhaps `val.txt`, `test.txt`.
+    """Text in UTF-8, plain or `.gz`: any file, or a folder with `train.txt` and perhaps `val.txt` and `test.txt`.
 
     `valid`, `dev` and `validation` mean the same as `val`. What is held out is the end of the text: shuffled pieces of
     it would stand between what was trained on.

@@ -135,7 +135,7 @@ class GPT(keras.Model):
             (Cache(nothing, nothing),) * len(self.blocks),
             own=tf.zeros((batch, 1, window * beams), tf.bool),
             said=tf.constant(0),
-            history=tf.zeros((batch, 1, window), tf.int32) if steps > window and window > 1 else (),
+            history=tf.zeros((batch, 1, window), tf.int32) if steps > window > 1 else (),
         ), memory
 
     def step(self, tokens: tf.Tensor, state: State, memory: Words) -> Step:
@@ -190,7 +190,8 @@ class GPT(keras.Model):
         caches = []
         for block, cache in zip(self.blocks, state.caches, strict=True):
             x, keys, values = block.with_keys(x, causal)
-            caches.append(Cache(*(self._by_place(part, beams, room) for part, room in zip((keys, values), cache))))
+            keys, values = (self._by_place(part, beams, cache.keys) for part in (keys, values))
+            caches.append(Cache(keys, values))
         # Place t * beams + b is what beam b said at step t.
         own = tf.tile(tf.eye(beams, batch_shape=[batch], dtype=tf.bool), (1, 1, kept))
         own = tf.pad(own, ((0, 0), (0, 0), (0, (window - kept) * beams)))

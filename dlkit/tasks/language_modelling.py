@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from numpy.typing import NDArray
 from dlkit import data as datasets
 from dlkit.data import tokenizer
 from dlkit.data.batching import ROW_WEIGHTS, Batch, in_batches, shuffled
-from dlkit.data.corpus import CorpusData, Lines, Stream
+from dlkit.data.corpus import CorpusData, Lines, Preparation, Stream
 from dlkit.data.tokenizer import Tokenizer
 from dlkit.decode.decoder import positions_of
 from dlkit.errors import CheckpointError, UsageError
+from dlkit.recipe import check_data_dir, parameters_of
 from dlkit.tasks.task import Sums, Task
 from dlkit.train.losses import softmax_cross_entropy
 
@@ -91,6 +93,10 @@ class LanguageModelling(Task):
             "vocabulary": self.tokenizer.size, "tokenizer": self.tokenizer.digest(), "first": self.data.first,
             "units": self.options_of_data.units, "keeps_lines": self.data.keeps_lines,
         }  # fmt: skip
+
+    def tokens(self, split: str) -> int:
+        """Tokens that are predicted in a split, after `limit`."""
+        return self._splits[split].predicted
 
     def fingerprint(self) -> str:
         """sha256 of the training ids."""
@@ -252,3 +258,26 @@ def load_tokenizer(folder: Path, info: Mapping[str, Any] | None) -> Tokenizer:
             "the file comes from another run",
         )
     return own
+
+
+def other_text(own: Mapping[str, Any], name: str, *, is_known: bool, folder: Path | None) -> dict[str, Any]:
+    """The section [data] of a run for another text, cut into blocks or lines as the run's own.
+
+    Args:
+        own: the section of the run.
+        name: of the other text.
+        is_known: whether a run was trained on it, so that it is divided as then; other files are tested on as a whole.
+        folder: where prepared data lies; None for where it lay in training.
+    """
+    if is_known:
+        return {**own, "name": name, **({} if folder is None else {"dir": folder})}
+    function = datasets.builder(name, folder or own.get("dir"), kind="corpus")
+    options = parameters_of(function)
+    shared = [field.name for field in fields(Preparation)]
+    section = {"name": name} | {key: own[key] for key in ("dir", *shared) if key in own and key in options}
+    if folder is not None:
+        check_data_dir(name, folder, kind="corpus")
+        section["dir"] = folder
+    if "test" in options and not Path(name).expanduser().is_dir():
+        section["test"] = "all"
+    return section

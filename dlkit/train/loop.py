@@ -404,7 +404,7 @@ class Loop:
                 size=drawn.size,
                 sampling=sampling,
                 begins=drawn.position == 0,
-            )  # fmt: skip
+            )
         )
         if not self.devices.on_gpu:
             float(measured["loss"])  # done by now on a CPU; a GPU may work on while the next batch is made

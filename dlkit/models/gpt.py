@@ -38,6 +38,14 @@ class Words(NamedTuple):
     positions: tf.Tensor  # (max_length, width)
 
 
+class Table(keras.layers.Embedding):
+    """A vector for each token, or for each position, as it was learned: not scaled, unlike a Transformer's."""
+
+    def call(self, ids: tf.Tensor) -> tf.Tensor:
+        """Vectors (..., width) of ids (...)."""
+        return ops.cast(tf.gather(tf.convert_to_tensor(self.embeddings), ids), self.compute_dtype)
+
+
 class GPT(keras.Model):
     """Blocks of causal self-attention and position-wise networks between an embedding and a read-out.
 
@@ -49,13 +57,12 @@ class GPT(keras.Model):
         super().__init__(name="gpt")
         self.settings = settings
         self.max_length = max_length
-        self.embedding = keras.layers.Embedding(
-            vocabulary, settings.width, embeddings_initializer=initializer(settings.init), name="embedding"
+        self.embedding, self.positions = (
+            Table(rows, settings.width, embeddings_initializer=initializer(settings.init), name=name)
+            for rows, name in ((vocabulary, "embedding"), (max_length, "positions"))
         )
-        self.embedding.build(None)
-        self.positions = self.add_weight(
-            name="positions", shape=(max_length, settings.width), initializer=initializer(settings.init)
-        )
+        for table in (self.embedding, self.positions):
+            table.build(None)
         self.dropout = Dropout(settings.dropout, name="dropout")
         self.blocks = [EncoderBlock(f"block{i + 1}", settings) for i in range(settings.layers)]
         self.block_layers = _layers(*self.blocks)
@@ -89,19 +96,13 @@ class GPT(keras.Model):
 
     def _run(self, ids: tf.Tensor, training: bool) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         time = tf.range(tf.shape(ids)[1])
-        x = self._embedded(ids) + self._table()[: tf.shape(ids)[1]]
+        x = self.embedding(ids) + self.positions(time)
         x = self.dropout(x, training=training)
         causal = bias_of(time[:, tf.newaxis] >= time)
         found = {}
         for block in self.blocks:
             x, found[block.self_attention.name] = block(x, causal, training)
         return self._logits(x), found
-
-    def _embedded(self, ids: tf.Tensor) -> tf.Tensor:
-        return ops.cast(tf.gather(tf.convert_to_tensor(self.embedding.embeddings), ids), self.compute_dtype)
-
-    def _table(self) -> tf.Tensor:
-        return ops.cast(tf.convert_to_tensor(self.positions), self.compute_dtype)
 
     def _logits(self, x: tf.Tensor) -> tf.Tensor:
         return self.head(x if self.norm is None else self.norm(x), tf.convert_to_tensor(self.words))
@@ -119,7 +120,7 @@ class GPT(keras.Model):
         nothing = tf.zeros((batch, settings.heads, places, settings.width // settings.heads), self.compute_dtype)
         state = State((Cache(nothing, nothing),) * len(self.blocks), own=tf.zeros((batch, 1, places), tf.bool))
         words = ops.cast(tf.transpose(tf.convert_to_tensor(self.words)), self.compute_dtype)
-        return state, Words(words, self._table())
+        return state, Words(words, self.positions(tf.range(self.max_length)))
 
     def with_room(self, state: State, memory: Words, *, steps: int, beams: int) -> tuple[State, Words]:
         """What `start` has given, with caches that have room from the start; shapes stay as they are then.
@@ -147,7 +148,7 @@ class GPT(keras.Model):
             if not isinstance(state.history, tuple):
                 state = self._with_history(tokens, state, memory)
             position, at = state.said, state.said * beams
-        x = self._embedded(tokens) + memory.positions[position]
+        x = self.embedding(tokens) + memory.positions[position]
         newest = tf.eye(beams, batch_shape=[batch], dtype=tf.bool)
         own = append(state.own, newest, axis=2, at=at)
         mask = bias_of(own)[:, tf.newaxis]  # no beam has nothing to look at, and all blocks share it
@@ -184,7 +185,7 @@ class GPT(keras.Model):
         kept = window // 2
         later = state.history[:, :, window - kept :]
         rows = tf.reshape(later, (-1, kept))  # (batch * beams, kept)
-        x = self._embedded(rows) + memory.positions[:kept]
+        x = self.embedding(rows) + memory.positions[:kept]
         time = tf.range(kept)
         causal = bias_of(time[:, tf.newaxis] >= time)
         caches = []

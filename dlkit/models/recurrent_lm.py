@@ -12,6 +12,7 @@ from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
 from dlkit.layers.recurrent import Cell, Stack
 from dlkit.models import Paper
+from dlkit.models.transformer import Linear
 
 PAPERS = {
     "rnn_lm": Paper("Mikolov et al. 2010, Recurrent neural network based language model"),
@@ -53,7 +54,7 @@ class RecurrentLM(keras.Model):
         self.head_dropout = Dropout(dropout, name="head_dropout")
         self.head = None
         if not tied:
-            self.head = keras.layers.Dense(vocabulary, kernel_initializer=initializer(init), name="head")
+            self.head = Linear(vocabulary, kernel_initializer=initializer(init), name="head")
             self.head.build((None, None, width))
         self.built = True
 
@@ -85,7 +86,7 @@ class RecurrentLM(keras.Model):
             words = tf.transpose(tf.cast(tf.convert_to_tensor(self.embedding.embeddings), outputs.dtype))
             logits = linear(outputs, words)
         else:
-            logits = linear(outputs, *(tf.cast(tf.convert_to_tensor(w), outputs.dtype) for w in self.head.weights))
+            logits = self.head(outputs)
         return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
 
 

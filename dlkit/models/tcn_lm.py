@@ -13,6 +13,7 @@ from dlkit.layers.causal_convolution import CausalConv
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
 from dlkit.models import Paper
+from dlkit.models.transformer import Linear
 
 PAPERS = {
     "tcn_lm": Paper(
@@ -82,7 +83,7 @@ class TemporalConvLM(keras.Model):
         self.block_layers = [layer for block in self.blocks for layer in block.layers]
         self.head = None
         if not tied:
-            self.head = keras.layers.Dense(vocabulary, kernel_initializer=initializer(init), name="head")
+            self.head = Linear(vocabulary, kernel_initializer=initializer(init), name="head")
             self.head.build((None, None, width))
         self.built = True
 
@@ -121,7 +122,7 @@ class TemporalConvLM(keras.Model):
         if self.head is None:
             logits = linear(x, tf.transpose(tf.cast(tf.convert_to_tensor(self.embedding.embeddings), x.dtype)))
         else:
-            logits = linear(x, *(tf.cast(tf.convert_to_tensor(weight), x.dtype) for weight in self.head.weights))
+            logits = self.head(x)
         return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
 
 

@@ -145,8 +145,10 @@ class Generator:
     ) -> Callable[..., Decoded]:
         """A function of limits, prefixes and, for samples, uniform numbers, with shapes that do not change."""
         first = self.info["first"]
-        # What the text of the run never has; nor, where lines are characters, what stands between texts.
-        never = {START} - {end} | ({END} - {end} if self.info["keeps_lines"] and search.method != "beam" else set())
+        # What is no text; nor, where lines are characters, what stands between texts.
+        never = {START, UNKNOWN} - {end} | (
+            {END} - {end} if self.info["keeps_lines"] and search.method != "beam" else set()
+        )
 
         def step(tokens: tf.Tensor, state: Any, memory: Any) -> Step:
             made = self.model.step(tokens, state, memory)

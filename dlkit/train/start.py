@@ -105,6 +105,10 @@ def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = Non
         model = models.build(recipe.model.name, **arguments, **recipe.model.options)
     task.check_model(model)
     accept_sizes(model, settings)
+    if where.workers > 1 and task.first_carry(model, 1):
+        raise UsageError("the state is carried by the devices of one process", "`--set data.carry=false`")
+    if settings.compile and where.replicas > 1:
+        raise UsageError("train.compile is for one device", "leave it out")
     return Prepared(recipe, task, model, where, peers)
 
 

@@ -212,9 +212,12 @@ class TrainingStep:
         """
         seed = np.random.SeedSequence([self.seed, crc32(b"step"), step]).generate_state(2).view(np.int32)
         held = len(next(iter(batch.values())))
+        rows = np.arange(held)
         if begins or not self.carry:
-            self.carry = self.task.first_carry(self.model, held)
-        batch = batch | self.carry
+            self.carry = self.task.first_carry(self.model, held if size is None else size)
+        if self.carry and size is not None:
+            rows = rows_here(size, self.devices, accumulate=self.accumulate)
+        batch = batch | {name: array[rows] for name, array in self.carry.items()}
         placed = place(batch, self.devices, accumulate=self.accumulate, size=size)
         micro_rows = -(-(held if size is None else size) // self.accumulate)
         own = None if sampling is None else tf.constant(sampling, tf.float32)
@@ -222,17 +225,17 @@ class TrainingStep:
         measured, carried = self._update(placed, tf.constant(step + 1, tf.int64), tf.constant(lr, tf.float64), draw)
         first = self.devices.strategy.experimental_local_results
         if self.carry:
-            self._keep(carried, _here(_places(held, self.devices, accumulate=self.accumulate, size=size), self.devices))
+            places = _places(held, self.devices, accumulate=self.accumulate, size=size)
+            self._keep(carried, _here(places, self.devices), rows)
         return {name: first(value)[0] for name, value in measured.items()}
 
-    def _keep(self, carried: Mapping[str, Any], places: NDArray[np.int64]) -> None:
-        """Puts what each device has carried on, in the order of its rows, at the places of the batch."""
-        kept = {}
-        for name, before in self.carry.items():
-            kept[name] = np.zeros_like(before)
+    def _keep(self, carried: Mapping[str, Any], places: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        """Puts what each device has carried on, in the order of its `places`, at the rows of the global batch."""
+        kept = {name: before.copy() for name, before in self.carry.items()}
+        for name, array in kept.items():
             of_devices = self.devices.strategy.experimental_local_results(carried[name])
-            for rows, value in zip(places.reshape(len(places), -1), of_devices, strict=True):
-                kept[name][rows[rows >= 0]] = value.numpy()[rows >= 0]
+            for own, value in zip(places.reshape(len(places), -1), of_devices, strict=True):
+                array[rows[own[own >= 0]]] = value.numpy()[own >= 0]
         self.carry = kept
 
     def _distributed(self, batch: Tensors, count: tf.Tensor, lr: tf.Tensor, draw: Draw) -> tuple[Tensors, Tensors]:

@@ -119,6 +119,9 @@ class TrainSection(_Section):
     precision: Literal["float32", "bfloat16", "float64"] = Field(
         "float32", description="bfloat16 multiplies in bfloat16 and keeps the weights in float32"
     )
+    compile: bool = Field(
+        False, description="compile the whole update with XLA: seconds at first, then faster for small nets; one device"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of everything that is drawn")
     monitor: str | None = Field(None, description="metric that the best checkpoint is best in; by default the task's")
     patience: Count | None = Field(None, description="evaluations without progress after which training stops")
@@ -689,6 +692,8 @@ def _check_train(train: Mapping[str, Any], task: str, data: str) -> None:
         )
     if train.get("sampling") and not TASKS[task].generates:
         raise UsageError(f"train.sampling is for tasks that generate, not for {TASKS[task].title}", "leave it out")
+    if train.get("sampling") and task == "language_modelling":
+        raise UsageError("train.sampling is for decoders of a source, not for language models", "leave it out")
     by_examples = train.get("batch_tokens") is None
     if by_examples and train.get("accumulate", 1) > train.get("batch_size", _default_in("train", "batch_size")):
         raise UsageError(

@@ -16,7 +16,7 @@ from dlkit import models, recipe
 from dlkit.tasks import TASKS
 
 # The arguments of a builder that follow from the data: a recipe cannot set them.
-OF_DATA = {"input_shape", "classes", "source_vocabulary", "target_vocabulary"}
+OF_DATA = {"input_shape", "classes", "source_vocabulary", "target_vocabulary", "vocabulary"}
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,15 @@ def keys(model: str | None = None, data: str | None = None) -> list[Key]:
 
 def _of_dataset(function: Callable[..., Any]) -> list[Key]:
     """The options of a dataset and, where it is of images, of training on them."""
+    from dlkit.data import corpus
     from dlkit.data.augment import AUGMENTATIONS
     from dlkit.data.pairs import Preparation
 
     declared = set(recipe.DataSection.model_fields)
-    if "tokenizer" in recipe.parameters_of(function):
-        return _options("data", function, arguments_in(Preparation) | arguments_in(function), without=declared)
+    parameters = recipe.parameters_of(function)
+    if "tokenizer" in parameters:
+        shared = corpus.Preparation if "units" in parameters else Preparation
+        return _options("data", function, arguments_in(shared) | arguments_in(function), without=declared)
     found = _options("data", function, arguments_in(function), without=declared)
     weights = recipe.accepted(recipe.image_options()["class_weights"])
     found.append(Key("data.class_weights", weights, None, "what an image of each class weighs in the training loss"))

@@ -15,6 +15,7 @@ from dlkit.cli import (
     doctor,
     evaluate,
     export,
+    generate,
     inspect,
     models,
     plot,
@@ -60,7 +61,7 @@ def _root(
 
 for _verb in (
     train.train, evaluate.evaluate, predict.predict, translate.translate, score.score,
-    summarize.summarize, inspect.inspect, plot.plot,
+    summarize.summarize, inspect.inspect, plot.plot, generate.generate,
     average.average, export.export, models.models,
 ):  # fmt: skip
     app.add(_verb)

@@ -25,7 +25,7 @@ FEW_CLASSES = 20  # more are listed only when --per-class asks for them
 
 # The metrics of a classifier beside those of the task: key -> title.
 OF_CLASSES = {"top_5": "top-5", "macro_f1": "macro F1", "ece": "calibration error", "brier": "Brier score"}
-PLAIN = {"loss", "brier"}  # the others are shares, told in percent
+PLAIN = {"loss", "brier", "perplexity", "bits_per_character"}  # the others are shares, told in percent
 # Those of translations that have other titles than names.
 OF_TRANSLATIONS = {"accuracy": "token accuracy", "bleu": "BLEU", "chrf": "chrF"}
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 SHORTEST_BAR = 8
 SHORT = {"accuracy": "acc", "loss": "loss", "exact": "exact"}
+PLAIN = {"perplexity": "perplexity", "bits_per_character": "bits/char"}  # neither losses nor shares
 
 
 def duration(seconds: float) -> str:
@@ -49,6 +50,8 @@ def metric(name: str, value: float) -> str:
     """A metric as people read it: shares in percent, losses with three digits, BLEU as it is."""
     if name == "loss":
         return f"loss {value:.3f}" if abs(value) < 1000 else f"loss {value:.3g}"
+    if name in PLAIN:
+        return f"{PLAIN[name]} {value:.3f}" if abs(value) < 1000 else f"{PLAIN[name]} {value:.3g}"
     if name in POINTS:
         return f"{name} {value:.1f}"
     return f"{SHORT.get(name, name)} {100 * value:.1f}"

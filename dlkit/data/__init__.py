@@ -23,6 +23,8 @@ DATASETS: dict[str, str] = {
     "synthetic:copy": "dlkit.data.synthetic:copy",
     "synthetic:order": "dlkit.data.synthetic_texts:order",
     "synthetic:next_marker": "dlkit.data.synthetic_texts:next_marker",
+    "shakespeare": "dlkit.data.corpus:shakespeare",
+    "three_sentences": "dlkit.data.corpus:three_sentences",
 }
 
 
@@ -58,6 +60,10 @@ KINDS: dict[str, Kind] = {
     ),
     "tagged_texts": Kind(
         "dlkit.data.tagged_texts:TaggedTexts", "tagged texts", path="dlkit.data.tagged_texts:tagged_texts",
+    ),
+    "corpus": Kind(
+        "dlkit.data.corpus:CorpusData", "running text",
+        path="dlkit.data.corpus:text", tfds="dlkit.data.corpus:tfds_text",
     ),
 }  # fmt: skip
 
@@ -163,7 +169,7 @@ def builder(
             )
         if of_path:
             return partial(_target(str(KINDS["images"].path)), name)
-    elif of_path:
+    elif of_path or (kind == "corpus" and name.removesuffix(".gz").endswith(".txt")):
         if reader := KINDS[kind].path:
             return partial(_target(reader), name)
         raise UsageError(f"{name} is a path, and {KINDS[kind].what} are read from none", "`dlkit data list` lists all")

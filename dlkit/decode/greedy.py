@@ -20,11 +20,12 @@ def greedy(
     *,
     batch: int | tf.Tensor,
     start_id: int,
-    end_id: int,
+    end_id: int | None,
     max_len: int | tf.Tensor,
     min_len: int = 0,
     prefix: tf.Tensor | None = None,
     attention: bool = False,
+    steps: int | None = None,
 ) -> Decoded:
     """Takes the most probable token at each step; a row ends with the end token, at `max_len` in any case.
 
@@ -38,11 +39,13 @@ def greedy(
         memory: what `step` is given besides, a nest of tensors (batch, ...).
         batch: number of rows.
         start_id: the token that the first step is given.
-        end_id: the token that ends a sequence.
+        end_id: the token that ends a sequence; None where nothing but `max_len` does, which then forces no token.
         max_len: most tokens a row may have, the end token included, at least 1; a scalar, or (batch,).
         min_len: fewest tokens a row may have, the end token included; `max_len` wins.
         prefix: (batch, time) int32 padded with 0, tokens that each row has to begin with; they count and are scored.
         attention: whether to return the weights over the source.
+        steps: length of what comes back, at least that of the longest `max_len`, which it is when not given; XLA has to
+            know it.
 
     Example:
         >>> state, memory = model.start(source)
@@ -50,7 +53,7 @@ def greedy(
     """
     return generate(
         step, state, memory, choose=_most_probable, batch=batch, start_id=start_id, end_id=end_id, max_len=max_len,
-        min_len=min_len, prefix=prefix, attention=attention,
+        min_len=min_len, prefix=prefix, attention=attention, steps=steps,
     )  # fmt: skip
 
 
@@ -80,18 +83,19 @@ def generate(
     batch: int | tf.Tensor,
     beams: int = 1,
     start_id: int,
-    end_id: int,
+    end_id: int | None,
     max_len: int | tf.Tensor,
     min_len: int = 0,
     prefix: tf.Tensor | None = None,
     attention: bool = False,
+    steps: int | None = None,
 ) -> Decoded:
     """Goes on with the token that `choose` picks on each beam, until all have said the end token; see `greedy`.
 
     There are `beams` sequences a row, which know nothing of each other; the state has room for them.
     """
     limits = tf.broadcast_to(max_len, [batch])[:, tf.newaxis]  # (batch, 1)
-    longest = tf.reduce_max(limits)
+    longest = tf.reduce_max(limits) if steps is None else steps
 
     def unfinished(loop: _Loop) -> tf.Tensor:
         return ~tf.reduce_all(loop.done)
@@ -99,22 +103,28 @@ def generate(
     def extend(loop: _Loop) -> tuple[_Loop]:
         made = step(loop.last, loop.state, memory)
         logits = tf.cast(made.logits, tf.float32)
-        too_early = (tf.range(logits.shape[-1]) == end_id) & (loop.position + 1 < min_len)
-        allowed = tf.where(too_early | (tf.range(logits.shape[-1]) == PAD), -float("inf"), logits)
+        banned = tf.range(logits.shape[-1]) == PAD
+        if end_id is not None:
+            banned |= (tf.range(logits.shape[-1]) == end_id) & (loop.position + 1 < min_len)
+        allowed = tf.where(banned, -float("inf"), logits)
         normalizer = log_normalizer(logits)
         chosen = choose(allowed, loop.position)
-        possible = tf.gather(allowed, chosen, batch_dims=2) - normalizer > -float("inf")  # no for not-a-number, too
-        chosen = tf.where(possible, chosen, end_id)
+        if end_id is not None:
+            possible = tf.gather(allowed, chosen, batch_dims=2) - normalizer > -float("inf")  # no for not-a-number, too
+            chosen = tf.where(possible, chosen, end_id)
         if prefix is not None:
             forced = prefix_token(prefix, loop.position)[:, tf.newaxis]
             chosen = tf.where(forced != PAD, forced, chosen)
-        chosen = tf.where(loop.position + 1 >= limits, end_id, chosen)
+        over = loop.position + 1 >= limits
+        if end_id is not None:
+            chosen = tf.where(over, end_id, chosen)
+            over = chosen == end_id
         log_probability = tf.gather(logits, chosen, batch_dims=2) - normalizer
         log_probability = tf.where(log_probability > -float("inf"), log_probability, -float("inf"))
         following = _Loop(
             position=loop.position + 1,
             last=chosen,
-            done=loop.done | (chosen == end_id),
+            done=loop.done | over,
             lengths=tf.where(loop.done, loop.lengths, loop.position + 1),
             log_probabilities=loop.log_probabilities + tf.where(loop.done, 0.0, log_probability),
             tokens=loop.tokens.write(loop.position, tf.where(loop.done, PAD, chosen)),

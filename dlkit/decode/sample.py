@@ -22,7 +22,7 @@ def sample(
     *,
     uniforms: tf.Tensor,
     start_id: int,
-    end_id: int,
+    end_id: int | None,
     max_len: int | tf.Tensor,
     temperature: float = 1.0,
     top_k: int = 0,
@@ -31,6 +31,7 @@ def sample(
     prefix: tf.Tensor | None = None,
     attention: bool = False,
     reorder: Reorder = gather_beams,
+    steps: int | None = None,
 ) -> Decoded:
     """Draws each token from the distribution that the model gives it.
 
@@ -47,7 +48,7 @@ def sample(
         memory: nest of tensors (batch, ...).
         uniforms: (batch, n, max_len) float32 in [0, 1), of `uniform_numbers`: n is how many sequences each row gets.
         start_id: the token that the first step is given.
-        end_id: the token that ends a sequence.
+        end_id: see `greedy`.
         max_len: most tokens, the end token included; a scalar, or (batch,).
         temperature: 0 takes the most probable token always, 1 leaves the distribution, more makes it flatter.
         top_k: how many tokens are kept; 0 for all.
@@ -56,6 +57,7 @@ def sample(
         prefix: see `greedy`.
         attention: see `greedy`.
         reorder: see `dlkit.decode.step`.
+        steps: see `greedy`.
 
     Raises:
         dlkit.errors.UsageError: temperature, top_k or top_p is out of range.
@@ -88,7 +90,7 @@ def sample(
     state = reorder(state, tf.zeros([batch, beams], tf.int32))
     return generate(
         step, state, memory, choose=draw, batch=batch, beams=beams, start_id=start_id, end_id=end_id, max_len=max_len,
-        min_len=min_len, prefix=prefix, attention=attention,
+        min_len=min_len, prefix=prefix, attention=attention, steps=steps,
     )  # fmt: skip
 
 

@@ -324,6 +324,11 @@ class MultiHeadAttention(keras.layers.Layer):
         keys, values = self._project("key_value", states)
         return Memory(keys, values, None if mask is None else mask[:, tf.newaxis, tf.newaxis])
 
+    def keys_and_values(self, states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Of self-attention over states (batch, t, width), what a cache of them holds."""
+        _, keys, values = self._project("query_key_value", states)
+        return keys, values
+
     def extend(
         self, queries: tf.Tensor, cache: Cache, mask: tf.Tensor, at: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, Cache]:

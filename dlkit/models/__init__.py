@@ -38,6 +38,11 @@ MODELS_BY_TASK: dict[str, dict[str, str]] = {
         **{name: f"dlkit.models.{name}:{name}" for name in ("text_cnn", "text_bag", "text_transformer")},
     },
     "tagging": {name: f"dlkit.models.tagger:{name}" for name in ("tagger_rnn", "tagger_lstm", "tagger_gru")},
+    "language_modelling": {
+        **{name: f"dlkit.models.recurrent_lm:{name}" for name in ("rnn_lm", "lstm_lm", "gru_lm")},
+        "tcn_lm": "dlkit.models.tcn_lm:tcn_lm",
+        "gpt": "dlkit.models.gpt:gpt",
+    },
 }
 
 

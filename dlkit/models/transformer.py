@@ -39,6 +39,7 @@ class Settings:
         activation: of the hidden units.
         biases: whether projections and position-wise networks have biases.
         init: how matrices are drawn.
+        norm_biases: whether layer norms have biases.
     """
 
     layers: int
@@ -53,6 +54,7 @@ class Settings:
     activation: Literal["relu", "gelu"] = "relu"
     biases: bool = True
     init: str = "glorot"
+    norm_biases: bool = True
 
 
 SIZES = {
@@ -165,6 +167,20 @@ class EncoderBlock:
         x = self.add_norm1.after(x, attended, training)
         return self.add_norm2.after(x, self.feed_forward(self.add_norm2.before(x), training), training), weights
 
+    def step(self, x: tf.Tensor, mask: tf.Tensor, cache: Cache, at: tf.Tensor | None = None) -> tuple[tf.Tensor, Cache]:
+        """The newest position of each beam: outputs (batch, beams, width) and the cache with it."""
+        attended, cache = self.self_attention.extend(self.add_norm1.before(x), cache, mask, at)
+        x = self.add_norm1.after(x, attended)
+        return self.add_norm2.after(x, self.feed_forward(self.add_norm2.before(x))), cache
+
+    def with_keys(self, x: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Outputs of all positions, with keys and values (batch, heads, time, width / heads) for a cache of them."""
+        before = self.add_norm1.before(x)
+        keys, values = self.self_attention.keys_and_values(before)
+        attended, _ = self.self_attention(before, mask=mask)
+        x = self.add_norm1.after(x, attended)
+        return self.add_norm2.after(x, self.feed_forward(self.add_norm2.before(x))), keys, values
+
 
 class DecoderBlock:
     """Figure 1, right: as the encoder's, with attention over the encoder's output in the middle."""
@@ -226,7 +242,7 @@ def _linear(name: str, inputs: int, units: int, settings: Settings) -> Linear:
 
 
 def _layer_norm(name: str, settings: Settings) -> keras.layers.Layer:
-    layer = keras.layers.LayerNormalization(epsilon=EPSILON, name=name)
+    layer = keras.layers.LayerNormalization(epsilon=EPSILON, center=settings.norm_biases, name=name)
     layer.build((None, None, settings.width))
     return layer
 

@@ -137,4 +137,27 @@ TASKS: dict[str, TaskInfo] = {
             "train.clip_norm": 1.0,
         },
     ),
+    "language_modelling": TaskInfo(
+        target="dlkit.tasks.language_modelling:LanguageModelling",
+        title="language modelling",
+        default_data="shakespeare",
+        data_kind="corpus",
+        metrics={"loss": "lower", "perplexity": "lower", "bits_per_character": "lower"},
+        per_example=(),
+        monitor="loss",
+        look="dlkit generate {run}",
+        generates=True,
+        in_files=tuple(
+            f"data.{key}" for key in ("tokenizer", "vocabulary", "min_count", "coverage", "normalization", "lower")
+        ),
+        defaults={
+            "train.steps": 2000,
+            "train.batch_size": 32,
+            "train.optimizer": "adamw",
+            "train.lr": 2e-3,
+            "train.schedule": "cosine",
+            "train.warmup": 0.05,
+            "train.clip_norm": 1.0,
+        },
+    ),
 }

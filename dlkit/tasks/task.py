@@ -26,12 +26,14 @@ class Sums:
         weight: scalar, the number of examples or tokens behind it.
         metrics: metric name -> (sum, weight), scalars.
         logits: (rows, ...), what the model said of each row; None where no evaluation looks at single rows.
+        carry: what the next batch is given of this one, tensors with a row for each row; see `Task.first_carry`.
     """
 
     loss: tf.Tensor
     weight: tf.Tensor
     metrics: dict[str, tuple[tf.Tensor, tf.Tensor]] = field(default_factory=dict)
     logits: tf.Tensor | None = None
+    carry: dict[str, tf.Tensor] = field(default_factory=dict)
 
 
 class Task(ABC):
@@ -159,6 +161,18 @@ class Task(ABC):
             training: whether the model trains.
             smoothing: label smoothing of the loss.
         """
+
+    def first_carry(self, model: keras.Model, rows: int) -> Batch:
+        """What the first batch of a pass over the data is given beside its own arrays; nothing for most tasks.
+
+        Arrays with a row for each row of the batch, such as a zero state of the model. Each further batch is given what
+        `Sums.carry` of the one before it holds under the same keys.
+        """
+        return {}
+
+    def derived_metrics(self, split: str, values: Mapping[str, float]) -> dict[str, float]:
+        """Metrics of a split that follow from the means of others, such as the perplexity from the loss."""
+        return {}
 
     def dataset_options(self) -> dict[str, Any]:
         """What the dataset's own function takes of the section [data]."""

@@ -24,6 +24,7 @@ from dlkit.runs import Run
 from dlkit.runtime import Devices
 from dlkit.tasks import TASKS
 from dlkit.tasks.image_classification import ImageClassification
+from dlkit.tasks.language_modelling import LanguageModelling, other_text
 from dlkit.tasks.task import Task, open_task
 from dlkit.tasks.translation import Translation
 from dlkit.tasks.translator import precision_of
@@ -101,23 +102,26 @@ class Evaluation:
         plan = self.task.evaluation_plan(self.model, split, batch_size=self.batch_size)
         multiple = self.devices.replicas if self.task.shapes_vary else self.batch_size
         batches = prefetch(self.task.batch(split, indices, epoch=None) for indices in plan)
+        carry = self.task.first_carry(self.model, len(plan[0])) if plan else {}
         for indices, batch in zip(plan, batches, strict=True):
-            padded = pad_rows(batch, multiple, always_weighted=True)
-            sums, logits = self._run(place(padded, self.devices), keep=kept is not None)
+            padded = pad_rows(batch | carry, multiple, always_weighted=True)
+            sums, logits, carried = self._run(place(padded, self.devices), keep=kept is not None)
+            carry = {key: strategy.gather(carried[key], axis=0).numpy()[: len(rows)] for key, rows in carry.items()}
             for name, value in sums.items():
                 totals[name] += float(strategy.experimental_local_results(value)[0])
             if kept is not None:  # the devices hold consecutive rows, in their order, the padded ones at the end
                 rows = strategy.gather(logits, axis=0).numpy()[: len(batch["labels"])]
                 real = batch["labels"] >= 0  # of tags, none at padding
                 kept.append(Outputs(batch["labels"][real], rows[real], indices[np.nonzero(real)[0]]))
-        return means(totals)
+        values = means(totals)
+        return values | self.task.derived_metrics(split, values)
 
-    def _distributed(self, batch: Mapping[str, tf.Tensor], *, keep: bool) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
+    def _distributed(self, batch: Mapping[str, tf.Tensor], *, keep: bool) -> tuple[Any, ...]:
         return self.devices.strategy.run(self._replica, args=(batch,), kwargs={"keep": keep})
 
-    def _replica(self, batch: Mapping[str, tf.Tensor], *, keep: bool) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
+    def _replica(self, batch: Mapping[str, tf.Tensor], *, keep: bool) -> tuple[Any, ...]:
         sums = self.task.loss_sums(self.model, batch, training=False, smoothing=0.0)
-        return all_reduce(flat_sums(sums), self.devices.replicas), sums.logits if keep else ()
+        return all_reduce(flat_sums(sums), self.devices.replicas), sums.logits if keep else (), sums.carry
 
 
 # ------------------------------------------------------------------------------------------------------------- one run
@@ -223,20 +227,23 @@ class _Subject:
 
     def evaluated(
         self, task: Task, setting: Setting, devices: Devices, *, write: Callable[[str], None] | None = None
-    ) -> tuple[dict[str, Any], Outputs | Translations]:
-        """The result as JSON values, and what the run says of each example."""
+    ) -> tuple[dict[str, Any], Outputs | Translations | None]:
+        """The result as JSON values, and what the run says of each example where that is looked at."""
         run, split, count = self.run, setting.split, task.size(setting.split)
         with devices.strategy.scope():
-            precision = precision_of(run) if isinstance(task, Translation) else None
+            of_text = isinstance(task, Translation | LanguageModelling)
+            precision = precision_of(run) if of_text else None
             model, weights = runs.load_checkpoint(run, self.checkpoint, weights=setting.weights, precision=precision)
         evaluation = Evaluation(task, model, devices, batch_size=setting.batch_size)
-        said: Outputs | Translations
+        said: Outputs | Translations | None = None
         if isinstance(task, Translation):
             decode = resolve_decode(run.recipe["decode"], flags=setting.decode, path=run.path / "recipe.toml")
             values = evaluation(split, decode=False)
             said = translation_quality.translate(task, model, split, decode, batch_size=setting.batch_size, write=write)
             values |= {"exact": float(said.right.mean())}
             found = {**translation_quality.quality(said, lowercase=setting.lowercase), "search": decode.model_dump()}
+        elif isinstance(task, LanguageModelling):
+            values, found = evaluation(split), {"tokens": task.tokens(split), "intervals": {}}
         else:
             values, said = evaluation.with_outputs(split)
             found = classification(said, task.info["classes"])
@@ -260,6 +267,11 @@ def _data_section(run: Run, setting: Setting, among: Sequence[Run]) -> dict[str,
     section: dict[str, Any] = dict(run.recipe["data"])
     kind = TASKS[run.task].data_kind
     own: Mapping[str, Any] = {}
+    if setting.data is not None and kind == "corpus":
+        return other_text(
+            section, setting.data, is_known=any(_is_same(each.recipe["data"]["name"], setting.data) for each in among),
+            folder=setting.data_dir,
+        )  # fmt: skip
     if setting.data is not None:
         own = next((each.recipe["data"] for each in among if _is_same(each.recipe["data"]["name"], setting.data)), {})
         section = {**own, "name": setting.data}
@@ -376,7 +388,7 @@ def compare_runs(texts: Sequence[str], setting: Setting = Setting(), *, devices:
     evaluated = (subject.evaluated(task, setting, where) for subject, task in zip(subjects, tasks, strict=True))
     results, said = zip(*evaluated, strict=True)
     compared: dict[str, Any] = {"runs": list(results)}
-    if len(subjects) == 2:
+    if len(subjects) == 2 and said[0] is not None and said[1] is not None:
         compared["paired"] = _paired(said[0], said[1], texts, setting)
     return compared
 

@@ -402,7 +402,14 @@ class Loop:
         before = self._weights() if last_of_interval else None
         traces, started = self.update.traces, time.monotonic()
         measured = self._out_of_memory_explained(
-            lambda: self.update(drawn.batch, step=self.progress.step, lr=rate, size=drawn.size, sampling=sampling)
+            lambda: self.update(
+                drawn.batch,
+                step=self.progress.step,
+                lr=rate,
+                size=drawn.size,
+                sampling=sampling,
+                begins=drawn.position == 0,
+            )
         )
         if not self.devices.on_gpu:
             float(measured["loss"])  # done by now on a CPU; a GPU may work on while the next batch is made

@@ -96,6 +96,10 @@ def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = Non
         model = models.build(recipe.model.name, **arguments, **recipe.model.options)
     task.check_model(model)
     accept_sizes(model, settings)
+    if where.workers > 1 and task.first_carry(model, 1):
+        raise UsageError("the state is carried by the devices of one process", "`--set data.carry=false`")
+    if settings.compile and where.replicas > 1:
+        raise UsageError("train.compile is for one device", "leave it out")
     return Prepared(recipe, task, model, where, peers)
 
 
@@ -239,7 +243,7 @@ def training_step(prepared: Prepared) -> TrainingStep:
     return TrainingStep(
         prepared.task, prepared.model, rule, prepared.devices,
         clipping=Clipping(settings.clip_norm, settings.clip_value), accumulate=settings.accumulate,
-        smoothing=settings.label_smoothing, ema=settings.ema, seed=settings.seed,
+        smoothing=settings.label_smoothing, ema=settings.ema, seed=settings.seed, compiled=settings.compile,
     )  # fmt: skip
 
 
@@ -326,6 +330,8 @@ def resumed_loop(run: runs.Run, prepared: Prepared, display: Display) -> Loop:
         expected = {name: tuple(variable.shape) for name, variable in step.ema.items()}
         checkpoints.check_names(expected, averages, what="averaged weights", where=where)
         step.restore_slots(slots, averages)
+        if checkpoints.has(path, "carry"):
+            step.carry = checkpoints.read(path, "carry")
         state = checkpoints.read_state(path)
         known = {item.name for item in fields(Progress)} - {"attempt"}
         progress = replace(progress, **{key: value for key, value in state.items() if key in known})

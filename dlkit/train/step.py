@@ -62,6 +62,15 @@ def rows_here(size: int, devices: Devices, *, accumulate: int = 1) -> NDArray[np
     return here[here >= 0]
 
 
+def _places(held: int, devices: Devices, *, accumulate: int, size: int | None) -> NDArray[np.int64]:
+    """The `layout` of a batch of which so many rows are held; with `size`, numbers of this process's are of these."""
+    places = layout(held if size is None else size, replicas=devices.replicas, accumulate=accumulate)
+    if size is not None:
+        here = _here(places, devices)
+        here[here >= 0] = np.arange(held)
+    return places
+
+
 def place(batch: Batch, devices: Devices, *, accumulate: int = 1, size: int | None = None) -> Batch:
     """Divides a batch over the devices of this process, padded where it does not divide evenly.
 
@@ -75,11 +84,8 @@ def place(batch: Batch, devices: Devices, *, accumulate: int = 1, size: int | No
         For one device arrays, else per-replica values.
     """
     held = len(next(iter(batch.values())))
-    places = layout(held if size is None else size, replicas=devices.replicas, accumulate=accumulate)
+    places = _places(held, devices, accumulate=accumulate, size=size)
     weighted = bool((places < 0).any())  # on all devices or on none: they run one graph
-    if size is not None:
-        here = _here(places, devices)
-        here[here >= 0] = np.arange(held)
     if devices.replicas == 1:
         return lay_out(batch, places, weighted=weighted)
 
@@ -129,6 +135,7 @@ class TrainingStep:
         smoothing: label smoothing of the loss.
         ema: decay of the moving average of the weights; None keeps none.
         seed: the run's seed.
+        compiled: whether XLA compiles the whole update, which is for one device.
     """
 
     def __init__(
@@ -143,6 +150,7 @@ class TrainingStep:
         smoothing: float = 0.0,
         ema: float | None = None,
         seed: int = 0,
+        compiled: bool = False,
     ) -> None:
         self.task, self.model, self.optimizer, self.devices = task, model, optimizer, devices
         self.clipping, self.accumulate, self.smoothing, self.ema_decay = clipping, accumulate, smoothing, ema
@@ -162,7 +170,9 @@ class TrainingStep:
                 if ema
                 else {}
             )
-        self._update = tf.function(self._distributed, reduce_retracing=task.shapes_vary)
+        # What the next batch is given of the one before it, a row for each of its rows; see `Task.first_carry`.
+        self.carry: Batch = {}
+        self._update = tf.function(self._distributed, reduce_retracing=task.shapes_vary, jit_compile=compiled or None)
 
     @property
     def traces(self) -> int:
@@ -178,7 +188,14 @@ class TrainingStep:
         return tf.Variable(tf.convert_to_tensor(variable.value), trainable=False, name=name)
 
     def __call__(
-        self, batch: Batch, *, step: int, lr: float, size: int | None = None, sampling: float | None = None
+        self,
+        batch: Batch,
+        *,
+        step: int,
+        lr: float,
+        size: int | None = None,
+        sampling: float | None = None,
+        begins: bool = False,
     ) -> dict[str, tf.Tensor]:
         """Makes one update.
 
@@ -188,27 +205,47 @@ class TrainingStep:
             lr: learning rate.
             size: rows of the global batch.
             sampling: how probably a decoder reads its own word; None without scheduled sampling.
+            begins: whether a pass over the data begins, so that nothing is carried into this batch.
 
         Returns:
             Scalars: the sums of `flat_sums`, `gradient_norm` before clipping, `clipped` (the share), `finite`.
         """
         seed = np.random.SeedSequence([self.seed, crc32(b"step"), step]).generate_state(2).view(np.int32)
+        held = len(next(iter(batch.values())))
+        rows = np.arange(held)
+        if begins or not self.carry:
+            self.carry = self.task.first_carry(self.model, held if size is None else size)
+        if self.carry and size is not None:
+            rows = rows_here(size, self.devices, accumulate=self.accumulate)
+        batch = batch | {name: array[rows] for name, array in self.carry.items()}
         placed = place(batch, self.devices, accumulate=self.accumulate, size=size)
-        micro_rows = -(-(len(next(iter(batch.values()))) if size is None else size) // self.accumulate)
+        micro_rows = -(-(held if size is None else size) // self.accumulate)
         own = None if sampling is None else tf.constant(sampling, tf.float32)
         draw = Draw(tf.constant(seed), tf.constant(micro_rows, tf.int32), own)
-        measured = self._update(placed, tf.constant(step + 1, tf.int64), tf.constant(lr, tf.float64), draw)
+        measured, carried = self._update(placed, tf.constant(step + 1, tf.int64), tf.constant(lr, tf.float64), draw)
         first = self.devices.strategy.experimental_local_results
+        if self.carry:
+            places = _places(held, self.devices, accumulate=self.accumulate, size=size)
+            self._keep(carried, _here(places, self.devices), rows)
         return {name: first(value)[0] for name, value in measured.items()}
 
-    def _distributed(self, batch: Tensors, count: tf.Tensor, lr: tf.Tensor, draw: Draw) -> Tensors:
+    def _keep(self, carried: Mapping[str, Any], places: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        """Puts what each device has carried on, in the order of its `places`, at the rows of the global batch."""
+        kept = {name: before.copy() for name, before in self.carry.items()}
+        for name, array in kept.items():
+            of_devices = self.devices.strategy.experimental_local_results(carried[name])
+            for own, value in zip(places.reshape(len(places), -1), of_devices, strict=True):
+                array[rows[own[own >= 0]]] = value.numpy()[own >= 0]
+        self.carry = kept
+
+    def _distributed(self, batch: Tensors, count: tf.Tensor, lr: tf.Tensor, draw: Draw) -> tuple[Tensors, Tensors]:
         return self.devices.strategy.run(self._replica, args=(batch, count, lr, draw))
 
-    def _replica(self, batch: Tensors, count: tf.Tensor, lr: tf.Tensor, draw: Draw) -> dict[str, tf.Tensor]:
+    def _replica(self, batch: Tensors, count: tf.Tensor, lr: tf.Tensor, draw: Draw) -> tuple[Tensors, Tensors]:
         statistics = [tf.identity(variable.value) for variable in self.statistics.values()]
         with tf.control_dependencies(statistics):
             batch = {key: tf.identity(tensor) for key, tensor in batch.items()}
-        gradients, sums = self._local_sums(batch, draw)
+        gradients, sums, carried = self._local_sums(batch, draw)
         gradients, sums = all_reduce((gradients, sums), self.devices.replicas)
         gradients = [gradient / tf.cast(sums["weight"], gradient.dtype) for gradient in gradients]
         norm = global_norm(gradients)
@@ -224,14 +261,17 @@ class TrainingStep:
         tf.__internal__.distribute.interim.maybe_merge_call(
             self._apply, self.devices.strategy, gradients, statistics, count, lr, finite
         )
-        return {**sums, "gradient_norm": norm, "clipped": clipped, "finite": finite}
+        return {**sums, "gradient_norm": norm, "clipped": clipped, "finite": finite}, carried
 
-    def _local_sums(self, batch: Tensors, draw: Draw) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
-        """Gradients and sums over this replica's rows, one micro-batch after another."""
+    def _local_sums(
+        self, batch: Tensors, draw: Draw
+    ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        """Gradients, sums and what is carried on, over this replica's rows, one micro-batch after another."""
         rows = tf.shape(next(iter(batch.values())))[0] // self.accumulate
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         gradients: list[tf.Tensor] = []
         sums: dict[str, tf.Tensor] = {}
+        carried: list[dict[str, tf.Tensor]] = []
         # Unrolled, since strategies cannot reduce inside a loop of the graph. The dependency makes a micro-batch wait
         # for the one before it: side by side they would need the memory that accumulation is there to save.
         for micro in range(self.accumulate):
@@ -256,7 +296,8 @@ class TrainingStep:
             flat = flat_sums(found)
             gradients = [a + b for a, b in zip(gradients, new, strict=True)] if gradients else new
             sums = {name: sums[name] + flat[name] for name in flat} if sums else flat
-        return gradients, sums
+            carried.append(found.carry)
+        return gradients, sums, {name: tf.concat([part[name] for part in carried], 0) for name in carried[0]}
 
     def _apply(
         self,
@@ -322,7 +363,7 @@ class TrainingStep:
     # ------------------------------------------------------------------------------------------ what a checkpoint keeps
 
     def arrays(self) -> dict[str, dict[str, np.ndarray]]:
-        """All that a checkpoint needs: "weights", "optimizer" and, when it is kept, "ema"."""
+        """All that a checkpoint needs: "weights", "optimizer" and, when they are kept, "ema" and "carry"."""
         groups = {
             "weights": {path: variable.value.numpy() for path, variable in self.variables.items()},
             "optimizer": {
@@ -331,6 +372,8 @@ class TrainingStep:
         }
         if self.ema:
             groups["ema"] = {path: average.numpy() for path, average in self.ema.items()}
+        if self.carry:
+            groups["carry"] = self.carry
         return groups
 
     def slot_shapes(self) -> dict[str, tuple[int, ...]]:

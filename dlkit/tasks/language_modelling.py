@@ -1,0 +1,283 @@
+"""Language modelling: the next token, from those before it; cross-entropy per token."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from dlkit import data as datasets
+from dlkit.data import tokenizer
+from dlkit.data.batching import ROW_WEIGHTS, Batch, in_batches, shuffled
+from dlkit.data.corpus import CorpusData, Lines, Preparation, Stream
+from dlkit.data.tokenizer import Tokenizer
+from dlkit.decode.decoder import positions_of
+from dlkit.errors import CheckpointError, UsageError
+from dlkit.recipe import check_data_dir, parameters_of
+from dlkit.tasks.task import Sums, Task
+from dlkit.train.losses import softmax_cross_entropy
+
+# A recurrent model is evaluated on so many streams at most, side by side, each at least so long: a stream begins
+# without a past, and of so many tokens the first few do not count.
+STREAMS, STREAM_TOKENS = 32, 2000
+
+TOKENIZER_FILE = "tokenizer.json"
+CARRY = "carry"
+
+
+class LanguageModelling(Task):
+    """See the module; `perplexity` is e to the loss, `bits_per_character` the loss in bits, spread over characters.
+
+    A batch is `inputs` and `targets`, (rows, time) int32 padded with 0. Of a stream an example is the place where a
+    block begins, so that blocks may begin anywhere; of lines it is a line.
+    """
+
+    unit = "tok"
+    _carries = False
+
+    @property
+    def shapes_vary(self) -> bool:  # type: ignore[override]
+        """Lines differ in length; evaluation with a carried state has fewer rows than its batches might."""
+        return self._carries or self.options_of_data.units == "lines"
+
+    @property
+    def options_of_data(self) -> Any:
+        """The corpus' `Preparation`."""
+        return self.data.options
+
+    @cached_property
+    def data(self) -> CorpusData:
+        """The corpus, loaded when first needed."""
+        loaded = datasets.load_kind(self.options["name"], "corpus", **self.dataset_options())
+        return loaded.with_tokenizer(self.tokenizer) if self.folder else loaded
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The run's own, so that raw text means the same as in training, else the corpus'."""
+        if not self.folder:
+            return self.data.tokenizer
+        return load_tokenizer(self.folder, self.stored)
+
+    def save(self, folder: Path) -> None:
+        """Writes the tokenizer into the run folder."""
+        self.tokenizer.save(folder / TOKENIZER_FILE)
+
+    @property
+    def splits(self) -> list[str]:
+        """The names of the splits."""
+        return list(self._splits)
+
+    @cached_property
+    def _splits(self) -> dict[str, Stream | Lines]:
+        """The splits, after `limit`."""
+        return {name: split.limited(self.limit) if self.limit else split for name, split in self.data.splits.items()}
+
+    def size(self, split: str) -> int:
+        """Number of blocks, or lines, after `limit`."""
+        self.check_split(split)
+        return len(self._splits[split])
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The vocabulary's size, the tokenizer's digest, what comes before all text, and whether texts are lines."""
+        if self.stored is not None:
+            return dict(self.stored)
+        return {
+            "vocabulary": self.tokenizer.size, "tokenizer": self.tokenizer.digest(), "first": self.data.first,
+            "units": self.options_of_data.units, "keeps_lines": self.data.keeps_lines,
+        }  # fmt: skip
+
+    def tokens(self, split: str) -> int:
+        """Tokens that are predicted in a split, after `limit`."""
+        return self._splits[split].predicted
+
+    def fingerprint(self) -> str:
+        """sha256 of the training ids."""
+        return self.data.fingerprint()
+
+    def model_arguments(self) -> dict[str, Any]:
+        """Size of the vocabulary."""
+        return {"vocabulary": self.info["vocabulary"]}
+
+    def example_inputs(self) -> Any:
+        """Ids of a block, or of the longest line."""
+        split = self.data.splits["train"]
+        time = split.longest if isinstance(split, Lines) else self.options_of_data.block
+        return keras.KerasTensor((1, time), "int32")
+
+    def describe(self) -> str:
+        """Sizes and vocabulary."""
+        sizes = ", ".join(f"{split.predicted:,} {name}" for name, split in self._splits.items())
+        units = "lines" if self.options_of_data.units == "lines" else f"blocks of {self.options_of_data.block:,}"
+        carried = ", state carried" if self._carries else ""
+        of = f"{self.tokenizer.kind}, {self.tokenizer.size:,} tokens"
+        return f"{self.options['name']}: {sizes} tokens to predict, in {units}{carried}; {of}"
+
+    def remarks(self) -> list[str]:
+        """What became of the texts."""
+        return self.data.remarks()
+
+    # ------------------------------------------------------------------------------------------------------- batches
+
+    def carries(self, model: keras.Model) -> bool:
+        """Whether the state of a model goes from batch to batch: where it has one, unless `data.carry` is false."""
+        wanted, units = self.options_of_data.carry, self.options_of_data.units
+        return wanted is not False and units == "text" and hasattr(model, "zero_state")
+
+    def check_model(self, model: keras.Model) -> None:
+        """Whether the model has positions for a training sequence, and a state where one is to be carried.
+
+        Raises:
+            dlkit.errors.UsageError: it has fewer positions, or no state.
+        """
+        options = self.options_of_data
+        if options.carry and options.units == "lines":
+            raise UsageError("data.carry is for data.units=text: lines know nothing of each other", "leave it out")
+        if options.carry and not hasattr(model, "zero_state"):
+            raise UsageError(f"{model.name} has no state that could be carried", "leave data.carry out")
+        split = self.data.splits.get("train")
+        longest = split.longest if isinstance(split, Lines) else options.block
+        if longest > (most := positions_of(model)):
+            raise UsageError(
+                f"training sequences have {longest:,} tokens, and the model learned positions for {most:,}",
+                f"`--set model.max_length={longest}` fits them, `--set data.block={most}` makes them shorter",
+            )
+        self._carries = self.carries(model)
+
+    def first_carry(self, model: keras.Model, rows: int) -> Batch:
+        """A zero state of the model, where it is carried."""
+        if not self.carries(model):
+            return {}
+        leaves = tf.nest.flatten(model.zero_state(rows))
+        return {f"{CARRY}{at}": _storable(leaf).numpy() for at, leaf in enumerate(leaves)}
+
+    def plan(self, split: str, *, batch_size: int, epoch: int | None) -> list[NDArray[np.int64]]:
+        """The batches of an epoch.
+
+        Where the state is carried, row r of all batches is one stream, cut into blocks that follow on each other, and
+        every epoch is the same. Else blocks begin a random number of tokens behind the beginning, and are shuffled;
+        both depends on (seed, epoch).
+        """
+        self.check_split(split)
+        part = self._splits[split]
+        if isinstance(part, Lines):
+            return super().plan(split, batch_size=batch_size, epoch=epoch)
+        if epoch is not None and self._carries:
+            return streams(part, batch_size)
+        count = len(part)
+        if epoch is None:
+            return in_batches(np.arange(count) * part.block, batch_size)
+        draw = np.random.default_rng([self.seed, crc32(b"phase"), epoch])
+        phase = int(draw.integers(min(part.block, part.predicted)))
+        # All epochs have as many blocks: where the last one would be behind the end, it is the first one.
+        offsets = phase + np.arange(count) * part.block
+        offsets = np.where(offsets < part.predicted, offsets, 0)
+        return in_batches(offsets[shuffled(count, seed=self.seed, epoch=epoch)], batch_size)
+
+    def evaluation_plan(self, model: keras.Model, split: str, *, batch_size: int) -> list[NDArray[np.int64]]:
+        """Each token but the first is predicted once: block by block, or where a state is carried in long streams."""
+        part = self._splits[split] if split in self.splits else None
+        if isinstance(part, Stream) and self.carries(model):
+            return streams(part, min(STREAMS, max(1, part.predicted // STREAM_TOKENS)))
+        return self.plan(split, batch_size=batch_size, epoch=None)
+
+    def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
+        """`inputs` and `targets`, (n, time) int32, padded with 0."""
+        inputs, targets = self._splits[split].batch(indices)
+        return {"inputs": inputs, "targets": targets}
+
+    # --------------------------------------------------------------------------------------------------------- loss
+
+    def loss_sums(
+        self, model: keras.Model, batch: Mapping[str, tf.Tensor], *, training: bool, smoothing: float
+    ) -> Sums:
+        """Cross-entropy, summed over tokens that are not padding."""
+        targets, carry = batch["targets"], {}
+        names = sorted((key for key in batch if key.startswith(CARRY)), key=lambda key: int(key.removeprefix(CARRY)))
+        if names:
+            like = model.zero_state(1)
+            leaves = [tf.cast(batch[key], leaf.dtype) for key, leaf in zip(names, tf.nest.flatten(like), strict=True)]
+            state = tf.nest.pack_sequence_as(like, leaves)
+            logits, state = model.run(batch["inputs"], state, training=training)
+            carry = dict(zip(names, map(_storable, tf.nest.flatten(state)), strict=True))
+        else:
+            logits = model(batch["inputs"], training=training)  # (rows, time, vocabulary)
+        losses = softmax_cross_entropy(logits, targets, label_smoothing=smoothing)  # (rows, time)
+        weights = tf.cast(targets != tokenizer.PAD, losses.dtype)
+        if ROW_WEIGHTS in batch:
+            weights *= tf.cast(batch[ROW_WEIGHTS], losses.dtype)[:, tf.newaxis]
+        return Sums(tf.reduce_sum(losses * weights), tf.reduce_sum(weights), carry=carry)
+
+    def derived_metrics(self, split: str, values: Mapping[str, float]) -> dict[str, float]:
+        """Perplexity and bits per character."""
+        part = self._splits[split]
+        loss = values["loss"]
+        return {
+            "perplexity": math.exp(loss) if loss < math.log(1e300) else math.inf,
+            "bits_per_character": loss * part.predicted / (math.log(2) * max(1, part.characters)),
+        }
+
+
+def streams(part: Stream, rows: int) -> list[NDArray[np.int64]]:
+    """The batches of a text that is read as so many streams side by side, as places where their blocks begin.
+
+    A stream is a whole number of blocks, so the last ones may be shorter, or empty: their places lie behind the end.
+    """
+    blocks = -(-len(part) // rows)  # of each stream
+    starts = np.arange(rows) * blocks * part.block
+    return [starts + at * part.block for at in range(blocks)]
+
+
+def _storable(state: tf.Tensor) -> tf.Tensor:
+    """A state in a type that files and NumPy know; bfloat16 comes back from float32 as it was."""
+    return state if state.dtype == tf.float64 else tf.cast(state, tf.float32)
+
+
+def load_tokenizer(folder: Path, info: Mapping[str, Any] | None) -> Tokenizer:
+    """Reads the tokenizer of a run folder.
+
+    Args:
+        folder: of the run.
+        info: what the run knows of its data; None for what it cannot be compared with.
+
+    Raises:
+        dlkit.errors.DataError: the file is missing or no tokenizer.
+        dlkit.errors.CheckpointError: it is not the one that the run's model was trained with.
+    """
+    own = tokenizer.load(folder / TOKENIZER_FILE)
+    if info is not None and (own.size, own.digest()) != (info.get("vocabulary"), info.get("tokenizer")):
+        raise CheckpointError(
+            f"the tokenizer of {folder} is not the one that its model was trained with",
+            "the file comes from another run",
+        )
+    return own
+
+
+def other_text(own: Mapping[str, Any], name: str, *, is_known: bool, folder: Path | None) -> dict[str, Any]:
+    """The section [data] of a run for another text, cut into blocks or lines as the run's own.
+
+    Args:
+        own: the section of the run.
+        name: of the other text.
+        is_known: whether a run was trained on it, so that it is divided as then; other files are tested on as a whole.
+        folder: where prepared data lies; None for where it lay in training.
+    """
+    if is_known:
+        return {**own, "name": name, **({} if folder is None else {"dir": folder})}
+    function = datasets.builder(name, folder or own.get("dir"), kind="corpus")
+    options = parameters_of(function)
+    shared = [field.name for field in fields(Preparation)]
+    section = {"name": name} | {key: own[key] for key in ("dir", *shared) if key in own and key in options}
+    if folder is not None:
+        check_data_dir(name, folder, kind="corpus")
+        section["dir"] = folder
+    if "test" in options and not Path(name).expanduser().is_dir():
+        section["test"] = "all"
+    return section

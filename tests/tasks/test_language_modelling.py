@@ -1,0 +1,152 @@
+"""The loss of a whole part, by hand; and a state that is carried, whatever divides the batches."""
+
+import math
+import shutil
+
+import numpy as np
+import pytest
+
+from dlkit import recipe, runtime
+from dlkit.cli import main
+from dlkit.tasks.task import open_task
+from dlkit.train import checkpoints, start
+from dlkit.train.evaluation import Evaluation
+from dlkit.train.loop import Progress, batches
+
+TEXT = "".join(f"{n} {n * n % 17} {'abc'[n % 3] * (n % 5)}\n" for n in range(60))
+SMALL = {
+    "gpt": {"model.width": 8, "model.heads": 2, "model.layers": 1, "model.max_length": 8},
+    "lstm_lm": {"model.width": 6, "model.layers": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "x.txt"
+    path.write_text(TEXT)
+    return str(path)
+
+
+def prepared(model, file, devices="cpu", **flags):
+    flags = {"data.block": 8, "train.batch_size": 5, "train.precision": "float64"} | SMALL[model] | flags
+    return start.prepare(recipe.resolve(model, file, flags=flags), devices=devices)
+
+
+def losses(logits, targets):
+    logits = np.asarray(logits, np.float64)
+    logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    return -np.take_along_axis(logs, targets[..., np.newaxis], -1)[..., 0]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_the_loss_is_that_of_all_tokens_but_the_first_in_blocks(file, batch_size):
+    made = prepared("gpt", file)
+    ids = made.task.data.splits["validation"].ids
+    found = Evaluation(made.task, made.model, made.devices, batch_size=batch_size)("validation")
+    by_hand = [
+        loss
+        for first in range(0, len(ids) - 1, 8)
+        for loss in losses(
+            made.model(ids[np.newaxis, first : min(first + 8, len(ids) - 1)]), ids[np.newaxis, first + 1 : first + 9]
+        )[0]
+    ]
+    assert len(by_hand) == len(ids) - 1
+    assert found["loss"] == pytest.approx(np.mean(by_hand), rel=1e-9)
+    assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
+    assert found["bits_per_character"] == pytest.approx(found["loss"] / math.log(2))
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_with_a_carried_state_it_is_that_of_one_long_pass(file, batch_size):
+    made = prepared("lstm_lm", file)
+    ids = made.task.data.splits["validation"].ids
+    found = Evaluation(made.task, made.model, made.devices, batch_size=batch_size)("validation")
+    by_hand = losses(made.model(ids[np.newaxis, :-1]), ids[np.newaxis, 1:])
+    assert found["loss"] == pytest.approx(by_hand.mean(), rel=1e-9)
+
+
+def test_bits_are_spread_over_the_characters_that_tokens_stand_for(file):
+    made = prepared("gpt", file, **{"data.tokenizer": "word"})
+    part = made.task.data.splits["validation"]
+    text = made.task.data.texts["validation"][0]
+    assert part.characters == len(text.removesuffix("\n")) + 1
+    derived = made.task.derived_metrics("validation", {"loss": 2 * math.log(2)})
+    assert derived == pytest.approx({"perplexity": 4, "bits_per_character": 2 * part.predicted / part.characters})
+
+
+def test_an_epoch_of_shuffled_blocks_reads_the_text_once_and_depends_on_seed_and_epoch_alone(file):
+    task = open_task("language_modelling", {"name": file, "block": 8}, seed=3)
+    plans = [np.concatenate(task.plan("train", batch_size=5, epoch=epoch)) for epoch in (0, 1, 0)]
+    np.testing.assert_array_equal(plans[0], plans[2])
+    assert not np.array_equal(plans[0], plans[1])
+    assert len(set(plans[1].tolist())) == len(plans[1]) == task.size("train")
+    assert len({place % 8 for place in plans[1].tolist() if place}) == 1, "all blocks have the same phase"
+
+
+# ------------------------------------------------------------------------------------------------------ carried state
+
+
+def trained(file, devices="cpu", steps=5, **flags):
+    made = prepared("lstm_lm", file, devices, **{"train.optimizer": "sgd", "model.dropout": 0.3} | flags)
+    update = start.training_step(made)
+    drawn = batches(made.task, made.recipe.train, Progress(), made.devices)
+    for step, batch in zip(range(steps), drawn, strict=False):
+        update(batch.batch, step=step, lr=0.5, size=batch.size, begins=batch.position == 0)
+    return update.arrays()
+
+
+def test_streams_go_on_where_they_stopped(file):
+    task = prepared("lstm_lm", file).task
+    plan = task.plan("train", batch_size=5, epoch=0)
+    first, second = (task.batch("train", plan[at], epoch=0) for at in (0, 1))
+    np.testing.assert_array_equal(second["inputs"][:, 0], first["targets"][:, -1])
+    whole = np.concatenate([task.batch("train", indices, epoch=0)["targets"] for indices in plan], 1)
+    assert whole[whole > 0].tolist() == task.data.splits["train"].ids[1:].tolist()
+
+
+@pytest.mark.parametrize(("devices", "accumulate"), [("cpu:2", 1), ("cpu", 2), ("cpu:2", 2)])
+def test_devices_and_micro_batches_carry_the_same_state(file, devices, accumulate):
+    one, other = trained(file), trained(file, devices, **{"train.accumulate": accumulate})
+    assert set(one["carry"]) == {"carry0", "carry1", "carry2", "carry3"}
+    for group, arrays in one.items():
+        for name, array in arrays.items():
+            np.testing.assert_allclose(other[group][name], array, rtol=1e-9, atol=1e-12, err_msg=f"{group}/{name}")
+
+
+def test_without_a_carried_state_the_update_is_another(file):
+    one, other = trained(file), trained(file, **{"data.carry": False})
+    assert "carry" not in other
+    assert any(not np.allclose(one["weights"][name], other["weights"][name]) for name in one["weights"])
+
+
+def test_a_resumed_run_goes_on_with_the_state_that_it_carried(file, tmp_path):
+    arguments = ["train", "lstm_lm", "--data", file, "--runs-dir", str(tmp_path), "-q"]
+    sets = {"model.width": 6, "data.block": 8, "train.steps": 6, "train.checkpoint_every": 3, "train.batch_size": 4}
+    assert main([*arguments, *(word for key, value in sets.items() for word in ("--set", f"{key}={value}"))]) == 0
+    (run,) = tmp_path.glob("x*") if list(tmp_path.glob("x*")) else tmp_path.glob("lstm_lm_*")
+    last = run / "checkpoints" / "step-6"
+    before = {group: checkpoints.read(last, group) for group in ("weights", "carry")}
+    assert any(array.any() for array in before["carry"].values())
+    shutil.rmtree(last)
+    (run / "checkpoints" / "best").unlink()
+    assert main(["train", "--resume", str(run), "-q"]) == 0
+    for group, arrays in before.items():
+        for name, array in checkpoints.read(last, group).items():
+            np.testing.assert_allclose(array, arrays[name], rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("model", "flags", "message"),
+    [
+        ("gpt", {"data.block": 16}, "learned positions for 8"),
+        ("gpt", {"data.carry": True}, "no state that could be carried"),
+        ("lstm_lm", {"data.carry": True, "data.units": "lines"}, "lines know nothing of each other"),
+        ("lstm_lm", {"train.sampling": "linear"}, "not for language models"),
+    ],
+)
+def test_what_does_not_fit_is_told(file, model, flags, message):
+    from dlkit.errors import UsageError
+
+    runtime.import_tensorflow()
+    with pytest.raises(UsageError, match=message):
+        prepared(model, file, **flags)

@@ -49,6 +49,8 @@ def metric(name: str, value: float) -> str:
     """A metric as people read it: shares in percent, losses with three digits, BLEU as it is."""
     if name == "loss":
         return f"loss {value:.3f}" if abs(value) < 1000 else f"loss {value:.3g}"
+    if name == "mse":
+        return f"mse {value:.4f}" if 0.001 <= abs(value) < 1000 else f"mse {value:.3g}"
     if name in POINTS:
         return f"{name} {value:.1f}"
     return f"{SHORT.get(name, name)} {100 * value:.1f}"

@@ -21,6 +21,8 @@ DATASETS: dict[str, str] = {
     "tatoeba": "dlkit.data.tatoeba:tatoeba",
     "synthetic:reverse": "dlkit.data.synthetic:reverse",
     "synthetic:copy": "dlkit.data.synthetic:copy",
+    "synthetic:adding": "dlkit.data.sequences:adding",
+    "synthetic:copy_delay": "dlkit.data.sequences:copy_delay",
 }
 
 
@@ -50,6 +52,7 @@ KINDS: dict[str, Kind] = {
         "dlkit.data.pairs:PairData", "pairs of sequences",
         path="dlkit.data.parallel:parallel", tfds="dlkit.data.tfds_translation:translation_set",
     ),
+    "sequences": Kind("dlkit.data.sequences:SequenceData", "sequences of numbers"),
 }  # fmt: skip
 
 

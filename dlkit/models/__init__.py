@@ -33,6 +33,7 @@ MODELS_BY_TASK: dict[str, dict[str, str]] = {
         "seq2seq_attention": "dlkit.models.seq2seq_attention:seq2seq_attention",
         "transformer": "dlkit.models.transformer:transformer",
     },
+    "sequences": {name: f"dlkit.models.recurrent:{name}" for name in ("rnn", "lstm", "gru")},
 }
 
 

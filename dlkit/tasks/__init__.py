@@ -92,4 +92,22 @@ TASKS: dict[str, TaskInfo] = {
             "train.clip_norm": 1.0,
         },
     ),
+    "sequences": TaskInfo(
+        target="dlkit.tasks.sequences:Sequences",
+        title="sequences of numbers",
+        default_data="synthetic:adding",
+        data_kind="sequences",
+        metrics={"loss": "lower", "mse": "lower", "accuracy": "higher", "recalled": "higher", "exact": "higher"},
+        per_example=("exact",),
+        monitor="loss",
+        look="dlkit evaluate {run} --png",
+        defaults={
+            "train.epochs": 5,
+            "train.batch_size": 64,
+            "train.optimizer": "adam",
+            "train.lr": 2e-3,
+            "train.schedule": "one_cycle",
+            "train.clip_norm": 1.0,
+        },
+    ),
 }

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -32,6 +32,20 @@ class Sums:
     weight: tf.Tensor
     metrics: dict[str, tuple[tf.Tensor, tf.Tensor]] = field(default_factory=dict)
     logits: tf.Tensor | None = None
+
+
+class Judged(NamedTuple):
+    """What evaluation looks at one by one: a row for each thing that a model says something of.
+
+    Args:
+        labels: (n,), the right classes; or (n, outputs), the right numbers.
+        said: (n, classes), logits; or (n, outputs), numbers.
+        rows: (n,), the example of the batch that each is of; None when each example is one.
+    """
+
+    labels: NDArray
+    said: NDArray
+    rows: NDArray[np.int64] | None = None
 
 
 class Task(ABC):
@@ -159,6 +173,10 @@ class Task(ABC):
             training: whether the model trains.
             smoothing: label smoothing of the loss.
         """
+
+    def judged(self, batch: Batch, said: NDArray) -> Judged:
+        """What to look at one by one of a batch and of what the model said of it (`Sums.logits`)."""
+        return Judged(batch["labels"], said)
 
     def dataset_options(self) -> dict[str, Any]:
         """What the dataset's own function takes of the section [data]."""

@@ -23,10 +23,11 @@ from dlkit.runs import Run
 from dlkit.runtime import Devices
 from dlkit.tasks import TASKS
 from dlkit.tasks.image_classification import ImageClassification
+from dlkit.tasks.sequences import Sequences
 from dlkit.tasks.task import Task, open_task
 from dlkit.tasks.translation import Translation
 from dlkit.tasks.translator import precision_of
-from dlkit.train import translation_quality
+from dlkit.train import sequence_quality, translation_quality
 from dlkit.train.step import all_reduce, flat_sums, means, place
 from dlkit.train.translation_quality import Translations
 
@@ -38,17 +39,26 @@ class Outputs:
     """What a classifier says of each example of a split, in the order of the split.
 
     Args:
-        labels: (n,), the right classes.
-        logits: (n, classes), in the precision that the model gives them in.
+        labels: (n,), the right classes; of a model that tells numbers these, (n, outputs).
+        logits: (n, classes), in the precision that the model gives them in; or the numbers that it tells.
+        rows: (n,), which example each is of, where an example has several labels; None where it has one.
     """
 
     labels: NDArray[np.int32]
     logits: NDArray[np.floating]
+    rows: NDArray[np.int64] | None = None
 
     @property
     def right(self) -> NDArray[np.bool_]:
         """Whether the most probable class is the right one, (n,)."""
         return metrics.top_k_hits(self.logits, self.labels, 1)
+
+    @property
+    def exact(self) -> NDArray[np.bool_]:
+        """Whether all labels of an example are right, (examples,)."""
+        if self.rows is None:
+            return self.right
+        return np.bincount(self.rows, ~self.right, minlength=int(self.rows.max()) + 1) == 0
 
 
 class Evaluation:
@@ -82,21 +92,25 @@ class Evaluation:
         kept: list[Outputs] = []
         values = self._evaluated(split, kept=kept)
         labels, logits = (np.concatenate([getattr(part, name) for part in kept]) for name in ("labels", "logits"))
-        return values, Outputs(labels, logits)
+        rows = [part.rows for part in kept if part.rows is not None]
+        return values, Outputs(labels, logits, np.concatenate(rows) if rows else None)
 
     def _evaluated(self, split: str, *, kept: list[Outputs] | None) -> dict[str, float]:
         totals: defaultdict[str, float] = defaultdict(float)
         strategy = self.devices.strategy
         plan = self.task.evaluation_plan(self.model, split, batch_size=self.batch_size)
         multiple = self.devices.replicas if self.task.shapes_vary else self.batch_size
+        done = 0
         for batch in prefetch(self.task.batch(split, indices, epoch=None) for indices in plan):
             padded = pad_rows(batch, multiple, always_weighted=True)
             sums, logits = self._run(place(padded, self.devices), keep=kept is not None)
             for name, value in sums.items():
                 totals[name] += float(strategy.experimental_local_results(value)[0])
             if kept is not None:  # the devices hold consecutive rows, in their order, the padded ones at the end
-                rows = strategy.gather(logits, axis=0).numpy()[: len(batch["labels"])]
-                kept.append(Outputs(batch["labels"], rows))
+                count = len(next(iter(batch.values())))
+                judged = self.task.judged(batch, strategy.gather(logits, axis=0).numpy()[:count])
+                kept.append(Outputs(judged.labels, judged.said, None if judged.rows is None else done + judged.rows))
+                done += count
         return means(totals)
 
     def _distributed(self, batch: Mapping[str, tf.Tensor], *, keep: bool) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
@@ -224,10 +238,13 @@ class _Subject:
             said = translation_quality.translate(task, model, split, decode, batch_size=setting.batch_size, write=write)
             values |= {"exact": float(said.right.mean())}
             found = {**translation_quality.quality(said, lowercase=setting.lowercase), "search": decode.model_dump()}
+        elif isinstance(task, Sequences):
+            values, said = evaluation.with_outputs(split)
+            found = sequence_quality.quality(task, split, said.labels, said.logits)
         else:
             values, said = evaluation.with_outputs(split)
             found = classification(said, task.info["classes"])
-        shares = {name: round(values[name] * count) for name in TASKS[run.task].per_example}
+        shares = {name: round(values[name] * count) for name in TASKS[run.task].per_example if name in values}
         intervals = {name: metrics.wilson_interval(hits, count) for name, hits in shares.items()}
         result = {
             "run": self.text, "checkpoint": str(self.checkpoint), "task": run.task, "weights": weights,
@@ -360,19 +377,22 @@ def compare_runs(texts: Sequence[str], setting: Setting = Setting(), *, devices:
         _check_same_pairs(texts, tasks, setting.split)
     evaluated = (subject.evaluated(task, setting, where) for subject, task in zip(subjects, tasks, strict=True))
     results, said = zip(*evaluated, strict=True)
+    for text, other in zip(texts[1:], said[1:], strict=True):
+        if isinstance(other, Outputs) and not np.array_equal(said[0].labels, other.labels):
+            raise DataError(f"the {setting.split} splits of {texts[0]} and {text} have come to differ")
     compared: dict[str, Any] = {"runs": list(results)}
     if len(subjects) == 2:
-        compared["paired"] = _paired(said[0], said[1], texts, setting)
+        compared["paired"] = _paired(said[0], said[1], setting)
     return compared
 
 
-def _paired(
-    first: Outputs | Translations, second: Outputs | Translations, texts: Sequence[str], setting: Setting
-) -> dict[str, Any]:
+def _paired(first: Outputs | Translations, second: Outputs | Translations, setting: Setting) -> dict[str, Any]:
     if isinstance(first, Translations) and isinstance(second, Translations) and first.is_text:
         return translation_quality.paired_bleu(first, second, lowercase=setting.lowercase)
-    if isinstance(first, Outputs) and isinstance(second, Outputs) and not np.array_equal(first.labels, second.labels):
-        raise DataError(f"the {setting.split} splits of {texts[0]} and {texts[1]} have come to differ")
+    if isinstance(first, Outputs) and isinstance(second, Outputs):
+        if first.labels.dtype.kind == "f":
+            return sequence_quality.paired_errors(first.labels, first.logits, second.logits)
+        return paired_test(first.exact, second.exact)
     return paired_test(first.right, second.right)
 
 

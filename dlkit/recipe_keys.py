@@ -16,7 +16,8 @@ from dlkit import models, recipe
 from dlkit.tasks import TASKS
 
 # The arguments of a builder that follow from the data: a recipe cannot set them.
-OF_DATA = {"input_shape", "classes", "source_vocabulary", "target_vocabulary", "features", "outputs", "every_step"}
+OF_DATA = {"input_shape", "classes", "source_vocabulary", "target_vocabulary"}
+OF_DATA |= {"features", "outputs", "every_step", "frame_shape"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def _of_dataset(function: Callable[..., Any]) -> list[Key]:
     if "tokenizer" in recipe.parameters_of(function):
         return _options("data", function, arguments_in(Preparation) | arguments_in(function), without=declared)
     found = _options("data", function, arguments_in(function), without=declared)
-    if _makes(function) == "SequenceData":
+    if _makes(function) in {"SequenceData", "VideoData"}:
         return found
     weights = recipe.accepted(recipe.image_options()["class_weights"])
     found.append(Key("data.class_weights", weights, None, "what an image of each class weighs in the training loss"))

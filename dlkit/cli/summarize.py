@@ -142,7 +142,8 @@ def _of_name(
     task = open_task(kind, {"name": TASKS[kind].default_data})
     from_data, inputs = task.model_arguments(), task.example_inputs()
     if classes:
-        from_data = from_data | {"outputs": classes} if "outputs" in from_data else dict.fromkeys(from_data, classes)
+        key = next((key for key in ("outputs", "classes") if key in from_data), None)
+        from_data = from_data | {key: classes} if key else dict.fromkeys(from_data, classes)
     if size:
         (tokens,) = _sizes(size, "N")
         inputs = keras.tree.map_structure(lambda x: keras.KerasTensor((1, tokens, *x.shape[2:]), x.dtype), inputs)

@@ -23,6 +23,7 @@ DATASETS: dict[str, str] = {
     "synthetic:copy": "dlkit.data.synthetic:copy",
     "synthetic:adding": "dlkit.data.sequences:adding",
     "synthetic:copy_delay": "dlkit.data.sequences:copy_delay",
+    "synthetic:moving_digits": "dlkit.data.videos:moving_digits",
 }
 
 
@@ -53,6 +54,7 @@ KINDS: dict[str, Kind] = {
         path="dlkit.data.parallel:parallel", tfds="dlkit.data.tfds_translation:translation_set",
     ),
     "sequences": Kind("dlkit.data.sequences:SequenceData", "sequences of numbers"),
+    "videos": Kind("dlkit.data.videos:VideoData", "labelled videos"),
 }  # fmt: skip
 
 

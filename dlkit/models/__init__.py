@@ -34,6 +34,7 @@ MODELS_BY_TASK: dict[str, dict[str, str]] = {
         "transformer": "dlkit.models.transformer:transformer",
     },
     "sequences": {name: f"dlkit.models.recurrent:{name}" for name in ("rnn", "lstm", "gru")},
+    "video_classification": {"video_lstm": "dlkit.models.video_lstm:video_lstm"},
 }
 
 

@@ -244,6 +244,9 @@ class _Subject:
         else:
             values, said = evaluation.with_outputs(split)
             found = classification(said, task.info["classes"])
+            # The labels of one example hang together: as if each were one, intervals would be too narrow.
+            found["intervals"] |= {"accuracy": metrics.wilson_interval(int(said.right.sum()), len(said.right))}
+            found["intervals"] = {} if said.rows is not None else found["intervals"]
         shares = {name: round(values[name] * count) for name in TASKS[run.task].per_example if name in values}
         intervals = {name: metrics.wilson_interval(hits, count) for name, hits in shares.items()}
         result = {

@@ -27,9 +27,11 @@ FEW_CLASSES = 20  # more are listed only when --per-class asks for them
 OF_CLASSES = {"top_5": "top-5", "macro_f1": "macro F1", "ece": "calibration error", "brier": "Brier score"}
 # Those of a model that tells numbers.
 OF_NUMBERS = {"mae": "mean absolute error", "r2": "R2", "mean_mse": "mse of always the mean"}
-PLAIN = {"loss", "brier", "mse", *OF_NUMBERS}  # the others are shares, told in percent
+PLAIN = {"loss", "own_words_loss", "brier", "mse", *OF_NUMBERS}  # the others are shares, told in percent
 # Those of translations that have other titles than names.
-OF_TRANSLATIONS = {"accuracy": "token accuracy", "bleu": "BLEU", "chrf": "chrF"}
+OF_TRANSLATIONS = {
+    "accuracy": "token accuracy", "bleu": "BLEU", "chrf": "chrF", "own_words_loss": "loss, own words read"
+}  # fmt: skip
 
 
 def _all_with_weights(texts: list[str]) -> list[str]:
@@ -106,6 +108,10 @@ def evaluate(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write the translations, complete or not at all."),
     ] = None,
+    own_words: Annotated[
+        bool,
+        typer.Option("--own-words", help="Also tell the loss when the decoder reads words that it drew itself."),
+    ] = False,
     mirror: Annotated[
         bool, typer.Option("--mirror", help="Average what is said of each image and of its mirror image.")
     ] = False,
@@ -154,7 +160,9 @@ def evaluate(
         picture=png,
         classes=tables.asked,
         images="--mirror" if mirror else None,
-        translations=_given({**searching, **pairs, "--lowercase": lowercase, "--output": output}),
+        translations=_given(
+            {**searching, **pairs, "--lowercase": lowercase, "--output": output, "--own-words": own_words}
+        ),
         one_run=tables.asked or _given({"--output": output}),
     )
     if data is None and limit is None:
@@ -167,7 +175,7 @@ def evaluate(
     from dlkit.train.evaluation import Setting
 
     setting = Setting(
-        split, weights, data, data_dir, batch_size, limit, on_bad, source, target, decode, lowercase, mirror
+        split, weights, data, data_dir, batch_size, limit, on_bad, source, target, decode, lowercase, mirror, own_words
     )  # fmt: skip
     if len(operands) > 1:
         _compare(operands, setting, devices, picture=path)

@@ -141,6 +141,7 @@ class Setting:
         decode: "decode.key" -> value that stands above the run's recipe when outputs are searched for.
         lowercase: whether BLEU and chrF are those of lower-cased texts.
         mirror: whether the probabilities of each image and of its mirror image are averaged.
+        own_words: whether to measure also the loss of a decoder that reads its own words.
     """
 
     split: str = "test"
@@ -155,6 +156,7 @@ class Setting:
     decode: Mapping[str, Any] = field(default_factory=dict)
     lowercase: bool = False
     mirror: bool = False
+    own_words: bool = False
 
 
 def evaluate_run(
@@ -237,6 +239,8 @@ class _Subject:
             values = evaluation(split, decode=False)
             said = translation_quality.translate(task, model, split, decode, batch_size=setting.batch_size, write=write)
             values |= {"exact": float(said.right.mean())}
+            if setting.own_words:
+                values["own_words_loss"] = task.own_words_loss(model, split, batch_size=setting.batch_size)
             found = {**translation_quality.quality(said, lowercase=setting.lowercase), "search": decode.model_dump()}
         elif isinstance(task, Sequences):
             values, said = evaluation.with_outputs(split)

@@ -80,7 +80,8 @@ def by_length(lengths: NDArray[np.int32], errors: NDArray[np.float64]) -> list[d
 
     Examples of one length are never parted.
     """
-    edges = np.unique(np.quantile(lengths, np.linspace(0, 1, RANGES + 1)[1:], method="inverted_cdf"))
+    ends = -(-np.arange(1, RANGES + 1) * len(lengths) // RANGES)  # rounded up
+    edges = np.unique(np.sort(lengths)[ends - 1])
     of_range = np.searchsorted(edges, lengths)
     return [
         {

@@ -76,7 +76,7 @@ def _of_dataset(function: Callable[..., Any]) -> list[Key]:
     if "tokenizer" in recipe.parameters_of(function):
         return _options("data", function, arguments_in(Preparation) | arguments_in(function), without=declared)
     found = _options("data", function, arguments_in(function), without=declared)
-    if _makes(function) in {"SequenceData", "VideoData"}:
+    if datasets.makes(function) in {"SequenceData", "VideoData"}:
         return found
     weights = recipe.accepted(recipe.image_options()["class_weights"])
     found.append(Key("data.class_weights", weights, None, "what an image of each class weighs in the training loss"))
@@ -86,14 +86,6 @@ def _of_dataset(function: Callable[..., Any]) -> list[Key]:
             about = f"of {name}: {said.get(parameter.name, '')}"
             found.append(Key(f"data.{key}", recipe.accepted(parameter.annotation), parameter.default, about))
     return found
-
-
-def _makes(function: Callable[..., Any]) -> str:
-    """The name of the type of dataset that a function returns, where it says so; quoted types included."""
-    while isinstance(function, partial):
-        function = function.func
-    said = inspect.signature(function).return_annotation
-    return said if isinstance(said, str) else getattr(said, "__name__", "")
 
 
 def _options(section: str, function: Callable[..., Any], said: dict[str, str], *, without: set[str]) -> list[Key]:

@@ -1,6 +1,7 @@
 """The names of all datasets, and `load`. This module is light: a dataset's file is imported when it is loaded."""
 
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -181,6 +182,12 @@ def _tfds_reader(name: str, folder: Path | None, kind: str | None) -> str:
     if reader is None:
         raise UsageError(f"{name} has no {KINDS[str(kind)].what}", "`dlkit data list` says what each one is")
     return reader
+
+
+def makes(function: Callable[..., Any]) -> str:
+    """The name of the type of dataset that a builder returns, where it says so."""
+    said = inspect.signature(function).return_annotation
+    return said if isinstance(said, str) else getattr(said, "__name__", "")
 
 
 def load(name: str, **options: Any) -> Any:

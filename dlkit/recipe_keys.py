@@ -17,6 +17,7 @@ from dlkit.tasks import TASKS
 
 # The arguments of a builder that follow from the data: a recipe cannot set them.
 OF_DATA = {"input_shape", "classes", "source_vocabulary", "target_vocabulary", "vocabulary"}
+OF_DATA |= {"features", "outputs", "every_step", "frame_shape"}
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def _of_dataset(function: Callable[..., Any]) -> list[Key]:
         shared = corpus.Preparation if "units" in parameters else Preparation
         return _options("data", function, arguments_in(shared) | arguments_in(function), without=declared)
     found = _options("data", function, arguments_in(function), without=declared)
+    if datasets.makes(function) in {"SequenceData", "VideoData"}:
+        return found
     weights = recipe.accepted(recipe.image_options()["class_weights"])
     found.append(Key("data.class_weights", weights, None, "what an image of each class weighs in the training loss"))
     for name, own in recipe.augmentation_options().items():

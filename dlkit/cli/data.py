@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from dlkit.cli import options as opt
 from dlkit.cli.grammar import App
 from dlkit.cli.models import about
 from dlkit.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from dlkit.recipe import DataSection
 
 ImageSet = Annotated[
     str,
@@ -145,6 +148,13 @@ def show(
             "data.augment": recipe.words(augment) if augment else None,
         },
     )
+    from dlkit import data as datasets
+
+    if datasets.makes(datasets.builder(name, data_dir)) == "VideoData":
+        if augment:
+            raise UsageError(f"--augment is about images, and {name} has videos", "leave it out")
+        _show_clips(section, split, count, seed or 0, epoch, path)
+        return
     from dlkit.probe import examples
 
     gallery = examples.Gallery.of(section, split, count=count, seed=seed or 0, epoch=epoch)
@@ -154,6 +164,28 @@ def show(
         return
     console.note(f"data    {gallery.about}")
     _print_counts(gallery.counts, list(gallery.data.splits))
+    console.note(f"picture {path}")
+
+
+def _show_clips(section: "DataSection", split: str, count: int, seed: int, epoch: int, path: Path) -> None:
+    """Draws the first clips of an epoch, frame by frame, with the labels of clips or frames."""
+    from dlkit import data as datasets
+    from dlkit.data.batching import shuffled
+    from dlkit.probe import clips, pictures
+
+    data = datasets.load_kind(section.name, "videos", **section.options)
+    if split not in data.splits:
+        raise UsageError(f"no split {split} in {data.name}", f"known: {', '.join(data.splits)}")
+    indices = shuffled(len(data.splits[split]), seed=seed, epoch=epoch)[:count]
+    shown = data.splits[split].fetch(indices)
+    labels = [[data.classes[label] for label in row] for row in shown.labels.reshape(len(indices), -1).tolist()]
+    title = f"{data.name}, {split}: {len(indices):,} of {len(data.splits[split]):,} clips"
+    pictures.save(clips.draw(shown.pixels, labels, title=title), path)
+    if console.settings.json:
+        records = [{"index": int(at), "labels": names} for at, names in zip(indices, labels, strict=True)]
+        console.data_json({"data": data.name, "split": split, "examples": records, "picture": str(path)})
+        return
+    console.table(["clip", "labels"], [(f"{at}", ", ".join(names)) for at, names in zip(indices, labels, strict=True)])
     console.note(f"picture {path}")
 
 

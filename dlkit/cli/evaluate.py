@@ -25,9 +25,14 @@ FEW_CLASSES = 20  # more are listed only when --per-class asks for them
 
 # The metrics of a classifier beside those of the task: key -> title.
 OF_CLASSES = {"top_5": "top-5", "macro_f1": "macro F1", "ece": "calibration error", "brier": "Brier score"}
-PLAIN = {"loss", "brier", "perplexity", "bits_per_character"}  # the others are shares, told in percent
+# Those of a model that tells numbers.
+OF_NUMBERS = {"mae": "mean absolute error", "r2": "R2", "mean_mse": "mse of always the mean"}
+# The others are shares, told in percent.
+PLAIN = {"loss", "own_words_loss", "brier", "perplexity", "bits_per_character", "mse", *OF_NUMBERS}
 # Those of translations that have other titles than names.
-OF_TRANSLATIONS = {"accuracy": "token accuracy", "bleu": "BLEU", "chrf": "chrF"}
+OF_TRANSLATIONS = {
+    "accuracy": "token accuracy", "bleu": "BLEU", "chrf": "chrF", "own_words_loss": "loss, own words read"
+}  # fmt: skip
 
 
 def _all_with_weights(texts: list[str]) -> list[str]:
@@ -104,6 +109,10 @@ def evaluate(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write the translations, complete or not at all."),
     ] = None,
+    own_words: Annotated[
+        bool,
+        typer.Option("--own-words", help="Also tell the loss when the decoder reads words that it drew itself."),
+    ] = False,
     mirror: Annotated[
         bool,
         typer.Option(
@@ -127,7 +136,8 @@ def evaluate(
         bool,
         typer.Option(
             "--png",
-            help="Draw the confusion matrix and the reliability diagram; of translations, how good they are by length.",
+            help="Draw the confusion matrix and the reliability diagram; of translations, how good they are by length;"
+            " of sequences of numbers, how they were learned and what is told.",
         ),
     ] = False,
 ) -> None:
@@ -155,7 +165,9 @@ def evaluate(
         picture=png,
         classes=tables.asked,
         images="--mirror" if mirror else None,
-        translations=_given({**searching, **pairs, "--lowercase": lowercase, "--output": output}),
+        translations=_given(
+            {**searching, **pairs, "--lowercase": lowercase, "--output": output, "--own-words": own_words}
+        ),
         one_run=tables.asked or _given({"--output": output}),
     )
     if data is None and limit is None:
@@ -168,7 +180,7 @@ def evaluate(
     from dlkit.train.evaluation import Setting
 
     setting = Setting(
-        split, weights, data, data_dir, batch_size, limit, on_bad, source, target, decode, lowercase, mirror
+        split, weights, data, data_dir, batch_size, limit, on_bad, source, target, decode, lowercase, mirror, own_words
     )  # fmt: skip
     if len(operands) > 1:
         _compare(operands, setting, devices, picture=path)
@@ -210,7 +222,7 @@ def _checked(
         task = TASKS[run.task]
         for option, what, fits in (
             (classes, "classes", task.classifies),
-            (images, "images", not task.texts),
+            (images, "images", task.data_kind == "images"),
             (translations, "translations", task.data_kind == "pairs"),
         ):
             if option and not fits:
@@ -246,7 +258,7 @@ def _evaluate(
     rows = []
     for name, title in _titles(result).items():
         interval, count = result["intervals"].get(name), result["examples"]
-        of_all = f"{round(result[name] * count):,} of {count:,}" if interval and name not in POINTS else ""
+        of_all = f"{round(result[name] * count):,} of {count:,}" if interval and name not in POINTS | PLAIN else ""
         rows.append((title, _value(name, result[name]), _interval(name, interval) if interval else "", of_all))
     console.table(["metric", "value", "95 % interval", "count"], rows, right=["value", "95 % interval", "count"])
     if TASKS[result["task"]].classifies:
@@ -254,6 +266,8 @@ def _evaluate(
     _tell_signatures(result)
     if "by_length" in result:
         _print_by_length(result["by_length"])
+    if "mse_by_length" in result:
+        _print_mse_by_length([result])
     for name, path in files.items():
         if path:
             console.note(f"{name} {path}")
@@ -288,6 +302,19 @@ def _print_by_length(records: Sequence[Mapping[str, Any]]) -> None:
     console.table(columns, rows, right=columns)
 
 
+def _print_mse_by_length(results: Sequence[Mapping[str, Any]]) -> None:
+    """A row for each range of lengths, a column for each run, after an empty line."""
+    of_runs = ["mse"] if len(results) == 1 else [f"mse, {result['run']}" for result in results]
+    columns = ["steps", "sequences", *of_runs]
+    parts = zip(*(result["mse_by_length"] for result in results), strict=True)
+    rows = [
+        (_words(part[0]), f"{part[0]['examples']:,}", *(_value("mse", record["mse"]) for record in part))
+        for part in parts
+    ]
+    console.data("")
+    console.table(columns, rows, right=columns)
+
+
 def _words(record: Mapping[str, Any]) -> str:
     low, high = record["shortest"], record["longest"]
     return f"{low} to {high}" if low < high else f"{low}"
@@ -297,6 +324,8 @@ def _titles(result: Mapping[str, Any]) -> dict[str, str]:
     """The metrics of a result in their order, key -> title."""
     task = TASKS[result["task"]]
     names = {name: name for name in task.metrics} | (OF_CLASSES if task.classifies else OF_TRANSLATIONS)
+    if task.data_kind == "sequences":
+        names |= OF_NUMBERS | {"accuracy": "accuracy"}
     return {name: title for name, title in names.items() if name in result}
 
 
@@ -317,6 +346,8 @@ def _percent(share: float) -> str:
 
 
 def _interval(name: str, interval: Sequence[float]) -> str:
+    if name in PLAIN:
+        return "{:.4f} to {:.4f}".format(*interval)
     return "{:.2f} to {:.2f}".format(*interval) if name in POINTS else _range(interval)
 
 
@@ -377,6 +408,9 @@ def _draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:
     from dlkit.probe import pictures
 
     classifies = TASKS[results[0]["task"]].classifies
+    if TASKS[results[0]["task"]].data_kind == "sequences":
+        pictures.save(_picture_of_sequences(results), path)
+        return
     pictures.save(_picture_of_classes(results[0]) if classifies else _picture_by_length(results), path)
 
 
@@ -408,6 +442,35 @@ def _picture_by_length(results: Sequence[Mapping[str, Any]]) -> "Figure":
     )  # fmt: skip
 
 
+def _picture_of_sequences(results: Sequence[Mapping[str, Any]]) -> "Figure":
+    from dlkit.probe import sequences
+    from dlkit.train.sequence_quality import curve
+
+    first = results[0]
+    name = next(name for name in ("mse", "recalled", "accuracy") if name in first)
+    scale, unit = (1, "mean squared error") if name == "mse" else (100, f"{name}, %")
+    memoryless = first["memoryless"].get(name, first.get("mean_mse"))
+    parts = [result.get("mse_by_length", []) for result in results]
+    return sequences.picture(
+        {
+            result["run"]: [
+                (step, scale * value)
+                for step, value in curve(runs.open_run(result["run"]).metrics(), name, result["weights"])
+            ]
+            for result in results
+        },
+        {result["run"]: scale * result[name] for result in results},
+        measure=unit, title=_examples(first), logarithmic=name == "mse",
+        memoryless=None if memoryless is None else scale * memoryless,
+        points=first.get("points", []) if len(results) == 1 else [],
+        lengths=[(record["shortest"], record["longest"]) for record in parts[0]],
+        by_length={
+            result["run"]: [record["mse"] for record in part]
+            for result, part in zip(results, parts, strict=True) if part
+        },
+    )  # fmt: skip
+
+
 # -------------------------------------------------------------------------------------------------------- several runs
 
 
@@ -433,6 +496,8 @@ def _compare(operands: list[str], setting: "Setting", devices: str, *, picture: 
     _tell_signatures(results[0])
     if "by_length" in results[0]:
         _compare_by_length(results)
+    if "mse_by_length" in results[0]:
+        _print_mse_by_length(results)
     if verdict:
         _print_paired(compared["paired"], operands, TASKS[results[0]["task"]].per_example[0])
         console.note(verdict)
@@ -466,6 +531,12 @@ def _print_paired(paired: Mapping[str, Any], names: Sequence[str], metric: str) 
             (f"difference in {metric}", f"{100 * paired['difference']:+.2f} % ({low:+.2f} to {high:+.2f} %)"),
             ("p-value (McNemar, exact)", f"{paired['p_value']:.3g}"),
         ]
+    elif paired.get("measure") == "mse":
+        low, high = paired["interval"]
+        rows = [
+            ("difference in mse", f"{paired['difference']:+.4f} ({low:+.4f} to {high:+.4f})"),
+            ("p-value (paired errors)", f"{paired['p_value']:.3g}"),
+        ]
     else:
         rows = [
             ("difference in BLEU", f"{paired['difference']:+.2f}"),
@@ -477,6 +548,11 @@ def _print_paired(paired: Mapping[str, Any], names: Sequence[str], metric: str) 
 
 def _verdict(paired: Mapping[str, Any], names: Sequence[str]) -> str:
     """Which run is better, in one sentence."""
+    if paired.get("measure") == "mse":
+        better, chance = paired["better"], f"{abs(paired['difference']):.2g} in mse (p = {paired['p_value']:.2g})."
+        if better is None:
+            return f"Neither is shown to be better: they are apart by {chance}"
+        return f"{names[better]} is better: by {chance}"
     if "both_right" not in paired:
         return _verdict_by_bleu(paired, names)
     first, second, better = paired["only_first"], paired["only_second"], paired["better"]

@@ -52,6 +52,8 @@ def metric(name: str, value: float) -> str:
         return f"loss {value:.3f}" if abs(value) < 1000 else f"loss {value:.3g}"
     if name in PLAIN:
         return f"{PLAIN[name]} {value:.3f}" if abs(value) < 1000 else f"{PLAIN[name]} {value:.3g}"
+    if name == "mse":
+        return f"mse {value:.4f}" if 0.001 <= abs(value) < 1000 else f"mse {value:.3g}"
     if name in POINTS:
         return f"{name} {value:.1f}"
     return f"{SHORT.get(name, name)} {100 * value:.1f}"

@@ -142,11 +142,11 @@ def _of_name(
     task = open_task(kind, {"name": TASKS[kind].default_data})
     from_data, inputs = task.model_arguments(), task.example_inputs()
     if classes:
-        of_classes = from_data.keys() & {"classes"} or from_data  # those of what is written are its vocabulary
+        of_classes = from_data.keys() & {"outputs", "classes"} or from_data  # those of what is written: its vocabulary
         from_data |= dict.fromkeys(of_classes, classes)
     if size:
         (tokens,) = _sizes(size, "N")
-        inputs = keras.tree.map_structure(lambda x: keras.KerasTensor((1, tokens), x.dtype), inputs)
+        inputs = keras.tree.map_structure(lambda x: keras.KerasTensor((1, tokens, *x.shape[2:]), x.dtype), inputs)
     if not (classes and size):
         console.note(f"{name}: what is not given is taken from {TASKS[kind].default_data}")
     return name, models.build(name, **(from_data | options)), inputs

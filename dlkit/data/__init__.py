@@ -1,6 +1,7 @@
 """The names of all datasets, and `load`. This module is light: a dataset's file is imported when it is loaded."""
 
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -25,6 +26,9 @@ DATASETS: dict[str, str] = {
     "synthetic:next_marker": "dlkit.data.synthetic_texts:next_marker",
     "shakespeare": "dlkit.data.corpus:shakespeare",
     "three_sentences": "dlkit.data.corpus:three_sentences",
+    "synthetic:adding": "dlkit.data.sequences:adding",
+    "synthetic:copy_delay": "dlkit.data.sequences:copy_delay",
+    "synthetic:moving_digits": "dlkit.data.videos:moving_digits",
 }
 
 
@@ -65,6 +69,8 @@ KINDS: dict[str, Kind] = {
         "dlkit.data.corpus:CorpusData", "running text",
         path="dlkit.data.corpus:text", tfds="dlkit.data.corpus:tfds_text",
     ),
+    "sequences": Kind("dlkit.data.sequences:SequenceData", "sequences of numbers"),
+    "videos": Kind("dlkit.data.videos:VideoData", "labelled videos"),
 }  # fmt: skip
 
 
@@ -194,6 +200,12 @@ def _tfds_reader(name: str, folder: Path | None, kind: str | None) -> str:
     if reader is None:
         raise UsageError(f"{name} has no {KINDS[str(kind)].what}", "`dlkit data list` says what each one is")
     return reader
+
+
+def makes(function: Callable[..., Any]) -> str:
+    """The name of the type of dataset that a builder returns, where it says so."""
+    said = inspect.signature(function).return_annotation
+    return said if isinstance(said, str) else getattr(said, "__name__", "")
 
 
 def load(name: str, **options: Any) -> Any:

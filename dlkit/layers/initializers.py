@@ -8,7 +8,7 @@ import numpy as np
 
 from dlkit.errors import UsageError, unknown
 
-NAMES = ("he", "xavier", "glorot", "orthogonal", "gaussian:SD", "zeros")
+NAMES = ("he", "xavier", "glorot", "orthogonal", "identity", "gaussian:SD", "zeros")
 
 
 class Orthogonal(keras.initializers.Orthogonal):
@@ -25,6 +25,21 @@ class Orthogonal(keras.initializers.Orthogonal):
         return keras.ops.convert_to_tensor(self.gain * np.reshape(u @ v_transposed, shape), dtype=dtype)
 
 
+class Identity(keras.initializers.Initializer):
+    """The identity matrix, of a weight that maps a state to one of the same width."""
+
+    def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> keras.KerasTensor:
+        """The weight of the given shape.
+
+        Raises:
+            dlkit.errors.UsageError: it is no square matrix.
+        """
+        if len(shape) != 2 or shape[0] != shape[1]:
+            form = "x".join(map(str, shape))
+            raise UsageError(f"init identity is for square matrices, and a weight is {form}", "choose another init")
+        return keras.ops.eye(shape[0], dtype=dtype)
+
+
 def initializer(name: str) -> keras.initializers.Initializer:
     """The initializer of one weight; ask for a new one for every weight, since each holds its own seed.
 
@@ -34,7 +49,8 @@ def initializer(name: str) -> keras.initializers.Initializer:
     Args:
         name: `he`, N(0, 2/fan_in), for ReLU (He et al. 2015, equation 10); `xavier`, N(0, 1/fan_in), untruncated;
             `glorot`, uniform with variance 2/(fan_in + fan_out) (Glorot and Bengio 2010, equation 16);
-            `orthogonal`, all singular values 1; `gaussian:SD`, N(0, SD^2); `zeros`.
+            `orthogonal`, all singular values 1; `identity`, for square matrices (Le et al. 2015 draw the recurrent one
+            of a plain RNN with ReLU so); `gaussian:SD`, N(0, SD^2); `zeros`.
 
     Raises:
         dlkit.errors.UsageError: there is no such initializer, or SD is not a number above 0.
@@ -48,14 +64,15 @@ def initializer(name: str) -> keras.initializers.Initializer:
         return keras.initializers.RandomNormal(0.0, _deviation(name, deviation))
     if not colon:
         match kind:
-            case "he":
-                return keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
-            case "xavier":
-                return keras.initializers.VarianceScaling(1.0, "fan_in", "untruncated_normal")
+            case "he" | "xavier":
+                scale = 2.0 if kind == "he" else 1.0
+                return keras.initializers.VarianceScaling(scale, "fan_in", "untruncated_normal")
             case "glorot":
                 return keras.initializers.GlorotUniform()
             case "orthogonal":
                 return Orthogonal()
+            case "identity":
+                return Identity()
             case "zeros":
                 return keras.initializers.Zeros()
     raise unknown("init", name, NAMES)

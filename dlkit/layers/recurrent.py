@@ -245,6 +245,7 @@ class Stack(keras.layers.Layer):
         init: initializer of the input matrices.
         recurrent_init: initializer of the recurrent matrices.
         forget_bias: see `LSTM`; the other cells have none.
+        activation: the non-linearity of the plain `RNN`; the other cells have their own.
         name: its layers are called `name_lstm1`, `name_lstm1_backward`, `name_lstm2` and so on.
 
     Raises:
@@ -268,6 +269,7 @@ class Stack(keras.layers.Layer):
         init: str = "glorot",
         recurrent_init: str = "orthogonal",
         forget_bias: float = 1.0,
+        activation: Activation = "tanh",
         name: str,
     ) -> None:
         super().__init__(name=name)
@@ -277,6 +279,8 @@ class Stack(keras.layers.Layer):
         options: dict[str, Any] = {"init": init, "recurrent_init": recurrent_init}
         if cell == "lstm":
             options["forget_bias"] = forget_bias
+        if cell == "rnn":
+            options["activation"] = activation
         directions = ("", "_backward") if bidirectional else ("",)
         self.units = units
         self.levels = [

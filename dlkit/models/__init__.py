@@ -43,6 +43,8 @@ MODELS_BY_TASK: dict[str, dict[str, str]] = {
         "tcn_lm": "dlkit.models.tcn_lm:tcn_lm",
         "gpt": "dlkit.models.gpt:gpt",
     },
+    "sequences": {name: f"dlkit.models.recurrent:{name}" for name in ("rnn", "lstm", "gru")},
+    "video_classification": {"video_lstm": "dlkit.models.video_lstm:video_lstm"},
 }
 
 

@@ -11,7 +11,7 @@ from dlkit.data import pairs
 from dlkit.data.batching import ROW_WEIGHTS, Batch
 from dlkit.data.tagged_texts import TaggedTexts
 from dlkit.data.tokenizer import PAD
-from dlkit.tasks.task import Sums
+from dlkit.tasks.task import Judged, Sums
 from dlkit.tasks.text_task import TextTask
 from dlkit.train.losses import softmax_cross_entropy
 
@@ -61,3 +61,8 @@ class Tagging(TextTask):
             "exact": (tf.reduce_sum(exact * rows), tf.reduce_sum(rows)),
         }
         return Sums(tf.reduce_sum(losses * words), weight, metrics, logits)
+
+    def judged(self, batch: Batch, said: NDArray) -> Judged:
+        """Every word that is no padding, with the sentence that it is of."""
+        real: NDArray[np.bool_] = batch["labels"] != NO_TAG
+        return Judged(batch["labels"][real], said[real], np.argwhere(real)[:, 0])

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -34,6 +34,20 @@ class Sums:
     metrics: dict[str, tuple[tf.Tensor, tf.Tensor]] = field(default_factory=dict)
     logits: tf.Tensor | None = None
     carry: dict[str, tf.Tensor] = field(default_factory=dict)
+
+
+class Judged(NamedTuple):
+    """What evaluation looks at one by one: a row for each thing that a model says something of.
+
+    Args:
+        labels: (n,), the right classes; or (n, outputs), the right numbers.
+        said: (n, classes), logits; or (n, outputs), numbers.
+        rows: (n,), the example of the batch that each is of; None when each example is one.
+    """
+
+    labels: NDArray
+    said: NDArray
+    rows: NDArray[np.int64] | None = None
 
 
 class Task(ABC):
@@ -173,6 +187,10 @@ class Task(ABC):
     def derived_metrics(self, split: str, values: Mapping[str, float]) -> dict[str, float]:
         """Metrics of a split that follow from the means of others, such as the perplexity from the loss."""
         return {}
+
+    def judged(self, batch: Batch, said: NDArray) -> Judged:
+        """What to look at one by one of a batch and of what the model said of it (`Sums.logits`)."""
+        return Judged(batch["labels"], said)
 
     def dataset_options(self) -> dict[str, Any]:
         """What the dataset's own function takes of the section [data]."""

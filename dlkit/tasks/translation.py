@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dlkit import console, metrics
 from dlkit import data as datasets
 from dlkit.data import pairs, tokenizer
+from dlkit.data.augment import example_keys, uniform
 from dlkit.data.batching import ROW_WEIGHTS, Batch
 from dlkit.data.buckets import TokenBatches
 from dlkit.data.tokenizer import Tokenizer
@@ -223,6 +224,35 @@ class Translation(Task):
             model.step, state, memory, target_in=target_in, probability=context.sampling,
             uniforms=row_uniforms(shape, seed=context.seed, first_row=context.first_row, purpose="own words"),
         )  # fmt: skip
+
+    def own_words_loss(self, model: keras.Model, split: str, *, batch_size: int) -> float:
+        """The loss per token when the decoder reads, before each true token, words that it drew itself.
+
+        What a model that was trained on true words alone loses here, beside its `loss`, is what Bengio et al. 2015,
+        section 1, warn of. A draw depends on (seed, pair, place) alone. Pairs that are too long are left out, as in
+        `loss`.
+        """
+
+        @tf.function(reduce_retracing=True, autograph=False)
+        def sums(
+            source: tf.Tensor, target_in: tf.Tensor, target_out: tf.Tensor, draws: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            state, memory = model.start(source, max_len=tf.shape(target_in)[1])
+            read = mixed_inputs(model.step, state, memory, target_in=target_in, probability=1.0, uniforms=draws)
+            losses = softmax_cross_entropy(model((source, read), training=False), target_out)
+            weights = tf.cast(target_out != tokenizer.PAD, losses.dtype)
+            return tf.reduce_sum(losses * weights), tf.reduce_sum(weights)
+
+        total = weight = 0.0
+        for indices in self.evaluation_plan(model, split, batch_size=batch_size):
+            batch = self.batch(split, indices, epoch=None)
+            time = batch["target_in"].shape[1]
+            draws = uniform(example_keys(self.seed, 0, indices), 2 * time, purpose="own words")
+            draws = draws.reshape(-1, time, 2).astype(np.float32)
+            # Rounded up to 1 it would be no draw from [0, 1).
+            found = sums(**batch, draws=np.minimum(draws, np.nextafter(np.float32(1), np.float32(0))))
+            total, weight = total + float(found[0]), weight + float(found[1])
+        return total / weight
 
     @property
     def is_text(self) -> bool:

@@ -25,10 +25,11 @@ from dlkit.runtime import Devices
 from dlkit.tasks import TASKS
 from dlkit.tasks.image_classification import ImageClassification
 from dlkit.tasks.language_modelling import LanguageModelling, other_text
+from dlkit.tasks.sequences import Sequences
 from dlkit.tasks.task import Task, open_task
 from dlkit.tasks.translation import Translation
 from dlkit.tasks.translator import precision_of
-from dlkit.train import translation_quality
+from dlkit.train import sequence_quality, translation_quality
 from dlkit.train.step import all_reduce, flat_sums, means, place
 from dlkit.train.translation_quality import Translations
 
@@ -40,9 +41,9 @@ class Outputs:
     """What a classifier says of each example of a split, in the order of the split; of a tagger of each word.
 
     Args:
-        labels: (n,), the right classes.
-        logits: (n, classes), in the precision that the model gives them in.
-        examples: (n,), the place of the example in the split.
+        labels: (n,), the right classes; of a model that tells numbers these, (n, outputs).
+        logits: (n, classes), in the precision that the model gives them in; or the numbers that it tells.
+        examples: (n,), the place in the split of the example that each is of.
     """
 
     labels: NDArray[np.int32]
@@ -53,6 +54,11 @@ class Outputs:
     def right(self) -> NDArray[np.bool_]:
         """Whether the most probable class is the right one, (n,)."""
         return metrics.top_k_hits(self.logits, self.labels, 1)
+
+    @property
+    def one_each(self) -> bool:
+        """Whether one thing is said of each example."""
+        return len(np.unique(self.examples)) == len(self.examples)
 
     @property
     def right_examples(self) -> NDArray[np.bool_]:
@@ -110,9 +116,10 @@ class Evaluation:
             for name, value in sums.items():
                 totals[name] += float(strategy.experimental_local_results(value)[0])
             if kept is not None:  # the devices hold consecutive rows, in their order, the padded ones at the end
-                rows = strategy.gather(logits, axis=0).numpy()[: len(batch["labels"])]
-                real = batch["labels"] >= 0  # of tags, none at padding
-                kept.append(Outputs(batch["labels"][real], rows[real], indices[np.nonzero(real)[0]]))
+                count = len(next(iter(batch.values())))
+                judged = self.task.judged(batch, strategy.gather(logits, axis=0).numpy()[:count])
+                rows = np.arange(count) if judged.rows is None else judged.rows
+                kept.append(Outputs(judged.labels, judged.said, indices[rows]))
         values = means(totals)
         return values | self.task.derived_metrics(split, values)
 
@@ -144,6 +151,7 @@ class Setting:
         decode: "decode.key" -> value that stands above the run's recipe when outputs are searched for.
         lowercase: whether BLEU and chrF are those of lower-cased texts.
         mirror: whether the probabilities of each image and of its mirror image are averaged.
+        own_words: whether to measure also the loss of a decoder that reads its own words.
     """
 
     split: str = "test"
@@ -158,6 +166,7 @@ class Setting:
     decode: Mapping[str, Any] = field(default_factory=dict)
     lowercase: bool = False
     mirror: bool = False
+    own_words: bool = False
 
 
 def evaluate_run(
@@ -241,13 +250,21 @@ class _Subject:
             values = evaluation(split, decode=False)
             said = translation_quality.translate(task, model, split, decode, batch_size=setting.batch_size, write=write)
             values |= {"exact": float(said.right.mean())}
+            if setting.own_words:
+                values["own_words_loss"] = task.own_words_loss(model, split, batch_size=setting.batch_size)
             found = {**translation_quality.quality(said, lowercase=setting.lowercase), "search": decode.model_dump()}
         elif isinstance(task, LanguageModelling):
             values, found = evaluation(split), {"tokens": task.tokens(split), "intervals": {}}
+        elif isinstance(task, Sequences):
+            values, said = evaluation.with_outputs(split)
+            found = sequence_quality.quality(task, split, said.labels, said.logits)
         else:
             values, said = evaluation.with_outputs(split)
             found = classification(said, task.info["classes"])
-        shares = {name: round(values[name] * count) for name in TASKS[run.task].per_example}
+            # The labels of one example hang together: as if each were one, intervals would be too narrow.
+            found["intervals"] |= {"accuracy": metrics.wilson_interval(int(said.right.sum()), len(said.right))}
+            found["intervals"] = found["intervals"] if said.one_each else {}
+        shares = {name: round(values[name] * count) for name in TASKS[run.task].per_example if name in values}
         intervals = {name: metrics.wilson_interval(hits, count) for name, hits in shares.items()}
         result = {
             "run": self.text, "checkpoint": str(self.checkpoint), "task": run.task, "weights": weights,
@@ -387,20 +404,21 @@ def compare_runs(texts: Sequence[str], setting: Setting = Setting(), *, devices:
         _check_same_pairs(texts, tasks, setting.split)
     evaluated = (subject.evaluated(task, setting, where) for subject, task in zip(subjects, tasks, strict=True))
     results, said = zip(*evaluated, strict=True)
+    for text, other in zip(texts[1:], said[1:], strict=True):
+        if isinstance(other, Outputs) and not np.array_equal(said[0].labels, other.labels):
+            raise DataError(f"the {setting.split} splits of {texts[0]} and {text} have come to differ")
     compared: dict[str, Any] = {"runs": list(results)}
     if len(subjects) == 2 and said[0] is not None and said[1] is not None:
-        compared["paired"] = _paired(said[0], said[1], texts, setting)
+        compared["paired"] = _paired(said[0], said[1], setting)
     return compared
 
 
-def _paired(
-    first: Outputs | Translations, second: Outputs | Translations, texts: Sequence[str], setting: Setting
-) -> dict[str, Any]:
+def _paired(first: Outputs | Translations, second: Outputs | Translations, setting: Setting) -> dict[str, Any]:
     if isinstance(first, Translations) and isinstance(second, Translations) and first.is_text:
         return translation_quality.paired_bleu(first, second, lowercase=setting.lowercase)
-    if isinstance(first, Outputs) and isinstance(second, Outputs) and not np.array_equal(first.labels, second.labels):
-        raise DataError(f"the {setting.split} splits of {texts[0]} and {texts[1]} have come to differ")
     if isinstance(first, Outputs) and isinstance(second, Outputs):
+        if first.labels.dtype.kind == "f":
+            return sequence_quality.paired_errors(first.labels, first.logits, second.logits)
         return paired_test(first.right_examples, second.right_examples)
     return paired_test(first.right, second.right)
 

@@ -179,3 +179,19 @@ def test_hostile_and_long_names_are_shown_as_text():
     shown = "".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
     assert "\\x1b" in shown
     assert not {"\x1b", "\u202e"} & set(shown)
+
+
+def test_clips_are_drawn_frame_by_frame(dlkit, tmp_path):
+    sets = ["--set", "data.label=revealed", "--set", "data.frames=3", "--set", "data.train=5"]
+    result = dlkit("data", "show", "synthetic:moving_digits", *sets, "--count", "2", "--json")
+    assert result.code == 0, result.err
+    shown = json.loads(result.out)
+    clips = data.load("synthetic:moving_digits", label="revealed", frames=3, train=5).splits["train"]
+    picture = pixels_of(tmp_path / "moving_digits_train.png")
+    for one in shown["examples"]:
+        pixels, labels = clips.fetch([one["index"]])
+        assert one["labels"] == [str(label) for label in labels[0]]
+        for frame in pixels[0]:
+            tile = frame.repeat(3, axis=0).repeat(3, axis=1).repeat(3, axis=2)  # 24 dots are 64 or more when tripled
+            assert places_of(tile, picture)
+    assert dlkit("data", "show", "synthetic:moving_digits", "--augment", "flip", "-o", "x.png").code == 2

@@ -74,7 +74,7 @@ def test_orthogonal_comes_back_from_its_config():
     ("name", "message", "hint"),
     [
         ("xavierr", "unknown init: xavierr", "did you mean `xavier`?"),
-        ("he:2", "unknown init: he:2", "known: he, xavier, glorot, orthogonal, gaussian:SD, zeros"),
+        ("he:2", "unknown init: he:2", "known: he, xavier, glorot, orthogonal, identity, gaussian:SD, zeros"),
         ("gaussian", "init gaussian has no standard deviation above 0", "gaussian:0.01"),
         ("gaussian:x", "init gaussian:x has no standard deviation above 0", "gaussian:0.01"),
         ("gaussian:-1", "init gaussian:-1 has no standard deviation above 0", "gaussian:0.01"),
@@ -86,3 +86,9 @@ def test_mistakes_are_explained(name, message, hint):
         initializer(name)
     assert caught.value.message == message
     assert hint in caught.value.hint
+
+
+def test_identity_is_for_square_matrices():
+    np.testing.assert_array_equal(initializer("identity")((4, 4)), np.eye(4))
+    with pytest.raises(UsageError, match="a weight is 3x3x2x2"):
+        initializer("identity")((3, 3, 2, 2))

@@ -8,6 +8,7 @@ import tensorflow as tf
 from dlkit import models, runtime
 from dlkit.runtime import Devices
 from dlkit.tasks.task import open_task
+from dlkit.train.evaluation import Evaluation
 from dlkit.train.optimizers import optimizer
 from dlkit.train.schedules import own_word_probability
 from dlkit.train.step import TrainingStep
@@ -78,3 +79,22 @@ def test_the_shapes_of_the_probability_by_hand():
 
 
 SHAPES = ("constant", "linear", "exponential", "inverse_sigmoid")
+
+
+def measured(task, model):
+    """The loss with the true words read, and that with own words."""
+    evaluation = Evaluation(task, model, Devices(tf.distribute.get_strategy(), ""), batch_size=7)
+    return evaluation("train", decode=False)["loss"], task.own_words_loss(model, "train", batch_size=7)
+
+
+def test_who_does_not_look_at_the_words_read_loses_the_same_with_own_words(task):
+    keras.utils.set_random_seed(0)
+    model = models.build("seq2seq", **task.model_arguments(), **SMALL["seq2seq"])
+    for variable in model.trainable_variables:
+        variable.assign(4 * variable)
+    loss, own = measured(task, model)
+    assert abs(own - loss) > 0.01
+    assert task.own_words_loss(model, "train", batch_size=60) == pytest.approx(own, rel=1e-5), "whatever the batch"
+    model.target_embedding.embeddings.assign(0 * model.target_embedding.embeddings)
+    loss, own = measured(task, model)
+    assert own == pytest.approx(loss, rel=1e-5)

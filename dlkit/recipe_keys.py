@@ -16,7 +16,7 @@ from dlkit import models, recipe
 from dlkit.tasks import TASKS
 
 # The arguments of a builder that follow from the data: a recipe cannot set them.
-OF_DATA = {"input_shape", "classes", "source_vocabulary", "target_vocabulary"}
+OF_DATA = {"input_shape", "classes", "vocabulary", "source_vocabulary", "target_vocabulary"}
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,13 @@ class TextClassification(TextTask):
         data: LabelledTexts = self.data
         return data.options.max_length
 
+    def adapt(self, model: keras.Model) -> None:
+        """Shows a net that begins with what the training texts count its ids and their classes."""
+        begin = getattr(model, "begin_with", None)
+        if begin is not None:
+            split, rows = self.data.splits["train"], np.arange(self.size("train"))
+            begin(split.ids.take(rows), split.labels[rows])
+
     def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
         """`ids` (n, time) int32, padded with 0, and `labels` (n,) int32."""
         source = self.data.splits[split]

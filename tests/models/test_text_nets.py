@@ -9,12 +9,13 @@ import tensorflow as tf
 import text_cnn_reference as reference
 
 from dlkit import models
-from dlkit.data.pairs import pad
+from dlkit.data.pairs import Ragged, pad
 from dlkit.data.tokenizer import PAD, UNKNOWN
 from dlkit.errors import UsageError
 from dlkit.layers import step_context
 from dlkit.layers.masked_pooling import masked_max, masked_mean
 from dlkit.layers.word_dropout import WordDropout
+from dlkit.models.text_bag import GAIN
 from dlkit.summary import summarize, unallocated
 
 TEXTS = [[5, 6, 7, 8, 9], [4], [], [10, 4, 4], [6, 5], [3, 3, 3, 3, 3, 3, 3]]
@@ -128,6 +129,24 @@ def test_a_bag_is_the_mean_of_the_vectors_of_its_words_and_pairs():
     pair = model.pair_embedding.embeddings.numpy()[0]
     expected = 2 / 5 * pair @ model.head.kernel.numpy() + model.head.bias.numpy()
     np.testing.assert_allclose(model(pad([text], length=6)).numpy()[0], expected, rtol=1e-5)
+
+
+def test_a_bag_that_starts_as_naive_bayes_has_the_log_ratios_of_the_counts():
+    """Two texts `5 6` of class 0 and one `5 7` of class 1: by hand, with one added to each count."""
+    model = built("text_bag", pairs=1009, start="naive_bayes")
+    model.begin_with(Ragged.of([[5, 6], [5, 6], [5, 7]]), np.array([0, 0, 1], np.int32))
+    # Three words and two pairs have been seen. Class 0 has 6 counts, class 1 has 3, class 2 none, each with 5 added.
+    probabilities = {5: [3 / 11, 2 / 8, 1 / 5], 6: [3 / 11, 1 / 8, 1 / 5], (5, 6): [3 / 11, 1 / 8, 1 / 5]}
+    ratios = [np.log(each) - np.log(each).mean() for each in probabilities.values()]
+    table = model.embedding.embeddings.numpy()
+    np.testing.assert_allclose(table[[5, 6], :3], ratios[:2], rtol=1e-5)
+    assert (table[8, :3] == 0).all(), "what has not been seen says nothing"
+    model.head.bias.assign(np.zeros(3))
+    model.head.kernel.assign(np.where(np.arange(5)[:, None] < 3, model.head.kernel.numpy(), 0))
+    expected = GAIN * np.mean(ratios, axis=0)
+    np.testing.assert_allclose(model(pad([[5, 6]], length=4)).numpy()[0], expected, rtol=1e-5)
+    with pytest.raises(UsageError, match="3 classes, and the vectors have 2"):
+        built("text_bag", start="naive_bayes", width=2)
 
 
 def test_pairs_tell_the_order_of_words():

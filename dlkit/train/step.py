@@ -23,7 +23,7 @@ from dlkit.runs import named_variables
 from dlkit.runtime import Devices
 from dlkit.tasks.task import Sums, Task
 from dlkit.train.clipping import clip_by_global_norm, clip_by_value, global_norm
-from dlkit.train.optimizers import Optimizer, decays
+from dlkit.train.optimizers import Adam, Optimizer, decays
 
 Tensors = Mapping[str, tf.Tensor]
 
@@ -338,6 +338,9 @@ class TrainingStep:
         decay: bool,
     ) -> None:
         def update() -> tf.Tensor:
+            if isinstance(self.optimizer, Adam):
+                self.optimizer.apply(gradient, variable, slots, lr=lr, step=count, decay=decay)
+                return tf.constant(True)
             values = {name: tf.convert_to_tensor(slot) for name, slot in slots.items()}
             weight, new = self.optimizer.update(
                 gradient, tf.convert_to_tensor(variable), values, lr=lr, step=count, decay=decay

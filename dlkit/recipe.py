@@ -119,9 +119,6 @@ class TrainSection(_Section):
     precision: Literal["float32", "bfloat16", "float64"] = Field(
         "float32", description="bfloat16 multiplies in bfloat16 and keeps the weights in float32"
     )
-    compile: bool = Field(
-        False, description="compile the whole update with XLA: seconds at first, then faster for small nets; one device"
-    )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of everything that is drawn")
     monitor: str | None = Field(None, description="metric that the best checkpoint is best in; by default the task's")
     patience: Count | None = Field(None, description="evaluations without progress after which training stops")

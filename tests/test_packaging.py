@@ -52,9 +52,8 @@ def test_the_model_that_ships(wheel):
 
 
 def test_data_that_work_offline(wheel):
-    assert {
-        f"dlkit/data/files/{name}" for name in ("tatoeba.tsv.gz", "digits.npz", "shakespeare.txt.gz", "README.md")
-    } <= wheel
+    files = ("tatoeba.tsv.gz", "digits.npz", "shakespeare.txt.gz", "README.md")
+    assert {f"dlkit/data/files/{name}" for name in files} <= wheel
 
 
 def test_recipes_and_types(wheel):

@@ -140,18 +140,40 @@ class Adam:
         change, slots = self._change(gradient, slots, lr, step)
         return weight - change, slots
 
+    def apply(
+        self, gradient: Gradient, weight: tf.Variable, slots: dict[str, tf.Variable], *, lr: Any, step: Any, decay: bool
+    ) -> None:
+        """`update` in place, by TensorFlow's kernel that goes once over weight and slots; the same up to rounding."""
+        gradient = _with_l2(gradient, weight, self.weight_decay if decay else 0.0)
+        self._apply(gradient, weight, slots, lr, step)
+
+    def _apply(
+        self, gradient: tf.Tensor, weight: tf.Variable, slots: dict[str, tf.Variable], lr: Any, step: Any
+    ) -> None:
+        rate, epsilon = self._corrected(lr, step, weight.dtype)
+        zero = tf.zeros((), weight.dtype)  # in place of the powers of beta: the rate is corrected
+        tf.raw_ops.ResourceApplyAdam(
+            var=weight.handle, m=slots["m"].handle, v=slots["v"].handle, beta1_power=zero, beta2_power=zero, lr=rate,
+            beta1=tf.constant(self.beta1, weight.dtype), beta2=tf.constant(self.beta2, weight.dtype), epsilon=epsilon,
+            grad=gradient,
+        )  # fmt: skip
+
     def _change(self, gradient: tf.Tensor, slots: Slots, lr: Any, step: Any) -> tuple[tf.Tensor, Slots]:
         """The step lr m^ / (sqrt(v^) + epsilon), and the new slots."""
         m = self.beta1 * slots["m"] + (1 - self.beta1) * gradient
         v = self.beta2 * slots["v"] + (1 - self.beta2) * tf.square(gradient)
+        rate, epsilon = self._corrected(lr, step, gradient.dtype)
+        return rate * m / (tf.sqrt(v) + epsilon), {"m": m, "v": v}
+
+    def _corrected(self, lr: Any, step: Any, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
+        """Learning rate and epsilon with the corrections of m and v in them."""
         # The corrections go into lr and epsilon (the fraction times sqrt(1 - beta2^t)), which saves two passes over the
         # weight. They are computed in float64: of 1 - 0.999 float32 keeps four digits.
         t = tf.cast(step, tf.float64)
         correction1 = 1 - tf.pow(tf.constant(self.beta1, tf.float64), t)
         correction2 = tf.sqrt(1 - tf.pow(tf.constant(self.beta2, tf.float64), t))
-        rate = tf.cast(tf.cast(lr, tf.float64) * correction2 / correction1, gradient.dtype)
-        epsilon = tf.cast(self.epsilon * correction2, gradient.dtype)
-        return rate * m / (tf.sqrt(v) + epsilon), {"m": m, "v": v}
+        rate = tf.cast(tf.cast(lr, tf.float64) * correction2 / correction1, dtype)
+        return rate, tf.cast(self.epsilon * correction2, dtype)
 
 
 @dataclass(frozen=True)
@@ -172,6 +194,14 @@ class AdamW(Adam):
             # Not (1 - lr d) w: float32 rounds 1 - 1e-5 by up to 0.3 % of the decay, at each step the same way.
             change += tf.cast(lr, weight.dtype) * self.weight_decay * weight
         return weight - change, slots
+
+    def apply(
+        self, gradient: Gradient, weight: tf.Variable, slots: dict[str, tf.Variable], *, lr: Any, step: Any, decay: bool
+    ) -> None:
+        """`update` in place, as `Adam.apply`."""
+        if decay and self.weight_decay:
+            weight.assign_sub(tf.cast(lr, weight.dtype) * self.weight_decay * weight)
+        self._apply(dense(gradient, weight), weight, slots, lr, step)
 
 
 Optimizer: TypeAlias = SGD | Adam | AdamW

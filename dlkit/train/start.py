@@ -98,8 +98,6 @@ def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = Non
     accept_sizes(model, settings)
     if where.workers > 1 and task.first_carry(model, 1):
         raise UsageError("the state is carried by the devices of one process", "`--set data.carry=false`")
-    if settings.compile and where.replicas > 1:
-        raise UsageError("train.compile is for one device", "leave it out")
     return Prepared(recipe, task, model, where, peers)
 
 
@@ -243,7 +241,7 @@ def training_step(prepared: Prepared) -> TrainingStep:
     return TrainingStep(
         prepared.task, prepared.model, rule, prepared.devices,
         clipping=Clipping(settings.clip_norm, settings.clip_value), accumulate=settings.accumulate,
-        smoothing=settings.label_smoothing, ema=settings.ema, seed=settings.seed, compiled=settings.compile,
+        smoothing=settings.label_smoothing, ema=settings.ema, seed=settings.seed,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from dlkit.runs import named_variables
 from dlkit.runtime import Devices
 from dlkit.tasks.task import Sums, Task
 from dlkit.train.clipping import clip_by_global_norm, clip_by_value, global_norm
-from dlkit.train.optimizers import Optimizer, decays
+from dlkit.train.optimizers import Adam, Optimizer, decays
 
 Tensors = Mapping[str, tf.Tensor]
 
@@ -135,7 +135,6 @@ class TrainingStep:
         smoothing: label smoothing of the loss.
         ema: decay of the moving average of the weights; None keeps none.
         seed: the run's seed.
-        compiled: whether XLA compiles the whole update, which is for one device.
     """
 
     def __init__(
@@ -150,7 +149,6 @@ class TrainingStep:
         smoothing: float = 0.0,
         ema: float | None = None,
         seed: int = 0,
-        compiled: bool = False,
     ) -> None:
         self.task, self.model, self.optimizer, self.devices = task, model, optimizer, devices
         self.clipping, self.accumulate, self.smoothing, self.ema_decay = clipping, accumulate, smoothing, ema
@@ -172,7 +170,7 @@ class TrainingStep:
             )
         # What the next batch is given of the one before it, a row for each of its rows; see `Task.first_carry`.
         self.carry: Batch = {}
-        self._update = tf.function(self._distributed, reduce_retracing=task.shapes_vary, jit_compile=compiled or None)
+        self._update = tf.function(self._distributed, reduce_retracing=task.shapes_vary)
 
     @property
     def traces(self) -> int:
@@ -338,6 +336,9 @@ class TrainingStep:
         decay: bool,
     ) -> None:
         def update() -> tf.Tensor:
+            if isinstance(self.optimizer, Adam):
+                self.optimizer.apply(gradient, variable, slots, lr=lr, step=count, decay=decay)
+                return tf.constant(True)
             values = {name: tf.convert_to_tensor(slot) for name, slot in slots.items()}
             weight, new = self.optimizer.update(
                 gradient, tf.convert_to_tensor(variable), values, lr=lr, step=count, decay=decay

@@ -2,16 +2,16 @@
 
     python tests/benchmarks/language_models.py --torch-python PATH [--work lstm] [--rounds 5]
 
-Three works. `gpt` is the recipe gpt_shakespeare (four blocks, four heads, width 128, 12 x 64 characters): dlkit with all
-that `dlkit train` does in a step, PyTorch with a net of the same form in a plain loop. `lstm` is a language model of two
-layers of 256 units with 10,000 words, 32 x 35 of them a batch: dlkit's model and step, Keras' and PyTorch's layers.
-`generate` is ten texts of 500 characters of the net of `gpt`: dlkit in one batch, and PyTorch one text after another
-with the last 64 characters read anew for each, which is how nanoGPT's sampling works.
+Three works. `gpt` is the recipe gpt_shakespeare (four blocks, four heads, width 128, 12 x 64 characters): dlkit with
+all that `dlkit train` does in a step, PyTorch with a net of the same form in a plain loop. `lstm` is a language model
+of two layers of 256 units with 10,000 words, 32 x 35 of them a batch: dlkit's model and step, Keras' and PyTorch's
+layers. `generate` is ten texts of 500 characters of the net of `gpt`: dlkit in one batch, and PyTorch one text after
+another with the last 64 characters read anew for each, which is how nanoGPT's sampling works.
 
 Each contender is a process of its own that holds its model and waits; in each round all of them do the same work, one
 after another, so that what else the machine does meets all alike. Printed are tokens per second, the medians over the
-rounds, and as ratios the median over the rounds of the quotients. PyTorch is no dependency of dlkit: name an interpreter
-that has it, or its rows are left out.
+rounds, and as ratios the median over the rounds of the quotients. PyTorch is no dependency of dlkit: name an
+interpreter that has it, or its rows are left out.
 """
 
 import argparse

@@ -275,3 +275,15 @@ def test_unknown_name():
     with pytest.raises(UsageError, match="unknown optimizer: adma") as caught:
         optimizer("adma")
     assert "`adam`" in caught.value.hint
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rule", [Adam(weight_decay=0.1, beta2=0.99), AdamW(weight_decay=0.1)])
+def test_in_place_it_is_the_same_step(rule, dtype):
+    sequence = gradients()
+    weight = tf.Variable(tf.ones((3, 2), dtype))
+    slots = {name: tf.Variable(tf.zeros((3, 2), dtype)) for name in rule.slots}
+    for step, (gradient, expected) in enumerate(zip(sequence, run(rule, np.ones((3, 2)), sequence), strict=True), 1):
+        rate, count = tf.constant(0.1, tf.float64), tf.constant(step, tf.int64)
+        rule.apply(tf.constant(gradient, dtype), weight, slots, lr=rate, step=count, decay=True)
+        np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-12 if dtype == "float64" else 1e-5)

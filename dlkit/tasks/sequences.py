@@ -89,9 +89,10 @@ class Sequences(Task):
         return [f"who remembers nothing gets {told}"] if told else []
 
     def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
-        """`inputs` (n, time, features) float32 and `targets`, numbers (n, outputs) float32, standardized, or `labels`.
+        """`inputs` (n, time, features) float32, standardized, and `targets`, numbers as they are, or `labels`.
 
-        Labels are (n, time) int32. `lengths` (n,) int32 are there where sequences differ in them.
+        Numbers are (n, outputs) float32, labels (n, time) int32. `lengths` (n,) int32 are there where sequences differ
+        in them.
         """
         examples, info = self.data.splits[split].fetch(indices), self.info
         inputs = (examples.inputs - np.float32(info["mean"])) / np.float32(info["std"])
@@ -101,8 +102,7 @@ class Sequences(Task):
             batch |= {"inputs": inputs * real[..., np.newaxis], "lengths": examples.lengths}
         if self.labels_steps:
             return batch | {"labels": examples.targets}
-        standardized = (examples.targets - info["output_mean"]) / info["output_std"]
-        return batch | {"targets": standardized.astype(np.float32)}
+        return batch | {"targets": examples.targets}
 
     def loss_sums(
         self, model: keras.Model, batch: Mapping[str, tf.Tensor], *, training: bool, smoothing: float
@@ -111,10 +111,11 @@ class Sequences(Task):
         said = model(batch["inputs"], batch.get("lengths"), training=training)
         if self.labels_steps:
             return step_sums(said, batch, blank=self.data.blank, smoothing=smoothing)
-        errors = said - tf.cast(batch["targets"], said.dtype)  # (rows, outputs)
+        mean, std = (tf.constant(self.info[key], said.dtype) for key in ("output_mean", "output_std"))
+        errors = said - (tf.cast(batch["targets"], said.dtype) - mean) / std  # (rows, outputs), standardized
         rows = _row_weights(batch, errors)
         losses = tf.reduce_mean(errors**2, axis=-1)
-        squares = tf.reduce_mean((errors * tf.constant(self.info["output_std"], errors.dtype)) ** 2, axis=-1)
+        squares = tf.reduce_mean((errors * std) ** 2, axis=-1)
         weight = tf.reduce_sum(rows)
         return Sums(tf.reduce_sum(losses * rows), weight, {"mse": (tf.reduce_sum(squares * rows), weight)}, said)
 
@@ -123,7 +124,7 @@ class Sequences(Task):
         if self.labels_steps:
             return judged_steps(batch, said)
         mean, std = (np.array(self.info[key]) for key in ("output_mean", "output_std"))
-        return Judged(batch["targets"] * std + mean, said * std + mean)
+        return Judged(batch["targets"], said * std + mean)
 
 
 def _row_weights(batch: Mapping[str, tf.Tensor], like: tf.Tensor) -> tf.Tensor:

@@ -41,10 +41,6 @@ def test_outputs_are_standardized_with_the_training_split_which_the_run_keeps():
     mean, std = numbers.mean(), numbers.std()
     assert task.info["output_mean"] == pytest.approx([mean])
     assert task.info["output_std"] == pytest.approx([std])
-    targets = task.data.splits["test"].fetch([4, 2]).targets
-    np.testing.assert_allclose(
-        task.batch("test", np.array([4, 2]), epoch=None)["targets"], (targets - mean) / std, 1e-4
-    )
     elsewhere = opened(VARIED | {"train": 7}, info=task.info)
     assert elsewhere.info["output_mean"] == task.info["output_mean"], "not those of other data"
 
@@ -66,7 +62,7 @@ def test_a_constant_has_the_error_of_arithmetic(said):
     assert float(sums.loss / sums.weight) == pytest.approx(np.mean((errors / std) ** 2), rel=1e-5)
     judged = task.judged(batch, sums.logits.numpy())
     np.testing.assert_allclose(judged.said, mean + said * std, rtol=1e-6)
-    np.testing.assert_allclose(judged.labels, task.data.splits["test"].fetch(np.arange(30)).targets, rtol=1e-5)
+    np.testing.assert_array_equal(judged.labels, task.data.splits["test"].fetch(np.arange(30)).targets)
 
 
 def test_steps_are_summed_as_by_hand():

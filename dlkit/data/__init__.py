@@ -1,8 +1,8 @@
 """The names of all datasets, and `load`. This module is light: a dataset's file is imported when it is loaded."""
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,12 +33,14 @@ class Kind:
         what: in words, as in "x has no labelled images".
         path: "module:function" that reads a path, its first argument; None where none can be read.
         tfds: "module:function" that reads a set of TensorFlow Datasets, its first argument the name; None for none.
+        named: names of the table that are of this kind, too, when a task of it asks for them -> "module:function".
     """
 
     target: str
     what: str
     path: str | None = None
     tfds: str | None = None
+    named: Mapping[str, str] = field(default_factory=dict)
 
 
 KINDS: dict[str, Kind] = {
@@ -49,6 +51,11 @@ KINDS: dict[str, Kind] = {
     "pairs": Kind(
         "dlkit.data.pairs:PairData", "pairs of sequences",
         path="dlkit.data.parallel:parallel", tfds="dlkit.data.tfds_translation:translation_set",
+    ),
+    "captions": Kind(
+        "dlkit.data.captions:CaptionData", "images with captions",
+        path="dlkit.data.caption_files:folder", tfds="dlkit.data.tfds_captions:caption_set",
+        named={"synthetic:shapes": "dlkit.data.scenes:scenes"},
     ),
 }  # fmt: skip
 
@@ -136,7 +143,7 @@ def builder(
     if not name.strip():
         raise UsageError("the name of the dataset is empty", "`dlkit data list` lists all")
     if name in targets():
-        return _target(targets()[name])
+        return _target(KINDS[kind].named.get(name, targets()[name]) if kind else targets()[name])
     of_path = is_path(name) or _is_file(name)
     if kind in {None, "images", "pairs"}:
         from dlkit.data.parallel import is_parallel

@@ -33,6 +33,10 @@ MODELS_BY_TASK: dict[str, dict[str, str]] = {
         "seq2seq_attention": "dlkit.models.seq2seq_attention:seq2seq_attention",
         "transformer": "dlkit.models.transformer:transformer",
     },
+    "captioning": {
+        "captioner": "dlkit.models.captioner:captioner",
+        "captioner_attention": "dlkit.models.captioner_attention:captioner_attention",
+    },
 }
 
 

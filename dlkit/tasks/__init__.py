@@ -92,4 +92,28 @@ TASKS: dict[str, TaskInfo] = {
             "train.clip_norm": 1.0,
         },
     ),
+    "captioning": TaskInfo(
+        target="dlkit.tasks.captioning:Captioning",
+        title="captioning",
+        default_data="synthetic:shapes",
+        data_kind="captions",
+        metrics={"loss": "lower", "accuracy": "higher", "exact": "higher", "bleu": "higher", "cider": "higher"},
+        per_example=("exact",),
+        decoded=("exact", "bleu", "cider"),
+        monitor="loss",
+        look="dlkit caption IMAGE --model {run}",
+        generates=True,
+        in_files=tuple(
+            f"data.{key}" for key in ("tokenizer", "vocabulary", "min_count", "coverage", "normalization", "lower")
+        ),
+        defaults={
+            "train.epochs": 10,
+            "train.batch_size": 64,
+            "train.optimizer": "adamw",
+            "train.lr": 2e-3,
+            "train.schedule": "one_cycle",
+            "train.clip_norm": 1.0,
+            "decode.max_len": 40,
+        },
+    ),
 }

@@ -62,9 +62,9 @@ def caption_set(
     divided = hold_out(images, validation)
     of_role = {role: captions.get(role, captions.get("train", {})) for role in divided}
     splits = {}
-    for role, split in divided.items():
-        assert isinstance(split, LazySplit)  # whose rows are those of the set
-        splits[role] = CaptionSplit(split, [of_role[role][int(row)] for row in split.rows])
+    for role, part in divided.items():
+        assert isinstance(part, LazySplit)  # whose rows are those of the set
+        splits[role] = CaptionSplit(part, [of_role[role][int(row)] for row in part.rows])
     return CaptionData(name, splits, notes=tuple(notes))
 
 

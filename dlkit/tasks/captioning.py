@@ -30,6 +30,10 @@ from dlkit.tasks.translator import Search
 from dlkit.train.losses import softmax_cross_entropy
 
 
+# Layers that take their weights from images, not by gradients, see so many of them.
+ADAPTED_TO = 2000
+
+
 class Captioning(Task):
     """See the module; `loss` and `accuracy` are per token with the true words before it, `exact` per image without.
 
@@ -134,6 +138,17 @@ class Captioning(Task):
 
     def _has_several(self, split: str) -> bool:
         return self._pairs(split) != self.size(split)
+
+    def adapt(self, model: keras.Model) -> None:
+        """Shows training images to the layers of the encoder that take their weights from them."""
+        layers = [layer for layer in model.encoder.layers if hasattr(layer, "adapt")]
+        if not layers:
+            return
+        count = self.size("train")
+        seen = np.linspace(0, count - 1, min(count, ADAPTED_TO)).astype(np.int64)
+        pixels = self.data.splits["train"].images.fetch(seen)
+        for layer in layers:
+            layer.adapt(standardize(pixels, self.info["mean"], self.info["std"]))
 
     def rows(self, batch_size: int) -> int:
         """Pairs of a training batch."""

@@ -143,6 +143,32 @@ def _likeness(own: _Vectors, other: _Vectors) -> float:
     return penalty * sum(cosines) / ORDERS
 
 
+def paired_bootstrap(
+    first: Sequence[str], second: Sequence[str], references: References, *, lowercase: bool = False, samples: int = 1000
+) -> dict[str, float]:
+    """As `dlkit.metrics.paired_bootstrap`, with all references of each image.
+
+    Args:
+        first: captions of one system, n texts.
+        second: those of another, of the same images.
+        references: of each image all captions.
+        lowercase: as `caption_scores`.
+        samples: how often images are drawn.
+    """
+    from sacrebleu.metrics import BLEU
+    from sacrebleu.significance import PairedTest
+
+    streams = [list(stream) for stream in zip_longest(*references)]
+    systems = [("first", list(first)), ("second", list(second))]
+    _, results = PairedTest(
+        systems, {"BLEU": BLEU(lowercase=lowercase, force=True)}, streams, "bs", n_samples=samples
+    )()
+    baseline, other = results["BLEU"]
+    difference = float(baseline.score - other.score)
+    # Of two systems that score the same sacrebleu counts no resample as further apart, and calls that significant.
+    return {"difference": difference, "p_value": float(other.p_value) if difference else 1.0}
+
+
 # ------------------------------------------------------------------------------------------------- the blind baseline
 
 CANDIDATES = 50  # captions among which the one for all images is chosen

@@ -47,7 +47,7 @@ def predict(
     """  # fmt: skip
     run = opt.run_or_newest(model, "image_classification", runs_dir)
     runs.open_run(run)  # before TensorFlow takes its time
-    with _inputs(images or []) as (names, paths):
+    with inputs(images or []) as (names, paths):
         runtime.import_tensorflow()
         from dlkit.tasks.classifier import Classifier
 
@@ -82,7 +82,7 @@ def _answer(names: Iterable[str], answers: "Iterable[Guesses | DataError]") -> D
 
 
 @contextmanager
-def _inputs(operands: list[str]) -> Iterator[tuple[Iterable[str], Iterable[str]]]:
+def inputs(operands: list[str]) -> Iterator[tuple[Iterable[str], Iterable[str]]]:
     """What to call each image, and the file that it lies in while the block lasts."""
     if operands and operands != [STDIN]:
         files = list(_expanded(operands))

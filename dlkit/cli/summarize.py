@@ -142,8 +142,12 @@ def _of_name(
     task = open_task(kind, {"name": TASKS[kind].default_data})
     from_data, inputs = task.model_arguments(), task.example_inputs()
     if classes:
-        from_data = dict.fromkeys(from_data, classes)
-    if size:
+        of_words = [key for key in from_data if key.endswith("vocabulary")]
+        from_data |= dict.fromkeys(of_words, classes)
+    if size and "image_shape" in from_data:
+        from_data["image_shape"] = _sizes(size, "HxWxC")
+        inputs = (keras.KerasTensor((1, *from_data["image_shape"]), "float32"), *inputs[1:])
+    elif size:
         (tokens,) = _sizes(size, "N")
         inputs = keras.tree.map_structure(lambda x: keras.KerasTensor((1, tokens), x.dtype), inputs)
     if not (classes and size):

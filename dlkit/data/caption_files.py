@@ -281,7 +281,7 @@ def _match(content: _Content, told: Told, source: Path) -> None:
         by_name[posixpath.basename(path)].append(path)
     lost: list[str] = []
     for name, captions in told.items():
-        same = [name] if name in pictures else by_name.get(name, [])
+        same = [name] if name in pictures else sorted(by_name.get(name, []))
         if len(same) > 1:
             raise DataError(f"{source}: {name} is {same[0]} and {same[1]}", "write which, from the folder")
         if same:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 Direction = Literal["higher", "lower"]
 
 # Metrics from 0 to 100, as the field tells them. The others are losses or shares.
-POINTS = frozenset({"bleu", "chrf"})
+POINTS = frozenset({"bleu", "chrf", "bleu_1", "bleu_2", "bleu_3"})
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,6 @@ from dlkit.tasks.task import Sums, Task
 from dlkit.tasks.translator import Search
 from dlkit.train.losses import softmax_cross_entropy
 
-
 # Layers that take their weights from images, not by gradients, see so many of them.
 ADAPTED_TO = 2000
 

@@ -239,7 +239,9 @@ def test_hostile_class_names_are_shown_as_text(evaluate, tmp_path, monkeypatch):
     run = runs.open_run(saved(tmp_path, bias=one_hot(0)))
     names = [f"{name}{at}" for at, name in enumerate(classes * 4)][:10]
     data = digits(size=8)
-    monkeypatch.setattr(datasets, "builder", lambda *_, **__: lambda *, size=8: type(data)("digits", names, data.splits))
+    monkeypatch.setattr(
+        datasets, "builder", lambda *_, **__: lambda *, size=8: type(data)("digits", names, data.splits)
+    )
     run.update_info(data={**run.info["data"], "classes": names})
     code, out, error = evaluate(run.path, "--confusion", "--png")
     assert code == 0

@@ -180,9 +180,11 @@ class _Printer:
                 yield [console.as_json(self._record(name, answer))]
                 continue
             for hypothesis in answer.hypotheses:
-                score = [f"{hypothesis.score:.4f}"] * self.scores
-                looked = [" ".join(f"{row},{column}" for row, column in self._looked(hypothesis))] * self.search.align
-                yield [name, *score, hypothesis.text, *looked]
+                cells = [name, f"{hypothesis.score:.4f}"] if self.scores else [name]
+                cells.append(hypothesis.text)
+                if self.search.align:
+                    cells.append(" ".join(f"{row},{column}" for row, column in self._looked(hypothesis)))
+                yield cells
 
     def _places(self, hypothesis: Any) -> Any:
         """The weights of each token, (tokens, rows, columns)."""

@@ -14,6 +14,7 @@ from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
 from dlkit.layers.recurrent import Cell, LSTMState, Stack
 from dlkit.models import Paper
+from dlkit.recipe import check_call
 
 PAPERS = {
     "captioner": Paper(
@@ -38,10 +39,9 @@ def encoder_of(name: str, image_shape: tuple[int, int, int], options: Mapping[st
     """
     if models.task_of(name) != "image_classification":
         raise UsageError(f"model.encoder={name} is no image net", "such as resnet20; `dlkit models` lists all")
-    given = sorted({"classes", "input_shape"} & set(options))
-    if given:
-        raise UsageError(f"model.encoder_options has {given[0]}, which follows from the data", "leave it out")
-    net = models.build(name, input_shape=image_shape, classes=2, **options)
+    function = models.builder(name)
+    checked = check_call(function, options, where="model.encoder_options", hidden=("input_shape", "classes"))
+    net = function(input_shape=image_shape, classes=2, **checked)
     head = next((layer for layer in reversed(net.layers) if layer.weights), None)
     maps = [layer.output for layer in net.layers[1:] if isinstance(layer.output, keras.KerasTensor)]
     maps = [tensor for tensor in maps if len(tensor.shape) == 4]

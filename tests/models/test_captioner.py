@@ -173,8 +173,8 @@ def test_any_conv_net_is_an_encoder(name, map_shape, features):
         ({"encoder": "seq2seq"}, "model.encoder=seq2seq is no image net"),
         ({"encoder": "mlp"}, "model.encoder=mlp is no conv net"),
         ({"encoder": "resnet21"}, "unknown model: resnet21"),
-        ({"encoder_options": {"norms": "none"}}, "model.norms"),
-        ({"encoder_options": {"classes": 3}}, "model.encoder_options has classes"),
+        ({"encoder_options": {"norms": "none"}}, "unknown key: model.encoder_options.norms"),
+        ({"encoder_options": {"classes": 3}}, "unknown key: model.encoder_options.classes"),
         ({"cell": "lsdm"}, "unknown cell: lsdm"),
     ],
 )

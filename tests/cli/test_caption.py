@@ -24,7 +24,8 @@ def trained(tmp_path_factory):
     code = cli.main([
         "train", "captioner_attention", "--data", "synthetic:shapes", *DATA, "--epochs", "3", "--batch-size", "32",
         "--set", "model.encoder=airbench", "--set", "model.encoder_options={width=8, whitening=false}",
-        "--set", "model.width=48", "--set", "model.context_to=readout", "--lr", "0.005", "--runs-dir", str(folder), "--name", "run", "-q",
+        "--set", "model.width=48", "--set", "model.context_to=readout", "--lr", "0.005",
+        "--runs-dir", str(folder), "--name", "run", "-q",
     ])  # fmt: skip
     assert code == 0
     for index in range(3):
@@ -223,7 +224,18 @@ def test_the_encoder_comes_from_a_trained_image_run(dlkit, tmp_path):
     wrong = dlkit(*begin, "--set", "model.encoder=resnet20")
     assert wrong.code == 4
     assert "is of lenet, and the encoder is resnet20" in wrong.err
-    options = ("--set", "model.encoder=lenet", "--set", "model.width=8", "--freeze", "conv*,dense*", "--name", "begun")
+    options = (
+        "--set",
+        "model.encoder=lenet",
+        "--set",
+        "model.width=8",
+        "--freeze",
+        "conv*",
+        "--freeze",
+        "dense*",
+        "--name",
+        "begun",
+    )
     done = dlkit(*begin, *options)
     assert done.code == 0, done.err
     net, begun = (named_variables(runs.load_model(tmp_path / name)) for name in ("net", "begun"))

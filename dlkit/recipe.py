@@ -153,6 +153,9 @@ class DecodeSection(_Section):
     alpha: Annotated[float, Field(ge=0)] = Field(0.6, description="exponent of the normalization gnmt")
 
 
+# Kinds of data whose images training may change; those of captions are not mixed, since sentences cannot be.
+AUGMENTED = ("images", "captions")
+
 SECTIONS: dict[str, type[_Section]] = {
     "model": ModelSection,
     "data": DataSection,
@@ -589,13 +592,19 @@ def type_of(declared: FieldInfo) -> Any:
     return Annotated[declared.annotation, *declared.metadata] if declared.metadata else declared.annotation
 
 
-def image_options() -> dict[str, Any]:
+def image_options(kind: str = "images") -> dict[str, Any]:
     """The keys of [data] that are no options of a dataset but of training on images: key -> its type.
 
     Those of an augmentation begin with its name: `mixup_alpha` is the argument `alpha` of `mixup`.
+
+    Args:
+        kind: of the data, a key of `dlkit.data.KINDS`: those without images have none.
     """
+    if kind not in AUGMENTED:
+        return {}
     options = {key: parameter.annotation for own in augmentation_options().values() for key, parameter in own.items()}
-    return {"class_weights": Literal["balanced"] | list[Positive] | None} | options
+    weights: dict[str, Any] = {"class_weights": Literal["balanced"] | list[Positive] | None}
+    return (weights if kind == "images" else {}) | options
 
 
 def augmentation_options() -> dict[str, dict[str, inspect.Parameter]]:
@@ -613,7 +622,7 @@ def _data_section(collected: _Collected, task: str, path: Path | None) -> DataSe
     fields, given, sources = collected.sections["data"], collected.options["data"], collected.sources
     _check_data(fields, task)
     function = datasets.builder(fields["name"], fields.get("dir"), kind=TASKS[task].data_kind)
-    of_images = image_options() if task == "image_classification" else {}
+    of_images = image_options(TASKS[task].data_kind)
     declared = [key for key in DataSection.model_fields if key not in {"name", "options"}]
     of_dataset = [key for key in parameters_of(function) if key not in declared]
     for key, value in given.items():
@@ -676,7 +685,7 @@ def _check_train(train: Mapping[str, Any], task: str, data: str) -> None:
     metrics, monitor = TASKS[task].metrics, train.get("monitor")
     if monitor not in {None, *metrics}:
         raise unknown("metric", str(monitor), metrics)
-    if monitor in POINTS and data.startswith("synthetic:"):
+    if monitor in POINTS | {"cider"} and data.startswith("synthetic:"):
         raise UsageError(f"train.monitor is {monitor}, which is not measured on {data}", "`exact` is, as is `loss`")
     if monitor in TASKS[task].decoded and train.get("decode_every", 1) is None:
         raise UsageError(
@@ -719,13 +728,18 @@ def _check_rises(key: str, shares: list[float], *, example: str) -> None:
 
 def _check_data(data: Mapping[str, Any], task: str) -> None:
     names = data.get("augment", [])
-    if names and task != "image_classification":
+    kind = TASKS[task].data_kind
+    if names and kind not in AUGMENTED:
         raise UsageError(f"data.augment is for images, not for {TASKS[task].title}", "leave it out")
     if names:
-        from dlkit.data.augment import check_names
+        from dlkit.data.augment import MIXES, check_names
 
         check_names(names)
-    check_data_dir(data["name"], data.get("dir"), kind=TASKS[task].data_kind)
+        if kind == "captions" and (mixed := [name for name in names if name in MIXES]):
+            raise UsageError(
+                f"data.augment {mixed[0]} mixes two images, and their captions cannot be mixed", "leave it out"
+            )
+    check_data_dir(data["name"], data.get("dir"), kind=kind)
 
 
 def check_data_dir(name: str, folder: Path | None, *, kind: str | None = None) -> None:

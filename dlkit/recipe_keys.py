@@ -63,27 +63,35 @@ def keys(model: str | None = None, data: str | None = None) -> list[Key]:
             found += _options("model", builder, arguments_in(builder), without=OF_DATA)
         if section == "data" and data:
             kind = TASKS[models.task_of(model)].data_kind if model else None
-            found += _of_dataset(datasets.builder(data, kind=kind))
+            found += _of_dataset(datasets.builder(data, kind=kind), kind)
     return found
 
 
-def _of_dataset(function: Callable[..., Any]) -> list[Key]:
+def _of_dataset(function: Callable[..., Any], kind: str | None) -> list[Key]:
     """The options of a dataset and, where it is of images, of training on them."""
     from dlkit.data import corpus
-    from dlkit.data.augment import AUGMENTATIONS
+    from dlkit.data.augment import AUGMENTATIONS, MIXES
+    from dlkit.data.captions import CaptionPreparation
     from dlkit.data.pairs import Preparation
 
-    declared = set(recipe.DataSection.model_fields)
+    declared, captions = set(recipe.DataSection.model_fields), kind == "captions"
     parameters = recipe.parameters_of(function)
-    if "tokenizer" in parameters:
-        shared = corpus.Preparation if "units" in parameters else Preparation
-        return _options("data", function, arguments_in(shared) | arguments_in(function), without=declared)
-    found = _options("data", function, arguments_in(function), without=declared)
+    if "tokenizer" in parameters and not captions:
+        prepared = corpus.Preparation if "units" in parameters else Preparation
+        return _options("data", function, arguments_in(prepared) | arguments_in(function), without=declared)
+    shared = arguments_in(CaptionPreparation) if captions else {}
+    found = _options("data", function, shared | arguments_in(function), without=declared)
     if datasets.makes(function) in {"SequenceData", "VideoData"}:
         return found
-    weights = recipe.accepted(recipe.image_options()["class_weights"])
-    found.append(Key("data.class_weights", weights, None, "what an image of each class weighs in the training loss"))
+    if not captions:
+        weights = recipe.accepted(recipe.image_options()["class_weights"])
+        found.append(
+            Key("data.class_weights", weights, None, "what an image of each class weighs in the training loss")
+        )
+    mixes = {name for name in AUGMENTATIONS if captions and name in MIXES}
     for name, own in recipe.augmentation_options().items():
+        if name in mixes:
+            continue
         said = arguments_in(AUGMENTATIONS[name])
         for key, parameter in own.items():
             about = f"of {name}: {said.get(parameter.name, '')}"

@@ -11,6 +11,7 @@ import typer
 from dlkit import __version__, console
 from dlkit.cli import (
     average,
+    caption,
     data,
     doctor,
     evaluate,
@@ -63,6 +64,7 @@ for _verb in (
     train.train, evaluate.evaluate, predict.predict, translate.translate, score.score,
     summarize.summarize, inspect.inspect, plot.plot, generate.generate,
     average.average, export.export, models.models,
+    caption.caption,
 ):  # fmt: skip
     app.add(_verb)
 app.add_typer(data.app, name="data")

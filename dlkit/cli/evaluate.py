@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,10 +29,15 @@ OF_CLASSES = {"top_5": "top-5", "macro_f1": "macro F1", "ece": "calibration erro
 # Those of a model that tells numbers.
 OF_NUMBERS = {"mae": "mean absolute error", "r2": "R2", "mean_mse": "mse of always the mean"}
 # The others are shares, told in percent.
-PLAIN = {"loss", "own_words_loss", "brier", "perplexity", "bits_per_character", "mse", *OF_NUMBERS}
+PLAIN = {"loss", "own_words_loss", "brier", "perplexity", "bits_per_character", "cider", "mse", *OF_NUMBERS}
 # Those of translations that have other titles than names.
 OF_TRANSLATIONS = {
     "accuracy": "token accuracy", "bleu": "BLEU", "chrf": "chrF", "own_words_loss": "loss, own words read"
+}  # fmt: skip
+# And of captions; their metric `bleu` is of order 4.
+OF_CAPTIONS = {
+    "accuracy": "token accuracy", "exact": "exact", "bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "bleu_3": "BLEU-3",
+    "bleu": "BLEU-4", "cider": "CIDEr-D",
 }  # fmt: skip
 
 
@@ -107,7 +113,7 @@ def evaluate(
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write the translations, complete or not at all."),
+        typer.Option("--output", "-o", metavar="FILE", help="Write translations or captions, complete or not at all."),
     ] = None,
     own_words: Annotated[
         bool,
@@ -119,6 +125,12 @@ def evaluate(
             "--mirror",
             help="Average what is said of each image and of its mirror image; for classes that a mirror leaves alone.",
         ),
+    ] = False,
+    shuffle_images: Annotated[
+        bool, typer.Option("--shuffle-images", help="Caption another image of the split: what is guessed blindly.")
+    ] = False,
+    constant: Annotated[
+        bool, typer.Option("--constant", help="Take one training caption for all images: the other blind baseline.")
     ] = False,
     per_class: Annotated[
         bool | None,
@@ -137,7 +149,7 @@ def evaluate(
         typer.Option(
             "--png",
             help="Draw the confusion matrix and the reliability diagram; of translations, how good they are by length;"
-            " of sequences of numbers, how they were learned and what is told.",
+            " of captions, some images with theirs; of sequences of numbers, how they were learned and what is told.",
         ),
     ] = False,
 ) -> None:
@@ -146,6 +158,7 @@ def evaluate(
     Intervals hold the true value in 95 of 100 cases: Wilson's for a share, that of Agresti and Min for the difference
     of two runs, by bootstrap for BLEU and chrF. Whether one of two is better, McNemar's exact test says, and of
     translations a paired bootstrap. BLEU and chrF compare with the texts as they are, and tell sacrebleu's signatures.
+    Captions are compared with all of an image's: BLEU-1 to BLEU-4 and CIDEr-D.
 
     Example: dlkit evaluate runs/lenet_digits-1 runs/mlp_digits-1 --split validation
     """  # fmt: skip
@@ -159,15 +172,19 @@ def evaluate(
     pairs = {"--source": source, "--target": target}
     if _given(pairs) and data is None:
         raise UsageError(f"{_given(pairs)} is about other data than the run's", "name them with --data")
+    blind = {"--shuffle-images": shuffle_images, "--constant": constant}
+    if constant and (_given(searching) or shuffle_images):
+        what = _given(searching) or "--shuffle-images"
+        raise UsageError(f"{what} is about what the run writes, and --constant takes one caption", "leave it out")
     first, *others = _checked(
         operands,
         decode,
         picture=png,
         classes=tables.asked,
         images="--mirror" if mirror else None,
-        translations=_given(
-            {**searching, **pairs, "--lowercase": lowercase, "--output": output, "--own-words": own_words}
-        ),
+        translations=_given({**pairs, "--own-words": own_words}),
+        writes=_given({**searching, "--lowercase": lowercase, "--output": output}),
+        captions=_given(blind),
         one_run=tables.asked or _given({"--output": output}),
     )
     if data is None and limit is None:
@@ -180,7 +197,8 @@ def evaluate(
     from dlkit.train.evaluation import Setting
 
     setting = Setting(
-        split, weights, data, data_dir, batch_size, limit, on_bad, source, target, decode, lowercase, mirror, own_words
+        split, weights, data, data_dir, batch_size, limit, on_bad, source, target, decode, lowercase, mirror, own_words,
+        shuffle_images, constant,
     )  # fmt: skip
     if len(operands) > 1:
         _compare(operands, setting, devices, picture=path)
@@ -208,13 +226,15 @@ def _checked(
     classes: str | None,
     images: str | None,
     translations: str | None,
+    writes: str | None,
+    captions: str | None,
     one_run: str | None,
 ) -> list[runs.Run]:
     """The runs. Says what is wrong before TensorFlow takes its time; the keywords are options about such, if given."""
     from dlkit.recipe import resolve_decode
 
     opened = [runs.open_run(text) for text in operands]
-    if picture and TASKS[opened[0].task].classifies:
+    if picture and (TASKS[opened[0].task].classifies or TASKS[opened[0].task].data_kind == "captions"):
         one_run = one_run or "--png"
     if one_run and len(opened) > 1:
         raise UsageError(f"{one_run} is about one run, and here are {len(opened)}", "name one run")
@@ -222,8 +242,10 @@ def _checked(
         task = TASKS[run.task]
         for option, what, fits in (
             (classes, "classes", task.classifies),
-            (images, "images", task.data_kind == "images"),
+            (images, "classes of images", task.data_kind == "images"),
             (translations, "translations", task.data_kind == "pairs"),
+            (writes, "what is written", task.data_kind in {"pairs", "captions"}),
+            (captions, "captions", task.data_kind == "captions"),
         ):
             if option and not fits:
                 raise UsageError(f"{option} is about {what}, and {run.path} is a run of {task.title}", "leave it out")
@@ -246,9 +268,11 @@ def _evaluate(
 ) -> None:
     from dlkit.train.evaluation import evaluate_run
 
+    of_captions = TASKS[runs.open_run(operand).task].data_kind == "captions"
+    keep = partial(_draw_captions, setting, picture) if picture and of_captions else None
     with writer(output) if output else nullcontext() as write:
-        result = evaluate_run(operand, setting, devices=devices, write=write)
-    if picture:
+        result = evaluate_run(operand, setting, devices=devices, write=write, keep=keep)
+    if picture and not of_captions:
         _draw([result], picture)
     files = {"picture": picture, "output": output}
     if console.settings.json:
@@ -276,7 +300,10 @@ def _evaluate(
 def _tell(result: Mapping[str, Any]) -> None:
     """What was evaluated, on what, and how outputs were searched for."""
     also = ", averaged with mirror images" if result.get("mirrored") else ""
+    also += ", images shuffled" if result.get("shuffled_images") else ""
     console.note(f"{result['checkpoint']}, {result['weights']} weights, {_examples(result)}{also}")
+    if "constant" in result:
+        console.note(f"one caption for all images, of the training data: {console.safe(result['constant'])}")
     if search := result.get("search"):
         beams, norm = search["beams"], search["length_norm"]
         norm = f"length norm {norm}" + (f" with alpha {search['alpha']:g}" if norm == "gnmt" else "")
@@ -326,6 +353,8 @@ def _titles(result: Mapping[str, Any]) -> dict[str, str]:
     names = {name: name for name in task.metrics} | (OF_CLASSES if task.classifies else OF_TRANSLATIONS)
     if task.data_kind == "sequences":
         names |= OF_NUMBERS | {"accuracy": "accuracy"}
+    if task.data_kind == "captions":
+        names = {"loss": "loss"} | OF_CAPTIONS
     return {name: title for name, title in names.items() if name in result}
 
 
@@ -401,6 +430,21 @@ def _print_confusion(classes: list[str], matrix: list[list[int]]) -> None:
     console.data("")
     rows = [(label, *row) for label, row in zip(labels, cells, strict=True)]
     console.table(["true", *headings], rows, right=headings)
+
+
+def _draw_captions(setting: "Setting", path: Path, task: Any, said: Any) -> None:
+    """Evenly spaced images of the split, each with its caption and one that a person wrote."""
+    import numpy as np
+
+    from dlkit.probe import captions, pictures
+
+    rows = np.unique(np.linspace(0, len(said.outputs) - 1, min(len(said.outputs), 24)).astype(np.int64))
+    figure = captions.page(
+        task.data.splits[setting.split].images.fetch(rows),
+        [(said.outputs[row], said.references[row][0]) for row in rows.tolist()],
+        title=f"{task.options['name']}, {setting.split}: above what the run says, below what a person said",
+    )
+    pictures.save(figure, path)
 
 
 def _draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -47,7 +47,7 @@ def count(value: float, noun: str) -> str:
 
 
 def metric(name: str, value: float) -> str:
-    """A metric as people read it: shares in percent, losses with three digits, BLEU as it is."""
+    """A metric as people read it: shares in percent, losses with three digits, BLEU and CIDEr-D as they are."""
     if name == "loss":
         return f"loss {value:.3f}" if abs(value) < 1000 else f"loss {value:.3g}"
     if name in PLAIN:
@@ -56,6 +56,8 @@ def metric(name: str, value: float) -> str:
         return f"mse {value:.4f}" if 0.001 <= abs(value) < 1000 else f"mse {value:.3g}"
     if name in POINTS:
         return f"{name} {value:.1f}"
+    if name == "cider":
+        return f"{name} {value:.3f}"
     return f"{SHORT.get(name, name)} {100 * value:.1f}"
 
 

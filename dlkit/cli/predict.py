@@ -52,7 +52,7 @@ def predict(
     if TASKS[opened.task].data_kind in {"labelled_texts", "tagged_texts"}:
         predict_texts(run, opened, images or [], top=top, batch_size=batch_size)
         return
-    with _inputs(images or []) as (names, paths):
+    with inputs(images or []) as (names, paths):
         runtime.import_tensorflow()
         from dlkit.tasks.classifier import Classifier
 
@@ -87,7 +87,7 @@ def _answer(names: Iterable[str], answers: "Iterable[Guesses | DataError]") -> D
 
 
 @contextmanager
-def _inputs(operands: list[str]) -> Iterator[tuple[Iterable[str], Iterable[str]]]:
+def inputs(operands: list[str]) -> Iterator[tuple[Iterable[str], Iterable[str]]]:
     """What to call each image, and the file that it lies in while the block lasts."""
     if operands and operands != [STDIN]:
         files = list(_expanded(operands))

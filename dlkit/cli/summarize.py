@@ -142,9 +142,13 @@ def _of_name(
     task = open_task(kind, {"name": TASKS[kind].default_data})
     from_data, inputs = task.model_arguments(), task.example_inputs()
     if classes:
-        of_classes = from_data.keys() & {"outputs", "classes"} or from_data  # those of what is written: its vocabulary
+        of_words = [key for key in from_data if key.endswith("vocabulary")]
+        of_classes = from_data.keys() & {"outputs", "classes"} or of_words  # those of what is written: its vocabulary
         from_data |= dict.fromkeys(of_classes, classes)
-    if size:
+    if size and "image_shape" in from_data:
+        from_data["image_shape"] = _sizes(size, "HxWxC")
+        inputs = (keras.KerasTensor((1, *from_data["image_shape"]), "float32"), *inputs[1:])
+    elif size:
         (tokens,) = _sizes(size, "N")
         inputs = keras.tree.map_structure(lambda x: keras.KerasTensor((1, tokens, *x.shape[2:]), x.dtype), inputs)
     if not (classes and size):

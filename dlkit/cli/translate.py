@@ -1,7 +1,7 @@
 """`dlkit translate`: lines of text in, their translations out."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -103,12 +103,13 @@ def translate(
     lines.check_output(output)
     searching = {"--length-norm": length_norm, "--alpha": alpha}
     drawing = {"--temperature": temperature, "--top-k": top_k, "--top-p": top_p, "--seed": seed}
-    of_search, of_drawing = ([name for name, value in own.items() if value is not None] for own in (searching, drawing))
-    _check(
-        of_search, of_drawing,
+    check_search(
+        searching, drawing,
         sample=sample, beam=beam, n_best=n_best, temperature=temperature, top_k=top_k, top_p=top_p,
-        min_len=min_len, max_len=max_len, text=text, file=file,
+        min_len=min_len, max_len=max_len,
     )  # fmt: skip
+    if text and file is not None:
+        raise UsageError("a text and --file are both given", "give one of them")
     if console.settings.json and format_ == "tsv":
         raise UsageError("--json and --format tsv are two formats", "give one of them")
     format_ = "jsonl" if console.settings.json else format_
@@ -162,9 +163,9 @@ def translate(
     failures.end()
 
 
-def _check(
-    of_search: list[str],
-    of_drawing: list[str],
+def check_search(
+    searching: Mapping[str, Any],
+    drawing: Mapping[str, Any],
     *,
     sample: bool,
     beam: int | None,
@@ -174,9 +175,22 @@ def _check(
     top_p: float | None,
     min_len: int,
     max_len: int | None,
-    text: list[str] | None,
-    file: Path | None,
 ) -> None:
+    """Raises a UsageError when options of a search contradict each other.
+
+    Args:
+        searching: options of beam search alone, None where they are not given.
+        drawing: those of sampling.
+        sample: `--sample`; the others are called like their options, too.
+        beam: see there.
+        n_best: see there.
+        temperature: see there.
+        top_k: see there.
+        top_p: see there.
+        min_len: see there.
+        max_len: see there.
+    """
+    of_search, of_drawing = ([name for name, value in own.items() if value is not None] for own in (searching, drawing))
     if of_search and sample:
         raise UsageError(f"{of_search[0]} is about beam search, not about sampling", "leave it out")
     if of_drawing and not sample:
@@ -192,8 +206,6 @@ def _check(
         raise UsageError(f"--top-p {top_p:g} leaves nothing to draw from", "0.9 is a usual one")
     if max_len is not None and min_len > max_len:
         raise UsageError(f"--min-len {min_len} is more than --max-len {max_len}", "give a smaller --min-len")
-    if text and file is not None:
-        raise UsageError("a text and --file are both given", "give one of them")
 
 
 def _check_lengths(translator: "Translator", *, min_len: int, max_len: int | None) -> None:

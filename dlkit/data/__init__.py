@@ -2,8 +2,8 @@
 
 import importlib
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,12 +41,14 @@ class Kind:
         what: in words, as in "x has no labelled images".
         path: "module:function" that reads a path, its first argument; None where none can be read.
         tfds: "module:function" that reads a set of TensorFlow Datasets, its first argument the name; None for none.
+        named: names of the table that are of this kind, too, when a task of it asks for them -> "module:function".
     """
 
     target: str
     what: str
     path: str | None = None
     tfds: str | None = None
+    named: Mapping[str, str] = field(default_factory=dict)
 
 
 KINDS: dict[str, Kind] = {
@@ -71,6 +73,11 @@ KINDS: dict[str, Kind] = {
     ),
     "sequences": Kind("dlkit.data.sequences:SequenceData", "sequences of numbers"),
     "videos": Kind("dlkit.data.videos:VideoData", "labelled videos"),
+    "captions": Kind(
+        "dlkit.data.captions:CaptionData", "images with captions",
+        path="dlkit.data.caption_files:folder", tfds="dlkit.data.tfds_captions:caption_set",
+        named={"synthetic:shapes": "dlkit.data.scenes:scenes"},
+    ),
 }  # fmt: skip
 
 
@@ -158,7 +165,7 @@ def builder(
     if not name.strip():
         raise UsageError("the name of the dataset is empty", "`dlkit data list` lists all")
     if name in targets():
-        return _target(targets()[name])
+        return _target(KINDS[kind].named.get(name, targets()[name]) if kind else targets()[name])
     of_path = is_path(name) or _is_file(name, dir)
     if kind in {"labelled_texts", "tagged_texts"}:  # of a name that ends as a table does the file may be missing
         of_path = of_path or name.removesuffix(".gz").casefold().endswith((".tsv", ".txt", ".conll"))

@@ -144,10 +144,15 @@ def crop(images: Images, keys: Keys) -> Images:
 
 def flip(images: Images, keys: Keys) -> Images:
     """Mirrors each image left to right with probability 1/2. Arguments as for `crop`."""
-    mirrored = uniform(keys, 1, purpose="flip")[:, 0] < 0.5
+    mirrored = are_mirrored(keys)
     flipped = images.copy()
     flipped[mirrored] = images[mirrored, :, ::-1]
     return flipped
+
+
+def are_mirrored(keys: Keys) -> NDArray[np.bool_]:
+    """Which images `flip` and `crop_flip` mirror, (n,): texts about them have to know."""
+    return uniform(keys, 1, purpose="flip")[:, 0] < 0.5
 
 
 def crop_flip(images: Images, keys: Keys) -> Images:

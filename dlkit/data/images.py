@@ -3,6 +3,7 @@
 import collections
 import errno
 import hashlib
+import io
 import math
 import os
 import re
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, NamedTuple, TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -362,9 +363,17 @@ class Header(NamedTuple):
     mark: str
 
 
+# Where an image stands in a file that holds several, such as a tar: its first byte, and how many it has.
+Within = tuple[int, int]
+
+
 @contextmanager
-def open_image(path: str | Path) -> "Iterator[Image.Image]":
+def open_image(path: str | Path, within: Within | None = None) -> "Iterator[Image.Image]":
     """Opens an image file, its pixels not decoded yet; what the file makes fail in the block is explained.
+
+    Args:
+        path: the file.
+        within: where in it the image stands; None for one that is the whole file.
 
     Raises:
         UnreadableImage: there is no such file, or it is not an image, damaged, truncated or too large.
@@ -378,7 +387,7 @@ def open_image(path: str | Path) -> "Iterator[Image.Image]":
     path = Path(path)
     try:
         _check_is_file(path)
-        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+        with path.open("rb") as file, Image.open(_part_of_file(file, within), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             yield image
@@ -395,6 +404,13 @@ def open_image(path: str | Path) -> "Iterator[Image.Image]":
     except Exception as failure:  # decoders fail as OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
         reason = f"is damaged or cut short: {failure}".replace("\n", " ")
         raise UnreadableImage(path, reason, "fetch or save it again") from failure
+
+
+def _part_of_file(file: BinaryIO, within: Within | None) -> BinaryIO:
+    if within is None:
+        return file
+    file.seek(within[0])
+    return io.BytesIO(file.read(within[1]))
 
 
 def _check_is_file(path: Path) -> None:
@@ -421,14 +437,14 @@ def _check_is_file(path: Path) -> None:
         raise UnreadableImage(path, "is not an image: the file is empty", "fetch or save it again")
 
 
-def read_header(path: str | Path) -> Header:
-    """Reads what `Header` holds, which takes as long for a large image as for a small one.
+def read_header(path: str | Path, within: Within | None = None) -> Header:
+    """Reads what `Header` holds, which takes as long for a large image as for a small one. Arguments: `open_image`.
 
     Raises:
         UnreadableImage: as `open_image`.
     """
-    with open_image(path) as image:
-        return Header(*upright_size(image), _is_gray(image), _mark(path))
+    with open_image(path, within) as image:
+        return Header(*upright_size(image), _is_gray(image), _mark(path, within))
 
 
 def upright_size(image: "Image.Image") -> tuple[int, int]:
@@ -446,8 +462,9 @@ def _is_gray(image: "Image.Image") -> bool:
     return image.mode in {"1", "L", "LA"} or image.mode.startswith("I")
 
 
-def _mark(path: str | Path) -> str:
-    with Path(path).open("rb") as file:
+def _mark(path: str | Path, within: Within | None) -> str:
+    with Path(path).open("rb") as whole:
+        file = _part_of_file(whole, within)
         size = file.seek(0, os.SEEK_END)
         checksum = 0
         for place in sorted({0, max(0, size - 4096)}):
@@ -456,12 +473,13 @@ def _mark(path: str | Path) -> str:
     return f"{size}:{checksum:08x}"
 
 
-def read_image(path: str | Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+def read_image(path: str | Path, shape: tuple[int, int, int], within: Within | None = None) -> NDArray[np.uint8]:
     """Reads an image file as a model takes it, see `fitted`.
 
     Args:
         path: a PNG, JPEG, BMP, GIF or WebP file.
         shape: height, width and channels (1 or 3) of the model's input.
+        within: see `open_image`.
 
     Returns:
         An array of that shape, uint8.
@@ -472,7 +490,7 @@ def read_image(path: str | Path, shape: tuple[int, int, int]) -> NDArray[np.uint
     """
     if shape[2] not in {1, 3}:
         raise UsageError(f"the model takes images of {shape[2]} channels: an image file has 1 (gray) or 3 (RGB)")
-    with open_image(path) as image:
+    with open_image(path, within) as image:
         return fitted(image, shape)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
-from typing import Annotated, Any, Literal, NamedTuple, overload
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from dlkit.errors import DataError, UsageError
 
 # Batches are padded to multiples of this, so that few shapes occur: each costs a trace of the training step.
 LENGTH_STEP = 8
+
+Data = TypeVar("Data", bound=Any)  # a dataclass with the field `options`
 
 # ----------------------------------------------------------------------------------------------------------------- ids
 
@@ -415,18 +417,18 @@ def _rows_with_unknown(ids: Sequence[Sequence[int]] | Ragged) -> list[int]:
     return np.unique(rows[ragged.flat == UNKNOWN]).tolist()
 
 
-def prepared(read: Callable[..., PairData]) -> Callable[..., PairData]:
-    """Gives a function that reads texts the options of `Preparation` beside its own.
+def prepared(read: Callable[..., Data], how: type = Preparation) -> Callable[..., Data]:
+    """Gives a function that reads texts the options of `Preparation`, or of another such class, beside its own.
 
     They are stated once, there, and yet stand in the signature, which is what recipes are checked against.
     """
-    own, shared = inspect.signature(read), inspect.signature(Preparation)
+    own, shared = inspect.signature(read), inspect.signature(how)
     hints = {name: parameter.annotation for name, parameter in shared.parameters.items()}
 
     @functools.wraps(read)
-    def load(*args: Any, **options: Any) -> PairData:
-        how = {name: options.pop(name) for name in shared.parameters if name in options}
-        return replace(read(*args, **options), options=Preparation(**how))
+    def load(*args: Any, **options: Any) -> Data:
+        given = {name: options.pop(name) for name in shared.parameters if name in options}
+        return replace(read(*args, **options), options=how(**given))
 
     load.__signature__ = own.replace(  # type: ignore[attr-defined]
         parameters=[*own.parameters.values(), *shared.parameters.values()]

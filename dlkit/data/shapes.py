@@ -68,12 +68,16 @@ def shapes(
 
 
 def _image(split: str, index: int, *, size: int, noise: float, seed: int) -> NDArray[np.uint8]:
-    image = draw(describe(split, index, seed=seed), size)
+    return noisy(draw(describe(split, index, seed=seed), size), noise, key=[seed, SPLITS.index(split), index])
+
+
+def noisy(image: NDArray[np.uint8], noise: float, *, key: list[int]) -> NDArray[np.uint8]:
+    """The image with noise of that standard deviation, in units of 1 = white, on every pixel; `key` seeds it."""
     if not noise:
         return image
-    random = np.random.default_rng([seed, SPLITS.index(split), index])
-    noisy = image + 255 * noise * random.standard_normal(image.shape, np.float32)
-    return np.rint(noisy).clip(0, 255).astype(np.uint8)
+    random = np.random.default_rng(key)
+    changed = image + 255 * noise * random.standard_normal(image.shape, np.float32)
+    return np.rint(changed).clip(0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -129,11 +133,12 @@ def describe(split: str, index: int, *, seed: int = 0) -> Drawing:
     x, y = (radius + draw * (1 - 2 * radius) for draw in draws[4:6])
     return Drawing(
         list(SHAPES)[index % len(SHAPES)], size, colour, background, radius, (x, y), draws[6] * 2 * math.pi,
-        _jittered(colour, draws[7:10]), _jittered(background, draws[10:13]),
+        jittered(colour, draws[7:10]), jittered(background, draws[10:13]),
     )  # fmt: skip
 
 
-def _jittered(colour: str, draws: list[float]) -> tuple[int, int, int]:
+def jittered(colour: str, draws: list[float]) -> tuple[int, int, int]:
+    """The RGB of a key of `COLOURS`, each channel a little off, by a draw from [0, 1) for each."""
     red, green, blue = (
         min(max(value + round((2 * draw - 1) * JITTER), 0), 255)
         for value, draw in zip(COLOURS[colour], draws, strict=True)
@@ -141,11 +146,12 @@ def _jittered(colour: str, draws: list[float]) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def draw(drawing: Drawing, size: int) -> NDArray[np.uint8]:
-    """Draws an image of (size, size, 3), smooth at the edges."""
+def draw(drawing: Drawing, size: int, *others: Drawing) -> NDArray[np.uint8]:
+    """Draws an image of (size, size, 3), smooth at the edges; `others` stand on the same background."""
     side = SUPERSAMPLING * size
     canvas = Image.new("RGB", (side, side), drawing.ground)
-    SHAPES[drawing.shape](ImageDraw.Draw(canvas), drawing, side)
+    for each in (drawing, *others):
+        SHAPES[each.shape](ImageDraw.Draw(canvas), each, side)
     return np.asarray(canvas.reduce(SUPERSAMPLING))
 
 

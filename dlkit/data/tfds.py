@@ -70,15 +70,15 @@ def tfds_set(
     image, label = image_and_label(name, prepared.features, prepared.supervised)
     encoded = {split: encoded_images(prepared, split, image, label) for split in prepared.splits}
     classes = _classes(prepared, label, encoded.values())
-    roles = _roles([split for split, images in encoded.items() if images.labels.max() >= 0])
+    roles = roles_of([split for split, images in encoded.items() if images.labels.max() >= 0])
     if not roles:
         raise UsageError(f"{name} has no image with a class: its splits are {', '.join(prepared.splits)}")
-    shape = _shape(prepared.features[image], [encoded[split] for split in roles.values()], size)
+    shape = shape_of(prepared.features[image], [encoded[split] for split in roles.values()], size)
     used = {role: split for role, split in roles.items() if role in {"train", "validation", "test"}}
     keep = fits_in_memory(sum(len(encoded[split].labels) for split in used.values()), shape)
     splits = hold_out(
         {
-            role: _lazy(prepared, split, encoded[split], shape, keep=keep and role in used)
+            role: lazy_split(prepared, split, encoded[split], shape, keep=keep and role in used)
             for role, split in roles.items()
         },
         validation,
@@ -123,7 +123,7 @@ def _classes(prepared: Prepared, label: str, encoded: Iterable[EncodedImages]) -
     return classes
 
 
-def _roles(splits: list[str]) -> dict[str, str]:
+def roles_of(splits: list[str]) -> dict[str, str]:
     """What each split is called here -> what the set calls it."""
     roles = {split if SPLITS.get(split) in splits else SPLITS.get(split, split): split for split in splits}
     if "test" not in roles and "validation" in roles:
@@ -131,7 +131,7 @@ def _roles(splits: list[str]) -> dict[str, str]:
     return roles
 
 
-def _shape(feature: dict[str, Any], encoded: list[EncodedImages], size: int | None) -> tuple[int, int, int]:
+def shape_of(feature: dict[str, Any], encoded: list[EncodedImages], size: int | None) -> tuple[int, int, int]:
     """Height, width and channels that all images are brought to."""
     dimensions = [int(side) for side in feature.get("shape", {}).get("dimensions", [])] or [-1, -1, -1]
     height, width, channels = dimensions
@@ -151,9 +151,11 @@ def _common_size(encoded: list[EncodedImages]) -> tuple[int, int] | None:
     return first if all(size == first for size in there) else None
 
 
-def _lazy(
+def lazy_split(
     prepared: Prepared, split: str, images: EncodedImages, shape: tuple[int, int, int], *, keep: bool
 ) -> LazySplit:
+    """The images of a split that have a label, decoded when they are wanted; with `keep` once only."""
+
     def read(row: int) -> NDArray[np.uint8]:
         try:
             return decode(images.read(row), shape)
@@ -187,5 +189,5 @@ def _size_of(encoded: bytes) -> tuple[int, int] | None:
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             return upright_size(image)
-    except Exception:  # as in `_lazy`
+    except Exception:  # as in `lazy_split`
         return None

@@ -290,6 +290,49 @@ def texts(prepared: Prepared, split: str, keys: Sequence[str]) -> list[list[str]
     return found
 
 
+def images_with_texts(prepared: Prepared, split: str, image: str, texts: str) -> tuple[EncodedImages, list[list[str]]]:
+    """The images of a split, with no labels, and the texts of each: any number of them.
+
+    Args:
+        prepared: the set.
+        split: the name of the split.
+        image: the feature that holds the image.
+        texts: the feature that holds its texts.
+
+    Raises:
+        NotPrepared: a file is cut short or damaged, or a text is no UTF-8.
+    """
+    shards = prepared.splits[split]
+    places, said, checksums = [], [], []
+    for shard in shards:
+        for number, (content, start, stop) in enumerate(_records(prepared, shard)):
+            try:
+                features = dict(_features(content, start, stop))
+                ((first, last),) = _values(content, *features[image.encode()])
+                of_texts = _values(content, *features.get(texts.encode(), (0, 0)))
+                said.append([content[begin:end].decode() for begin, end in of_texts])
+            except (IndexError, KeyError, ValueError) as failure:
+                raise _damaged(prepared, shard) from failure
+            places.append((shard, number, first, last))
+            own = content[stop : stop + 4]  # of a TFRecord, behind the record
+            checksums.append(int.from_bytes(own, "little") if own else zlib.crc32(content))
+    if prepared.file_format == "array_record":
+        readers = {shard.path: _array_record(prepared, shard) for shard in shards}
+
+        def read(row: int) -> bytes:
+            shard, number, first, last = places[row]
+            return readers[shard.path](number)[first:last]
+
+    else:
+        mapped = lru_cache(maxsize=256)(_mapped)
+
+        def read(row: int) -> bytes:
+            shard, _, first, last = places[row]
+            return mapped(shard.path)[first:last]
+
+    return EncodedImages(read, np.zeros(len(places), np.int32), np.array(checksums, np.uint32)), said
+
+
 def labelled_texts(prepared: Prepared, split: str, text: str, label: str) -> tuple[list[str], list[int]]:
     """The texts of a split and their labels, in the order of the files; -1 where a label is withheld.
 

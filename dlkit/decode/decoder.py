@@ -26,8 +26,9 @@ BUCKET = 16
 # A part of a batch has at least so many rows: each part reads all weights, which fewer are not worth.
 ROWS_OF_PART = 4
 
-# Source ids (batch, time) padded with 0; of an ensemble whose models have tokenizers of their own, one array for each.
-Source = NDArray[np.int32] | Sequence[NDArray[np.int32]]
+# Source ids (batch, time) padded with 0, or images (batch, height, width, channels) float32; of an ensemble whose
+# models read each in its own way, one array for each.
+Source = NDArray[Any] | Sequence[NDArray[Any]]
 
 
 class Decoder:
@@ -258,10 +259,7 @@ class Decoder:
         compiled: bool = False,
     ) -> Any:
         """Runs a function of (source, *rest) in the graph of its setting, which is traced when first needed."""
-        if isinstance(source, list | tuple):
-            source = tuple(np.asarray(own, np.int32) for own in source)
-        else:
-            source = np.asarray(source, np.int32)
+        source = tuple(map(_as_read, source)) if isinstance(source, list | tuple) else _as_read(source)
         arguments = (source, *rest)
         key = (*setting, len(rest), len(source) if isinstance(source, tuple) else 0)
         with self._lock:
@@ -272,6 +270,12 @@ class Decoder:
                 )
         found = self._graphs[key](*arguments)
         return tf.nest.map_structure(lambda tensor: None if tensor is None else tensor.numpy(), found)
+
+
+def _as_read(source: ArrayLike) -> NDArray[Any]:
+    """Ids as int32; images as they are."""
+    array = np.asarray(source)
+    return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.int32, copy=False)
 
 
 def positions_of(model: Any) -> int:

@@ -45,6 +45,10 @@ MODELS_BY_TASK: dict[str, dict[str, str]] = {
     },
     "sequences": {name: f"dlkit.models.recurrent:{name}" for name in ("rnn", "lstm", "gru")},
     "video_classification": {"video_lstm": "dlkit.models.video_lstm:video_lstm"},
+    "captioning": {
+        "captioner": "dlkit.models.captioner:captioner",
+        "captioner_attention": "dlkit.models.captioner_attention:captioner_attention",
+    },
 }
 
 

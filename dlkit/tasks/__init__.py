@@ -6,7 +6,7 @@ from typing import Any, Literal
 Direction = Literal["higher", "lower"]
 
 # Metrics from 0 to 100, as the field tells them. The others are losses or shares.
-POINTS = frozenset({"bleu", "chrf"})
+POINTS = frozenset({"bleu", "chrf", "bleu_1", "bleu_2", "bleu_3"})
 
 
 @dataclass(frozen=True)
@@ -196,6 +196,30 @@ TASKS: dict[str, TaskInfo] = {
             "train.schedule": "one_cycle",
             "train.weight_decay": 0.01,
             "train.clip_norm": 1.0,
+        },
+    ),
+    "captioning": TaskInfo(
+        target="dlkit.tasks.captioning:Captioning",
+        title="captioning",
+        default_data="synthetic:shapes",
+        data_kind="captions",
+        metrics={"loss": "lower", "accuracy": "higher", "exact": "higher", "bleu": "higher", "cider": "higher"},
+        per_example=("exact",),
+        decoded=("exact", "bleu", "cider"),
+        monitor="loss",
+        look="dlkit caption IMAGE --model {run}",
+        generates=True,
+        in_files=tuple(
+            f"data.{key}" for key in ("tokenizer", "vocabulary", "min_count", "coverage", "normalization", "lower")
+        ),
+        defaults={
+            "train.epochs": 10,
+            "train.batch_size": 64,
+            "train.optimizer": "adamw",
+            "train.lr": 2e-3,
+            "train.schedule": "one_cycle",
+            "train.clip_norm": 1.0,
+            "decode.max_len": 40,
         },
     ),
 }

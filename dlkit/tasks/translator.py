@@ -206,13 +206,17 @@ class Translator:
                 "the runs divide sources into different tokens, so that outputs cannot be aligned with them",
                 "name one run, or leave out --align",
             )
+        self.check_prefix(search)
+        yield from _by_length(groups, self._read, lambda lines: self._batch(lines, search), batch_size=batch_size)
+
+    def check_prefix(self, search: Search) -> None:
+        """Raises a UsageError when the prefix leaves no room for an end."""
         prefix, most = len(self.target.encode(search.prefix)), self._most(search)
         if prefix >= most:
             raise UsageError(
                 f"the prefix has {prefix} tokens, and an output at most {most}, the end token among them",
                 "allow more tokens, or give a shorter prefix",
             )
-        yield from _by_length(groups, self._read, lambda lines: self._batch(lines, search), batch_size=batch_size)
 
     def score(
         self, groups: Iterable[Sequence[tuple[str, str] | DataError]], *, batch_size: int = 32
@@ -260,17 +264,13 @@ class Translator:
     def _batch(self, lines: "Sequence[_Line]", search: Search) -> list[Translated]:
         """What becomes of some lines; one without any token has an empty translation."""
         spoken = [line for line in lines if len(line.ids[0]) > 1]
-        decoded = self._decode(self._arrays(spoken), [line.number for line in spoken], search) if spoken else None
+        decoded = self.decode(self._arrays(spoken), [line.number for line in spoken], search) if spoken else None
         rows = {line.number: row for row, line in enumerate(spoken)}
         found = []
         for line in lines:
             hypotheses, record, row = [NO_OUTPUT], None, rows.get(line.number)
             if decoded is not None and row is not None:
-                places = range(decoded.lengths.shape[1])
-                outputs = (self._hypothesis(decoded, row, place, len(line.ids[0])) for place in places)
-                hypotheses = [output for output in outputs if output]
-                if search.method == "beam":
-                    hypotheses = _distinct(hypotheses)[: search.n_best]
+                hypotheses = self.hypotheses(decoded, row, len(line.ids[0]), search)
                 record = decoded.record and Record(*(values[row : row + 1] for values in decoded.record))
             reader = self.sources[0]
             unknown = reader.unknown(line.text) if UNKNOWN in line.ids[0] else []
@@ -281,7 +281,8 @@ class Translator:
     def _most(self, search: Search) -> int:
         return min(search.max_len or self.max_len, self.most_tokens)
 
-    def _decode(self, source: Source, numbers: Sequence[int], search: Search) -> Decoded:
+    def decode(self, source: Source, numbers: Sequence[int], search: Search) -> Decoded:
+        """Searches for the outputs of a batch; `numbers` of its rows make draws their own."""
         rows = len(numbers)
         forced = self.target.encode(search.prefix)
         common: dict[str, Any] = {
@@ -305,6 +306,13 @@ class Translator:
                     source, seed=search.seed, lines=numbers, samples=search.n_best, temperature=search.temperature,
                     top_k=search.top_k, top_p=search.top_p, **common,
                 )  # fmt: skip
+
+    def hypotheses(self, decoded: Decoded, row: int, source_length: int, search: Search) -> list[Hypothesis]:
+        """The outputs of a row, the best first; those of a beam search with the same text once only."""
+        places = range(decoded.lengths.shape[1])
+        outputs = (self._hypothesis(decoded, row, place, source_length) for place in places)
+        hypotheses = [output for output in outputs if output]
+        return _distinct(hypotheses)[: search.n_best] if search.method == "beam" else hypotheses
 
     def _hypothesis(self, decoded: Decoded, row: int, place: int, source_length: int) -> Hypothesis | None:
         """One output; None where a row has fewer than were asked for."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dlkit import data as datasets
 from dlkit import metrics, runs, runtime
-from dlkit.data import labelled_texts, tagged_texts
+from dlkit.data import caption_files, labelled_texts, tagged_texts
 from dlkit.data.batching import pad_rows, prefetch
 from dlkit.data.folders import folder, has_splits
 from dlkit.data.parallel import is_undivided
@@ -23,13 +23,15 @@ from dlkit.recipe import check_data_dir, check_value, defaults_of, resolve_decod
 from dlkit.runs import Run
 from dlkit.runtime import Devices
 from dlkit.tasks import TASKS
+from dlkit.tasks.captioning import Captioning
 from dlkit.tasks.image_classification import ImageClassification
 from dlkit.tasks.language_modelling import LanguageModelling, other_text
 from dlkit.tasks.sequences import Sequences
 from dlkit.tasks.task import Task, open_task
 from dlkit.tasks.translation import Translation
 from dlkit.tasks.translator import precision_of
-from dlkit.train import sequence_quality, translation_quality
+from dlkit.train import caption_quality, sequence_quality, translation_quality
+from dlkit.train.caption_quality import Captions
 from dlkit.train.step import all_reduce, flat_sums, means, place
 from dlkit.train.translation_quality import Translations
 
@@ -152,6 +154,8 @@ class Setting:
         lowercase: whether BLEU and chrF are those of lower-cased texts.
         mirror: whether the probabilities of each image and of its mirror image are averaged.
         own_words: whether to measure also the loss of a decoder that reads its own words.
+        shuffle_images: whether a captioner is shown another image than that whose captions it is compared with.
+        constant: whether one training caption is taken for all images instead of what the captioner writes.
     """
 
     split: str = "test"
@@ -167,6 +171,8 @@ class Setting:
     lowercase: bool = False
     mirror: bool = False
     own_words: bool = False
+    shuffle_images: bool = False
+    constant: bool = False
 
 
 def evaluate_run(
@@ -175,6 +181,7 @@ def evaluate_run(
     *,
     devices: str = "auto",
     write: Callable[[str], None] | None = None,
+    keep: Callable[[Task, Any], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluates a run or a checkpoint.
 
@@ -182,13 +189,14 @@ def evaluate_run(
         text: `runs/x`, `runs/x@last`, `runs/x@step-1200`.
         setting: on what, and how.
         devices: what `runtime.devices` takes.
-        write: is called with each translation as soon as it is there, in the order of the split.
+        write: is called with each text as soon as it is there, in the order of the split.
+        keep: is called with the task and with what the run says of each example.
 
     Returns:
         JSON values: "run", "checkpoint", "task", "weights", "data", "split", "examples", the task's metrics by name,
         "intervals" (metric -> 95 % interval, of Wilson for those that are shares of the examples), of a classifier all
-        that `classification` says, and of translations all that `translation_quality.quality` says, with the settings
-        of their "search".
+        that `classification` says, and of translations and captions all that `quality` of `translation_quality` or
+        `caption_quality` says, with the settings of their "search".
 
     Raises:
         dlkit.errors.DlkitError: no such run, checkpoint or split; the checkpoint is damaged or does not fit; or the
@@ -196,7 +204,11 @@ def evaluate_run(
     """
     subject = _Subject.of(text)
     runtime.import_tensorflow()
-    return subject.evaluated(subject.task(setting), setting, runtime.devices(devices, alone=True), write=write)[0]
+    task = subject.task(setting)
+    result, said = subject.evaluated(task, setting, runtime.devices(devices, alone=True), write=write)
+    if keep:
+        keep(task, said)
+    return result
 
 
 @dataclass(frozen=True)
@@ -230,21 +242,23 @@ class _Subject:
             raise DataError(f"the {split} split of {task.options['name']} is empty")
         if isinstance(task, ImageClassification):
             task.mirrored = setting.mirror
+        if isinstance(task, Captioning):
+            task.shuffled_images = setting.shuffle_images
         if isinstance(task, Translation):
             translation_quality.check_direction(run, task)
         return task
 
     def evaluated(
         self, task: Task, setting: Setting, devices: Devices, *, write: Callable[[str], None] | None = None
-    ) -> tuple[dict[str, Any], Outputs | Translations | None]:
+    ) -> tuple[dict[str, Any], Outputs | Translations | Captions | None]:
         """The result as JSON values, and what the run says of each example where that is looked at."""
         run, split, count = self.run, setting.split, task.size(setting.split)
         with devices.strategy.scope():
-            of_text = isinstance(task, Translation | LanguageModelling)
+            of_text = isinstance(task, Translation | LanguageModelling | Captioning)
             precision = precision_of(run) if of_text else None
             model, weights = runs.load_checkpoint(run, self.checkpoint, weights=setting.weights, precision=precision)
         evaluation = Evaluation(task, model, devices, batch_size=setting.batch_size)
-        said: Outputs | Translations | None = None
+        said: Outputs | Translations | Captions | None = None
         if isinstance(task, Translation):
             decode = resolve_decode(run.recipe["decode"], flags=setting.decode, path=run.path / "recipe.toml")
             values = evaluation(split, decode=False)
@@ -258,6 +272,8 @@ class _Subject:
         elif isinstance(task, Sequences):
             values, said = evaluation.with_outputs(split)
             found = sequence_quality.quality(task, split, said.labels, said.logits)
+        elif isinstance(task, Captioning):
+            values, said, found = self._captioned(task, evaluation, setting, write)
         else:
             values, said = evaluation.with_outputs(split)
             found = classification(said, task.info["classes"])
@@ -270,9 +286,28 @@ class _Subject:
             "run": self.text, "checkpoint": str(self.checkpoint), "task": run.task, "weights": weights,
             "data": task.options["name"], "split": split, "examples": count, **values,
             **({"mirrored": True} if setting.mirror else {}),
+            **({"shuffled_images": True} if setting.shuffle_images else {}),
             "intervals": intervals | found.pop("intervals"), **found,
         }  # fmt: skip
         return result, said
+
+    def _captioned(
+        self, task: Captioning, evaluation: Evaluation, setting: Setting, write: Callable[[str], None] | None
+    ) -> tuple[dict[str, float], Captions, dict[str, Any]]:
+        """Values, captions and what else is found; of a caption for all images there is no loss."""
+        split, lowercase = setting.split, setting.lowercase
+        if setting.constant:
+            said = caption_quality.one_for_all(task, split, lowercase=lowercase, write=write)
+            found = {**caption_quality.quality(said), "constant": said.outputs[0]}
+            return {"exact": found.pop("exact")}, said, found
+        stored, path = self.run.recipe["decode"], self.run.path / "recipe.toml"
+        decode = resolve_decode(stored, flags=setting.decode, path=path)
+        values = evaluation(split, decode=False)
+        said = caption_quality.write_captions(
+            task, evaluation.model, split, decode, batch_size=setting.batch_size, lowercase=lowercase, write=write
+        )
+        found = {**caption_quality.quality(said), "search": decode.model_dump()}
+        return values | {"exact": found.pop("exact")}, said, found
 
 
 def _data_section(run: Run, setting: Setting, among: Sequence[Run]) -> dict[str, Any]:
@@ -322,6 +357,8 @@ def _is_undivided(name: str, kind: str) -> bool:
     """Whether a dataset is a folder, of images or of texts, or a file, without splits."""
     if kind in {"labelled_texts", "tagged_texts"}:
         return (labelled_texts if kind == "labelled_texts" else tagged_texts).is_undivided(name)
+    if kind == "captions":
+        return datasets.is_path(name) and caption_files.is_undivided(name)
     of_images = getattr(datasets.builder(name), "func", None) is folder
     return is_undivided(name) or (of_images and not has_splits(name))
 
@@ -399,7 +436,7 @@ def compare_runs(texts: Sequence[str], setting: Setting = Setting(), *, devices:
     where = runtime.devices(devices, alone=True)  # the processes of a cluster evaluate each by itself
     among = [subject.run for subject in subjects]
     tasks: Iterable[Task] = (subject.task(setting, among=among) for subject in subjects)  # one after another: images
-    if TASKS[among[0].task].data_kind == "pairs":
+    if TASKS[among[0].task].data_kind in {"pairs", "captions"}:
         tasks = list(tasks)
         _check_same_pairs(texts, tasks, setting.split)
     evaluated = (subject.evaluated(task, setting, where) for subject, task in zip(subjects, tasks, strict=True))
@@ -413,7 +450,11 @@ def compare_runs(texts: Sequence[str], setting: Setting = Setting(), *, devices:
     return compared
 
 
-def _paired(first: Outputs | Translations, second: Outputs | Translations, setting: Setting) -> dict[str, Any]:
+def _paired(
+    first: Outputs | Translations | Captions, second: Outputs | Translations | Captions, setting: Setting
+) -> dict[str, Any]:
+    if isinstance(first, Captions) and isinstance(second, Captions) and first.is_text:
+        return caption_quality.paired_bleu(first, second)
     if isinstance(first, Translations) and isinstance(second, Translations) and first.is_text:
         return translation_quality.paired_bleu(first, second, lowercase=setting.lowercase)
     if isinstance(first, Outputs) and isinstance(second, Outputs):
@@ -425,12 +466,17 @@ def _paired(first: Outputs | Translations, second: Outputs | Translations, setti
 
 def _check_same_pairs(names: Sequence[str], tasks: Sequence[Task], split: str) -> None:
     """Runs may read the same texts with different tokenizers: what is compared is the texts."""
-    first, *others = (task.texts(split) for task in tasks if isinstance(task, Translation))
+    first, *others = (
+        task.texts(split) if isinstance(task, Translation) else task.references(split)
+        for task in tasks
+        if isinstance(task, Translation | Captioning)
+    )
     for name, other in zip(names[1:], others, strict=True):
         if other != first:
+            what = "pairs" if isinstance(tasks[0], Translation) else "captions"
             raise UsageError(
-                f"{names[0]} and {name} are tested on different pairs",
-                "`--data NAME` evaluates both on the pairs of one dataset",
+                f"{names[0]} and {name} are tested on different {what}",
+                f"`--data NAME` evaluates both on the {what} of one dataset",
             )
 
 

@@ -202,6 +202,8 @@ def load_initial(model: keras.Model, source: str) -> list[str]:
     path = runs.find_checkpoint(run, runs.split_operand(source)[1])
     arrays = checkpoints.read(path, "ema" if checkpoints.has(path, "ema") else "weights")
     variables = runs.named_variables(model)
+    if run.task == "image_classification" and hasattr(model, "encoder_name"):
+        return _load_encoder(model, source, str(run.recipe["model"]["name"]), arrays)
     fits = {name for name, v in variables.items() if name in arrays and arrays[name].shape == tuple(v.shape)}
     fresh = [name for name in variables if name not in fits]
     head = next(layer for layer in reversed(model.layers) if layer.weights)
@@ -216,6 +218,28 @@ def load_initial(model: keras.Model, source: str) -> list[str]:
     for name in fits:
         variables[name].assign(arrays[name])
     return fresh
+
+
+def _load_encoder(model: Any, source: str, name: str, arrays: checkpoints.Arrays) -> list[str]:
+    """Takes over a trained image net as the encoder of a captioner; all else stays fresh.
+
+    Raises:
+        dlkit.errors.CheckpointError: it is another net, or has other options.
+    """
+    variables, encoder = runs.named_variables(model), runs.named_variables(model.encoder)
+    if name != model.encoder_name:
+        raise CheckpointError(
+            f"{source} is of {name}, and the encoder is {model.encoder_name}", f"add `--set model.encoder={name}`"
+        )
+    wrong = [path for path, v in encoder.items() if path not in arrays or arrays[path].shape != tuple(v.shape)]
+    if wrong:
+        raise CheckpointError(
+            f"{source} does not fit the encoder {name}: {wrong[0]} differs",
+            "give the encoder the run's options in model.encoder_options, and images of the same size and channels",
+        )
+    for path, variable in encoder.items():
+        variable.assign(arrays[path])
+    return [path for path in variables if path not in encoder]
 
 
 def _first_weights(prepared: Prepared) -> list[str]:

@@ -1,0 +1,275 @@
+"""Captioning: an image in, a sentence about it out; cross-entropy per token, and what decoding gets right."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from dlkit import caption_metrics
+from dlkit import data as datasets
+from dlkit.data import tokenizer
+from dlkit.data.augment import are_mirrored, augment, example_keys, uniform
+from dlkit.data.batching import ROW_WEIGHTS, Batch, in_batches, shuffled
+from dlkit.data.captions import CaptionData
+from dlkit.data.check import decode_all
+from dlkit.data.images import standardize, statistics
+from dlkit.data.pairs import LENGTH_STEP
+from dlkit.data.tokenizer import END, START, Tokenizer
+from dlkit.decode.scheduled import mixed_inputs
+from dlkit.errors import UsageError
+from dlkit.layers import step_context
+from dlkit.layers.dropout import row_uniforms
+from dlkit.tasks.captioner import TOKENIZER, Captioner, load_tokenizer
+from dlkit.tasks.task import Sums, Task
+from dlkit.tasks.translator import Search
+from dlkit.train.losses import softmax_cross_entropy
+
+# Layers that take their weights from images, not by gradients, see so many of them.
+ADAPTED_TO = 2000
+
+
+class Captioning(Task):
+    """See the module; `loss` and `accuracy` are per token with the true words before it, `exact` per image without.
+
+    An example of training is an image with one of its captions, so an image with five is seen five times an epoch. The
+    loss of an evaluation is over all captions; what the model writes is compared with all captions of the image.
+    """
+
+    unit = "tok"
+    shapes_vary = True
+    # Whether evaluation shows the model another image than that whose captions it is compared with.
+    shuffled_images = False
+    _captioner: Captioner | None = None
+
+    def obtain(self) -> None:
+        """Prepares a set of TensorFlow Datasets; to decode it takes as long again, and every process does so."""
+        from dlkit.data import tfds_captions, tfds_names, tfds_prepare
+
+        name, folder = self.options["name"], self.options.get("dir")
+        if not datasets.is_path(name) and name not in datasets.targets() and tfds_names.is_known(name, folder):
+            tfds_prepare.obtain(name, tfds_names.data_dir(folder), wanted=tfds_captions.image_and_captions)
+        elif name in datasets.targets() and name not in datasets.DATASETS:
+            super().obtain()  # of another package, whose function may do anything
+
+    @cached_property
+    def data(self) -> CaptionData:
+        """The dataset, loaded when first needed."""
+        loaded: CaptionData = datasets.load_kind(self.options["name"], "captions", **self.dataset_options())
+        if self.stored is not None and loaded.shape != tuple(self.stored["shape"]):
+            found, wanted = ("x".join(map(str, sides)) for sides in (loaded.shape, self.stored["shape"]))
+            raise UsageError(f"the images of {self.options['name']} are {found}, and the run takes {wanted}")
+        return loaded.with_tokenizer(self.tokenizer) if self.folder else loaded
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The run's own, so that ids mean the same as in training, else the dataset's."""
+        return load_tokenizer(self.folder, self.stored) if self.folder else self.data.tokenizer
+
+    def save(self, folder: Path) -> None:
+        """Writes the tokenizer into the run folder."""
+        self.tokenizer.save(folder / TOKENIZER)
+
+    def dataset_options(self) -> dict[str, Any]:
+        """What the dataset's own function takes of the section [data]."""
+        from dlkit.recipe import image_options
+
+        ours = image_options()
+        return {key: value for key, value in super().dataset_options().items() if key not in ours}
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """Shape and standardization of the images, size and digest of the tokenizer, which is a file of the run."""
+        if self.stored is not None:
+            return dict(self.stored)
+        if "train" not in self.data.splits:
+            _ = self.data.tokenizer  # says that there is nothing to train on
+        mean, std = statistics(self.data.splits["train"].images)
+        return {
+            "mean": mean.tolist(), "std": std.tolist(), "shape": list(self.data.shape),
+            "vocabulary": self.tokenizer.size, "tokenizer": self.tokenizer.digest(),
+        }  # fmt: skip
+
+    def fingerprint(self) -> str:
+        """sha256 of the training images, or of their files, and of their captions.
+
+        All images are decoded here, which finds damaged ones before the first step; those that do not fit into memory
+        when training begins only.
+
+        Raises:
+            dlkit.errors.DataError: an image cannot be decoded.
+        """
+        if self.stored is None or self.data.splits["train"].images.is_kept:
+            decode_all(self.data.images)
+        return self.data.fingerprint()
+
+    def model_arguments(self) -> dict[str, Any]:
+        """Shape of the images and size of the vocabulary."""
+        return {"image_shape": tuple(self.info["shape"]), "vocabulary": self.info["vocabulary"]}
+
+    def example_inputs(self) -> Any:
+        """An image, and the ids of the longest training caption."""
+        longest = int(self.data.pairs("train").ids.lengths.max()) + 1
+        return (keras.KerasTensor((1, *self.info["shape"]), "float32"), keras.KerasTensor((1, longest), "int32"))
+
+    def describe(self) -> str:
+        """Sizes, captions, shape and vocabulary."""
+        sizes = ", ".join(
+            f"{self.size(split):,} {split}"
+            + (f" ({self._pairs(split):,} captions)" if self._has_several(split) else "")
+            for split in self.splits
+        )
+        shape = "x".join(str(side) for side in self.info["shape"])
+        words = self.tokenizer
+        return f"{self.options['name']}: {sizes} images, {shape}; {words.kind}, {words.size:,} tokens"
+
+    def remarks(self) -> list[str]:
+        """What became of the captions: which were dropped and why, and what is unknown."""
+        return self.data.report()
+
+    def _pairs(self, split: str) -> int:
+        """Number of pairs of an image and a caption, after `limit`, which counts images."""
+        return int(np.searchsorted(self.data.pairs(split).image, self.size(split)))
+
+    def _has_several(self, split: str) -> bool:
+        return self._pairs(split) != self.size(split)
+
+    def adapt(self, model: keras.Model) -> None:
+        """Shows training images to the layers of the encoder that take their weights from them."""
+        layers = [layer for layer in model.encoder.layers if hasattr(layer, "adapt")]
+        if not layers:
+            return
+        count = self.size("train")
+        seen = np.linspace(0, count - 1, min(count, ADAPTED_TO)).astype(np.int64)
+        pixels = self.data.splits["train"].images.fetch(seen)
+        for layer in layers:
+            layer.adapt(standardize(pixels, self.info["mean"], self.info["std"]))
+
+    def rows(self, batch_size: int) -> int:
+        """Pairs of a training batch."""
+        return min(batch_size, self._pairs("train"))
+
+    def plan(self, split: str, *, batch_size: int, epoch: int | None) -> list[NDArray[np.int64]]:
+        """The batches of an epoch as arrays of indices of pairs, shuffled; in order without an epoch."""
+        self.check_split(split)
+        count = self._pairs(split)
+        order = np.arange(count) if epoch is None else shuffled(count, seed=self.seed, epoch=epoch)
+        return in_batches(order, batch_size)
+
+    def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
+        """`images` (n, h, w, c) float32, `target_in` and `target_out`, (n, time) int32, padded with 0."""
+        return self.part(split, indices, np.arange(len(indices)), epoch=epoch)
+
+    def part(self, split: str, indices: NDArray[np.int64], rows: NDArray[np.int64], *, epoch: int | None) -> Batch:
+        """The given rows of `batch`: only their images are decoded."""
+        pairs, source, info = self.data.pairs(split), self.data.splits[split].images, self.info
+        keys = example_keys(self.seed, epoch or 0, indices)
+        names = self.options.get("augment") or [] if epoch is not None else []
+        mirrored = are_mirrored(keys) if {"flip", "crop_flip"} & set(names) else np.zeros(len(indices), np.bool_)
+        ids = [
+            (self.data.mirrored if turned else pairs.ids)[int(index)]
+            for index, turned in zip(indices, mirrored, strict=True)
+        ]
+        # All rows of the batch say how long it is, so that every process pads alike.
+        length = -(-(max(map(len, ids)) + 1) // LENGTH_STEP) * LENGTH_STEP
+        target_in, target_out = (np.zeros((len(rows), length), np.int32) for _ in range(2))
+        target_in[:, 0] = START
+        for row, at in enumerate(rows):
+            count = len(ids[at])
+            target_in[row, 1 : count + 1] = ids[at]
+            target_out[row, :count] = ids[at]
+            target_out[row, count] = END
+        pixels = source.fetch(self._shown(pairs.image[indices[rows]], split, epoch))
+        if names:
+            none = np.zeros(len(rows), np.int32)
+            images = augment(names, pixels, none, keys[rows], mean=info["mean"], std=info["std"], options=self.options)[
+                "images"
+            ]
+        else:
+            images = standardize(pixels, info["mean"], info["std"])
+        return {"images": images, "target_in": target_in, "target_out": target_out}
+
+    def _shown(self, images: NDArray[np.int64], split: str, epoch: int | None) -> NDArray[np.int64]:
+        """Which images the model is shown for those whose captions are looked at."""
+        return self._another[split][images] if self.shuffled_images and epoch is None else images
+
+    @cached_property
+    def _another(self) -> dict[str, NDArray[np.int64]]:
+        """For each image of a split another one: all stand in a ring, in an order that is drawn."""
+        found = {}
+        for split in self.splits:
+            count = self.size(split)
+            if self.shuffled_images and count < 2:
+                raise UsageError(f"the {split} split has one image: there is no other one to show", "leave it out")
+            ring = np.argsort(uniform(example_keys(0, 0, np.arange(count)), 1, purpose="another image")[:, 0])
+            another = np.empty(count, np.int64)
+            another[ring] = np.roll(ring, 1)
+            found[split] = another
+        return found
+
+    def loss_sums(
+        self, model: keras.Model, batch: Mapping[str, tf.Tensor], *, training: bool, smoothing: float
+    ) -> Sums:
+        """Cross-entropy and hits, summed over tokens that are not padding, the end token included."""
+        images, target_in, target_out = batch["images"], batch["target_in"], batch["target_out"]
+        context = step_context.current()
+        if training and context is not None and context.sampling is not None:
+            target_in = self._with_own_words(model, images, target_in, context)
+        logits = model((images, target_in), training=training)  # (batch, time, vocabulary)
+        losses = softmax_cross_entropy(logits, target_out, label_smoothing=smoothing)  # (batch, time)
+        weights = tf.cast(target_out != tokenizer.PAD, losses.dtype)
+        if ROW_WEIGHTS in batch:
+            weights *= tf.cast(batch[ROW_WEIGHTS], losses.dtype)[:, tf.newaxis]
+        hits = tf.cast(tf.argmax(logits, axis=-1, output_type=target_out.dtype) == target_out, losses.dtype)
+        weight = tf.reduce_sum(weights)
+        return Sums(tf.reduce_sum(losses * weights), weight, {"accuracy": (tf.reduce_sum(hits * weights), weight)})
+
+    @staticmethod
+    def _with_own_words(
+        model: keras.Model, images: tf.Tensor, target_in: tf.Tensor, context: step_context.StepContext
+    ) -> tf.Tensor:
+        shape = tf.concat([tf.shape(target_in), [2]], axis=0)
+        state, memory = model.start(images, max_len=tf.shape(target_in)[1])
+        return mixed_inputs(
+            model.step, state, memory, target_in=target_in, probability=context.sampling,
+            uniforms=row_uniforms(shape, seed=context.seed, first_row=context.first_row, purpose="own words"),
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------- what the model writes
+
+    @property
+    def is_text(self) -> bool:
+        """Whether people wrote the captions, so that BLEU and CIDEr say something of them."""
+        return not self.options["name"].startswith("synthetic:")
+
+    def references(self, split: str) -> list[Sequence[str]]:
+        """The captions of each image of a split as they were read, untouched by any tokenizer; after `limit`."""
+        return list(self.data.splits[split].captions[: self.size(split)])
+
+    def outputs(self, model: keras.Model, split: str, search: Search, *, batch_size: int) -> Iterator[str]:
+        """What a model says of each image of a split, in their order."""
+        captioner, source = self.captioner(model), self.data.splits[split].images
+        for rows in in_batches(np.arange(self.size(split)), batch_size):
+            pixels = source.fetch(self._shown(rows, split, None))
+            for hypotheses in captioner.of_pixels([pixels], (rows + 1).tolist(), search):
+                yield hypotheses[0].text
+
+    def decoded_metrics(self, model: keras.Model, split: str, *, batch_size: int) -> dict[str, float]:
+        """What greedy search gets right: `exact`, the share of captions that are one of the image's, BLEU, CIDEr-D."""
+        outputs = list(self.outputs(model, split, Search(method="greedy"), batch_size=batch_size))
+        references = self.references(split)
+        scores = {"exact": float(caption_metrics.exact_matches(outputs, references).mean())}
+        if self.is_text:
+            measured = caption_metrics.caption_scores(outputs, references, lowercase=self.tokenizer.lower)
+            scores |= {"bleu": measured.bleu[-1], "cider": measured.cider}
+        return scores
+
+    def captioner(self, model: keras.Model) -> Captioner:
+        """The captioner with a model, made once: each one traces a graph of its own."""
+        if self._captioner is None or self._captioner.models != (model,):
+            self._captioner = Captioner([model], [self.info], self.tokenizer, self.max_len)
+        return self._captioner

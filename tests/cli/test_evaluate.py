@@ -284,7 +284,7 @@ def test_mirror_images_are_averaged_when_they_are_asked_for(as_json, evaluate, r
 def test_mirror_images_are_for_images(evaluate, sequences):
     code, out, error = evaluate(sequences, "--mirror")
     assert (code, out) == (2, "")
-    assert error.startswith(f"error: --mirror is about images, and {sequences} is a run of translation\n")
+    assert error.startswith(f"error: --mirror is about classes of images, and {sequences} is a run of translation\n")
 
 
 def test_a_run_of_sequences_has_no_classes(evaluate, sequences):

@@ -443,7 +443,8 @@ def classifier(tmp_path_factory):
 def test_options_that_do_not_fit_classes(classifier, evaluate, arguments):
     code, out, error = evaluate(classifier, *arguments)
     assert (code, out) == (2, "")
-    assert f"is about translations, and {classifier} is a run of image classification" in error
+    what = "translations" if "--source" in arguments else "what is written"
+    assert f"is about {what}, and {classifier} is a run of image classification" in error
 
 
 def test_a_classifier_and_a_translator_are_not_compared(classifier, first, evaluate):

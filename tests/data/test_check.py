@@ -200,7 +200,7 @@ def test_a_dataset_by_name(monkeypatch, lazy):
     if lazy:
         train = LazySplit(lambda row: pixels[row], np.arange(2500), labels, (4, 4, 1))
     loaded = ImageData("mine", ["a", "b", "c"], {"train": train, "test": test})
-    monkeypatch.setattr(check_module.datasets, "load", lambda name, **options: loaded)
+    monkeypatch.setattr(check_module.datasets, "load_images", lambda name, **options: loaded)
     report = check("mine")
     assert report.counts == {"a": {"train": 2480, "test": 1}, "b": {"train": 20, "test": 1}, "c": {}}
     assert [(finding.kind, finding.where) for finding in report.findings] == [

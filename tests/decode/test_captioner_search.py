@@ -6,6 +6,7 @@ import pytest
 from search_oracle import END, every_sequence, forced_scores, normalized, sequences
 
 from dlkit.decode.decoder import Decoder
+from dlkit.errors import UsageError
 from dlkit.models.captioner import captioner
 from dlkit.models.captioner_attention import captioner_attention
 
@@ -52,6 +53,8 @@ def test_one_beam_is_greedy_and_rows_do_not_depend_on_each_other(model):
 
 def test_attention_is_over_the_places_of_the_image(model):
     if not hasattr(model, "grid"):
-        pytest.skip("it has none")
+        with pytest.raises(UsageError, match="no attention"):
+            Decoder(model).beam(IMAGES, max_len=MAX_LEN, beams=3, attention=True)
+        return
     decoded = Decoder(model).beam(IMAGES, max_len=MAX_LEN, beams=3, attention=True)
     assert decoded.attention.shape[-1] == np.prod(model.grid) == 1

@@ -211,7 +211,7 @@ def test_evaluate_compares_and_draws(folder, capsys):
     assert "picture" in error
     assert main(["evaluate", paths[1], "--confusion"]) == 2
     assert main(["evaluate", paths[1], "--mirror"]) == 2
-    assert "--mirror is about images" in capsys.readouterr().err
+    assert "--mirror is about classes of images" in capsys.readouterr().err
 
 
 def test_a_run_that_lost_its_last_checkpoint_goes_on_to_the_same_end(tmp_path):

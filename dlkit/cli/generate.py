@@ -42,13 +42,9 @@ def generate(
         str | None,
         typer.Option("--stop", metavar="TOKEN", help=r"Where a text ends, such as $'\n'. Lines have a stop token."),
     ] = None,
-    temperature: Annotated[
-        float | None, typer.Option("--temperature", min=0, help="Below 1, likely tokens get likelier.  [default: 1]")
-    ] = None,
-    top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Draw from the k most probable tokens.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option("--top-p", max=1, help="Draw from those that make up this probability, above 0.")
-    ] = None,
+    temperature: opt.Temperature = None,
+    top_k: opt.TopK = None,
+    top_p: opt.TopP = None,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, metavar="N", help="Seed of what is drawn.  [default: 0]")
     ] = None,

@@ -190,6 +190,15 @@ MaxLen = Annotated[
     ),
 ]  # fmt: skip
 
+# How tokens are drawn; what is not given draws from the model's own distribution.
+Temperature = Annotated[
+    float | None, typer.Option("--temperature", min=0, help="Below 1, likely tokens get likelier.  [default: 1]")
+]
+TopK = Annotated[int | None, typer.Option("--top-k", min=1, help="Draw from the k most probable tokens.")]
+TopP = Annotated[
+    float | None, typer.Option("--top-p", max=1, help="Draw from those that make up this probability, above 0.")
+]
+
 # ------------------------------------------------------------------------------------------------------------- inputs
 
 

@@ -39,13 +39,9 @@ def translate(
     max_len: opt.MaxLen = None,
     min_len: Annotated[int, typer.Option("--min-len", min=0, help="Fewest tokens of an output.")] = 0,
     sample: Annotated[bool, typer.Option("--sample", help="Draw outputs at random instead of searching.")] = False,
-    temperature: Annotated[
-        float | None, typer.Option("--temperature", min=0, help="Below 1, likely tokens get likelier.  [default: 1]")
-    ] = None,
-    top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Draw from the k most probable tokens.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option("--top-p", max=1, help="Draw from those that make up this probability, above 0.")
-    ] = None,
+    temperature: opt.Temperature = None,
+    top_k: opt.TopK = None,
+    top_p: opt.TopP = None,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, metavar="N", help="Seed of what --sample draws.  [default: 0]")
     ] = None,

@@ -1,8 +1,11 @@
 """The non-linearities that nets offer."""
 
-from typing import Literal, get_args
+import math
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 import keras
+import tensorflow as tf
 
 from dlkit.errors import unknown
 
@@ -17,4 +20,35 @@ def activation(kind: Activation, *, name: str) -> keras.layers.Layer:
     """
     if kind not in get_args(Activation):
         raise unknown("activation", kind, get_args(Activation))
-    return keras.layers.Activation(kind, name=name)
+    return Gelu(name=name) if kind == "gelu" else keras.layers.Activation(kind, name=name)
+
+
+class Gelu(keras.layers.Activation):
+    """The exact Gaussian error linear unit; see `gelu`."""
+
+    def __init__(self, activation: str = "gelu", **kwargs: Any) -> None:
+        super().__init__(activation, **kwargs)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Outputs, shaped like the inputs."""
+        return gelu(inputs)
+
+
+@tf.custom_gradient
+def gelu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """X Phi(x), with Phi the distribution function of N(0, 1) (Hendrycks and Gimpel 2016), and its gradient.
+
+    The gradient Phi(x) + x phi(x) is written down: what TensorFlow derives goes over the data a third more often, and
+    in bfloat16, which a CPU converts each time, takes half as long again.
+
+    Args:
+        x: any shape and float dtype; of 16 bits it is computed in 32.
+    """
+    wide = x if x.dtype in {tf.float32, tf.float64} else tf.cast(x, tf.float32)
+    below = 0.5 * tf.math.erfc(wide * -math.sqrt(0.5))  # Phi(x), exact far below 0, too
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        density = tf.exp(-0.5 * tf.square(wide)) * (1 / math.sqrt(2 * math.pi))
+        return tf.cast(tf.cast(upstream, wide.dtype) * (below + wide * density), x.dtype)
+
+    return tf.cast(wide * below, x.dtype), gradient

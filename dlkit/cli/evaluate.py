@@ -59,12 +59,7 @@ class _Tables:
     def asked(self) -> str | None:
         """An option that asks for one, if there is any."""
         flags = {"--per-class": self.per_class, "--confusion": self.confusion, "--reliability": self.reliability}
-        return _given(flags)
-
-
-def _given(flags: Mapping[str, Any]) -> str | None:
-    """The first option with a value, if there is any."""
-    return next((flag for flag, value in flags.items() if value is not None and value is not False), None)
+        return opt.given(flags)
 
 
 def evaluate(
@@ -163,18 +158,18 @@ def evaluate(
     Example: dlkit evaluate runs/lenet_digits-1 runs/mlp_digits-1 --split validation
     """  # fmt: skip
     tables = _Tables(per_class, confusion, reliability)
-    operands, file = _operands(models, png=png)
+    operands, file = opt.runs_and_file(models, {".png": png}, verb="evaluate")
     check_output(output)
     decode = {
         "decode.beams": beam, "decode.length_norm": length_norm, "decode.alpha": alpha, "decode.max_len": max_len
     }  # fmt: skip
     searching = dict(zip(("--beam", "--length-norm", "--alpha", "--max-len"), decode.values(), strict=True))
     pairs = {"--source": source, "--target": target}
-    if _given(pairs) and data is None:
-        raise UsageError(f"{_given(pairs)} is about other data than the run's", "name them with --data")
+    if opt.given(pairs) and data is None:
+        raise UsageError(f"{opt.given(pairs)} is about other data than the run's", "name them with --data")
     blind = {"--shuffle-images": shuffle_images, "--constant": constant}
-    if constant and (_given(searching) or shuffle_images):
-        what = _given(searching) or "--shuffle-images"
+    if constant and (opt.given(searching) or shuffle_images):
+        what = opt.given(searching) or "--shuffle-images"
         raise UsageError(f"{what} is about what the run writes, and --constant takes one caption", "leave it out")
     first, *others = _checked(
         operands,
@@ -182,10 +177,10 @@ def evaluate(
         picture=png,
         classes=tables.asked,
         images="--mirror" if mirror else None,
-        translations=_given({**pairs, "--own-words": own_words}),
-        writes=_given({**searching, "--lowercase": lowercase, "--output": output}),
-        captions=_given(blind),
-        one_run=tables.asked or _given({"--output": output}),
+        translations=opt.given({**pairs, "--own-words": own_words}),
+        writes=opt.given({**searching, "--lowercase": lowercase, "--output": output}),
+        captions=opt.given(blind),
+        one_run=tables.asked or opt.given({"--output": output}),
     )
     if data is None and limit is None:
         for run in (first, *others):
@@ -204,18 +199,6 @@ def evaluate(
         _compare(operands, setting, devices, picture=path)
     else:
         _evaluate(operands[0], setting, devices, tables, picture=path, output=output)
-
-
-def _operands(texts: list[str], *, png: bool) -> tuple[list[str], Path | None]:
-    """Divides the operands into runs and the file that a picture is to be written into."""
-    *others, last = texts
-    if Path(last).suffix.lower() != ".png" or (Path(last) / "run.json").exists():
-        return texts, None
-    if not png:
-        raise UsageError(f"what to do with {last}?", f"`--png {last}` draws a picture into it")
-    if not others:
-        raise UsageError("RUN is missing", "`dlkit evaluate --help` shows how")
-    return others, Path(last)
 
 
 def _checked(

@@ -115,9 +115,9 @@ def _check(
 ) -> None:
     if greedy and beam is not None:
         raise UsageError("--greedy and --beam are two ways", "give one of them")
-    if (greedy or beam is not None) and (given := _given(drawing)):
+    if (greedy or beam is not None) and (given := opt.given(drawing)):
         raise UsageError(f"{given} is for drawing", f"leave out {'--greedy' if greedy else '--beam'}, or {given}")
-    if beam is None and (given := _given(searching)):
+    if beam is None and (given := opt.given(searching)):
         raise UsageError(f"{given} is about beam search", "add --beam, or leave it out")
     if beam is not None and n_best is not None and n_best > beam:
         raise UsageError(f"--n-best {n_best} of {beam} beams", f"`--beam {n_best}` keeps enough")
@@ -125,10 +125,6 @@ def _check(
         raise UsageError(f"--top-p {top_p:g} leaves nothing to draw from", "0.9 is a usual one")
     if marginals and (greedy or beam is not None):
         raise UsageError("--marginals is about drawing", f"leave out {'--greedy' if greedy else '--beam'}")
-
-
-def _given(options: dict[str, Any]) -> str | None:
-    return next((name for name, value in options.items() if value is not None), None)
 
 
 def _record(found: "Generated") -> dict[str, Any]:

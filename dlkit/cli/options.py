@@ -1,7 +1,8 @@
 """Operands and options that several commands share, and what the shell proposes for them. Loads no TensorFlow."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -200,6 +201,34 @@ TopP = Annotated[
 ]
 
 # ------------------------------------------------------------------------------------------------------------- inputs
+
+
+def given(flags: Mapping[str, Any]) -> str | None:
+    """The first option with a value, if there is any."""
+    return next((flag for flag, value in flags.items() if value is not None and value is not False), None)
+
+
+def runs_and_file(texts: list[str], wanted: Mapping[str, bool], *, verb: str) -> tuple[list[str], Path | None]:
+    """Divides operands into runs and the file, the last one, that is to be written.
+
+    Args:
+        texts: the operands.
+        wanted: suffix of such a file, `.png` or `.html` -> whether the option of that name is given.
+        verb: the command.
+
+    Raises:
+        dlkit.errors.UsageError: a file without its option, or without a run.
+    """
+    *others, last = texts
+    suffix = Path(last).suffix.lower()
+    if suffix not in wanted or (Path(last) / "run.json").exists():
+        return texts, None
+    if not wanted[suffix]:
+        does = "draws a picture" if suffix == ".png" else "writes a page"
+        raise UsageError(f"what to do with {last}?", f"`--{suffix[1:]} {last}` {does} into it")
+    if not others:
+        raise UsageError("RUN is missing", f"`dlkit {verb} --help` shows how")
+    return others, Path(last)
 
 
 def run_or_newest(model: str | None, task: str, runs_dir: Path) -> str:

@@ -13,7 +13,6 @@ from dlkit.errors import DlkitError, UsageError
 if TYPE_CHECKING:
     from dlkit.probe.curves import Panel
 
-PICTURES = {".png": "--png", ".html": "--html"}
 HEIGHT = 12  # lines of a panel on a terminal
 WIDEST = 100
 
@@ -56,7 +55,9 @@ def plot(
 
     Example: dlkit plot runs/plain20_cifar10-1 runs/resnet20_cifar10-1 --metric loss --png
     """  # fmt: skip
-    operands, file = _operands(models, png=png, html=html)
+    operands, file = opt.runs_and_file(models, {".png": png, ".html": html}, verb="plot")
+    if file and png and html:
+        raise UsageError("one name for two files", "leave the name out, or write one at a time")
     if schedule:
         if metrics:
             raise UsageError("--schedule draws the learning rate, and no --metric", "leave one of them out")
@@ -85,21 +86,6 @@ def plot(
     console.table(columns, rows, right=columns[3:])
     for kind, path in written.items():
         console.note(f"{'picture' if kind == 'png' else 'page':<7} {path}")
-
-
-def _operands(texts: list[str], *, png: bool, html: bool) -> tuple[list[str], Path | None]:
-    """Divides the operands into runs and the file that is to be written."""
-    *others, last = texts
-    flag = PICTURES.get(Path(last).suffix.lower())
-    if flag is None or (Path(last) / "run.json").exists():
-        return texts, None
-    if not {"--png": png, "--html": html}[flag]:
-        raise UsageError(f"what to do with {last}?", f"`{flag} {last}` writes it")
-    if png and html:
-        raise UsageError("one name for two files", "leave the name out, or write one at a time")
-    if not others:
-        raise UsageError("RUN is missing", "`dlkit plot --help` shows how")
-    return others, Path(last)
 
 
 def _print(panels: Sequence["Panel"]) -> None:

@@ -1,7 +1,6 @@
 """Folders of images with captions: a `captions.txt`, or the files of Flickr8k (Hodosh et al. 2013)."""
 
 import csv
-import gzip
 import hashlib
 import posixpath
 import shlex
@@ -46,6 +45,7 @@ from dlkit.data.images import (
     read_image,
 )
 from dlkit.data.pairs import prepared
+from dlkit.data.parallel import read_content
 from dlkit.errors import DataError, not_there, unreadable
 
 TABLES = ("captions.txt", "captions.csv", "captions.tsv")
@@ -187,14 +187,9 @@ def _content(root: Path) -> _Content:
 
 def _lines(path: Path) -> list[str]:
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        return raw.decode("utf-8-sig").split("\n")
+        return read_content(path).decode().split("\n")
     except UnicodeDecodeError:
         raise DataError(f"{path} is not a text in UTF-8", "save it as UTF-8, with `iconv` for example") from None
-    except (gzip.BadGzipFile, EOFError, ValueError):
-        raise DataError(f"{path} is no whole gzip file", "it is damaged or cut short: get it again") from None
-    except OSError as failure:
-        raise unreadable(str(path), failure) from None
 
 
 Told = dict[str, list[str]]  # an image's file -> its captions

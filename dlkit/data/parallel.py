@@ -313,6 +313,24 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         dlkit.errors.DataError: the file is missing, unreadable or no UTF-8; the message has the number of the line.
     """
+    content = read_content(path)
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as failure:
+        line = content.count(b"\n", 0, failure.start) + 1
+        raise DataError(f"{path} line {line:,} is not UTF-8", "save it as UTF-8, with `iconv` for example") from None
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()  # after the last line end
+    return [line.removesuffix("\r") for line in lines]
+
+
+def read_content(path: Path) -> bytes:
+    """What is in a file of text, plain or `.gz`, without a BOM.
+
+    Raises:
+        dlkit.errors.DataError: the file is missing, unreadable or no whole gzip file.
+    """
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":
@@ -323,13 +341,4 @@ def read_lines(path: Path) -> list[str]:
         raise not_there("file", path) from None
     except OSError as failure:
         raise unreadable(str(path), failure) from None
-    content = content.removeprefix(b"\xef\xbb\xbf")
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as failure:
-        line = content.count(b"\n", 0, failure.start) + 1
-        raise DataError(f"{path} line {line:,} is not UTF-8", "save it as UTF-8, with `iconv` for example") from None
-    lines = text.split("\n")
-    if not lines[-1]:
-        lines.pop()  # after the last line end
-    return [line.removesuffix("\r") for line in lines]
+    return content.removeprefix(b"\xef\xbb\xbf")

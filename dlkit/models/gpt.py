@@ -12,7 +12,7 @@ from dlkit.layers.attention import Cache, append, bias_of, sizes
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
 from dlkit.models import Paper
-from dlkit.models.transformer import EncoderBlock, ReadOut, Settings, _layer_norm, _layers
+from dlkit.models.transformer import EncoderBlock, ReadOut, Settings, layer_norm, layers_of
 
 PAPERS = {
     "gpt": Paper(
@@ -65,8 +65,8 @@ class GPT(keras.Model):
             table.build(None)
         self.dropout = Dropout(settings.dropout, name="dropout")
         self.blocks = [EncoderBlock(f"block{i + 1}", settings) for i in range(settings.layers)]
-        self.block_layers = _layers(*self.blocks)
-        self.norm = _layer_norm("norm", settings) if settings.norm == "pre" else None
+        self.block_layers = layers_of(*self.blocks)
+        self.norm = layer_norm("norm", settings) if settings.norm == "pre" else None
         self.head = ReadOut(name="head")
         self.head.build(None)
         self.words = (

@@ -122,7 +122,7 @@ class AddNorm:
 
     def __init__(self, at: str, number: int, settings: Settings) -> None:
         self.first = settings.norm == "pre"
-        self.norm = _layer_norm(f"{at}_norm{number}", settings)
+        self.norm = layer_norm(f"{at}_norm{number}", settings)
         self.dropout = Dropout(settings.dropout, name=f"{at}_dropout{number}")
         self.layers = [self.norm, self.dropout]
 
@@ -159,7 +159,7 @@ class EncoderBlock:
         self.add_norm1 = AddNorm(at, 1, settings)
         self.feed_forward = FeedForward(at, settings)
         self.add_norm2 = AddNorm(at, 2, settings)
-        self.layers = _layers(self.self_attention, self.add_norm1, self.feed_forward, self.add_norm2)
+        self.layers = layers_of(self.self_attention, self.add_norm1, self.feed_forward, self.add_norm2)
 
     def __call__(self, x: tf.Tensor, mask: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """Outputs (batch, time, width) and the weights of attention."""
@@ -192,7 +192,7 @@ class DecoderBlock:
         self.add_norm2 = AddNorm(at, 2, settings)
         self.feed_forward = FeedForward(at, settings)
         self.add_norm3 = AddNorm(at, 3, settings)
-        self.layers = _layers(
+        self.layers = layers_of(
             self.self_attention, self.add_norm1, self.cross_attention, self.add_norm2, self.feed_forward, self.add_norm3
         )
 
@@ -218,7 +218,8 @@ class DecoderBlock:
         return self.add_norm3.after(x, self.feed_forward(self.add_norm3.before(x), training), training), weights
 
 
-def _layers(*parts: Any) -> list[keras.layers.Layer]:
+def layers_of(*parts: Any) -> list[keras.layers.Layer]:
+    """The layers of some parts, blocks and layers, in their order."""
     return [layer for part in parts for layer in getattr(part, "layers", [part])]
 
 
@@ -241,7 +242,8 @@ def _linear(name: str, inputs: int, units: int, settings: Settings) -> Linear:
     return layer
 
 
-def _layer_norm(name: str, settings: Settings) -> keras.layers.Layer:
+def layer_norm(name: str, settings: Settings) -> keras.layers.Layer:
+    """A layer norm over the width, built, with or without its bias."""
     layer = keras.layers.LayerNormalization(epsilon=EPSILON, center=settings.norm_biases, name=name)
     layer.build((None, None, settings.width))
     return layer
@@ -310,12 +312,12 @@ class Transformer(keras.Model):
             if not layer.built:
                 layer.build((None, None, settings.width))
         self.encoder = [EncoderBlock(f"encoder_block{i + 1}", settings) for i in range(settings.layers)]
-        self.encoder_layers = _layers(*self.encoder)
+        self.encoder_layers = layers_of(*self.encoder)
         self.decoder = [DecoderBlock(f"decoder_block{i + 1}", settings) for i in range(settings.decoder_layers)]
-        self.decoder_layers = _layers(*self.decoder)
+        self.decoder_layers = layers_of(*self.decoder)
         # A sum that nothing has normalized would come out of blocks that begin with their norms.
-        self.encoder_norm = _layer_norm("encoder_norm", settings) if settings.norm == "pre" else None
-        self.decoder_norm = _layer_norm("decoder_norm", settings) if settings.norm == "pre" else None
+        self.encoder_norm = layer_norm("encoder_norm", settings) if settings.norm == "pre" else None
+        self.decoder_norm = layer_norm("decoder_norm", settings) if settings.norm == "pre" else None
         self.head = ReadOut(name="head")
         self.head.build(None)
         if tied == "none":

@@ -205,6 +205,11 @@ def test_a_damaged_tar_and_a_damaged_line(tmp_path):
     (tmp_path / "Flickr8k.token.txt.gz").write_bytes(b"no gzip")
     with pytest.raises(DataError, match="is no whole gzip file"):
         folder(str(tmp_path))
+    packed = bytearray(gzip.compress(b"1.jpg#0\tone caption\n" * 50))
+    packed[12:20] = b"\xff" * 8  # its heading is whole, what follows is not
+    (tmp_path / "Flickr8k.token.txt.gz").write_bytes(packed)
+    with pytest.raises(DataError, match="is no whole gzip file"):
+        folder(str(tmp_path))
 
 
 # ----------------------------------------------------------------------------------------------------- what becomes ids

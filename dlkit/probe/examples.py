@@ -12,7 +12,7 @@ from PIL import Image
 
 from dlkit import data as datasets
 from dlkit.console import safe
-from dlkit.data.augment import augment, example_keys, option_names
+from dlkit.data.augment import alternation, augment, example_keys, option_names
 from dlkit.data.batching import shuffled
 from dlkit.data.images import ImageData, statistics
 from dlkit.errors import DataError, DlkitError, UsageError
@@ -148,7 +148,10 @@ def _examples(
     if section.augment:
         mean, std = statistics(train.take(shuffled(len(train), seed=0, epoch=0)[:STATISTICS]))
         keys = example_keys(*seed_and_epoch, indices)
-        batch = augment(section.augment, images, labels, keys, mean=mean, std=std, options=section.options)
+        batch = augment(
+            section.augment, images, labels, keys, mean=mean, std=std, options=section.options,
+            mirrored=alternation(*seed_and_epoch, indices),
+        )  # fmt: skip
         colours = batch["images"] * np.where(std > 0, std, 1) + mean
         seen = list(np.rint(255 * colours).clip(0, 255).astype(np.uint8))
         others, shares = batch.get("other_labels", others), batch.get("shares", shares).astype(np.float64)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dlkit import caption_metrics
 from dlkit import data as datasets
 from dlkit.data import tokenizer
-from dlkit.data.augment import are_mirrored, augment, example_keys, uniform
+from dlkit.data.augment import alternation, are_mirrored, augment, example_keys, uniform
 from dlkit.data.batching import ROW_WEIGHTS, Batch, in_batches, shuffled
 from dlkit.data.captions import CaptionData
 from dlkit.data.check import decode_all
@@ -169,7 +169,13 @@ class Captioning(Task):
         pairs, source, info = self.data.pairs(split), self.data.splits[split].images, self.info
         keys = example_keys(self.seed, epoch or 0, indices)
         names = self.options.get("augment") or [] if epoch is not None else []
-        mirrored = are_mirrored(keys) if {"flip", "crop_flip"} & set(names) else np.zeros(len(indices), np.bool_)
+        alternates = alternation(self.seed, epoch or 0, indices)
+        mirrored = np.zeros(len(indices), np.bool_)
+        for name in names:  # what is mirrored twice is as it was
+            if name in {"flip", "crop_flip"}:
+                mirrored ^= are_mirrored(keys)
+            elif name == "alternate_flip":
+                mirrored ^= alternates
         ids = [
             (self.data.mirrored if turned else pairs.ids)[int(index)]
             for index, turned in zip(indices, mirrored, strict=True)
@@ -186,9 +192,10 @@ class Captioning(Task):
         pixels = source.fetch(self._shown(pairs.image[indices[rows]], split, epoch))
         if names:
             none = np.zeros(len(rows), np.int32)
-            images = augment(names, pixels, none, keys[rows], mean=info["mean"], std=info["std"], options=self.options)[
-                "images"
-            ]
+            images = augment(
+                names, pixels, none, keys[rows], mean=info["mean"], std=info["std"], options=self.options,
+                mirrored=alternates[rows],
+            )["images"]  # fmt: skip
         else:
             images = standardize(pixels, info["mean"], info["std"])
         return {"images": images, "target_in": target_in, "target_out": target_out}

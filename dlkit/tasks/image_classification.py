@@ -11,7 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from dlkit import data as datasets
-from dlkit.data.augment import augment, example_keys, mixes, partners_of
+from dlkit.data.augment import alternation, augment, example_keys, mixes, partners_of
 from dlkit.data.batching import ROW_WEIGHTS, Batch
 from dlkit.data.check import decode_all
 from dlkit.data.folders import classes_without
@@ -206,7 +206,7 @@ class ImageClassification(Task):
         wanted = indices[needed]
         return augment(
             names, source.fetch(wanted), source.labels[wanted], keys[needed], mean=info["mean"], std=info["std"],
-            options=self.options, partners=at[others],
+            options=self.options, partners=at[others], mirrored=alternation(self.seed, epoch, indices[needed]),
         )  # fmt: skip
 
     def loss_sums(

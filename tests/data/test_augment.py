@@ -8,6 +8,8 @@ from dlkit.data.augment import (
     IMAGES,
     MIXES,
     PIXELS,
+    alternate_flip,
+    alternation,
     augment,
     crop,
     crop_flip,
@@ -121,6 +123,19 @@ def test_flip_mirrors_half_of_the_examples():
     images[:, 0, 0] = 1
     share = flip(images, example_keys(0, 0, range(4000)))[:, 0, 1, 0].mean()
     assert share == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(4000))
+
+
+def test_alternate_flip_shows_both_sides_in_any_two_epochs():
+    """Jordan 2024, section 3.6: a random half in the first epoch, then the others, then the first again."""
+    turned = np.array([alternation(3, epoch, range(4000)) for epoch in range(4)])
+    assert np.array_equal(turned, [turned[0], ~turned[0], turned[0], ~turned[0]])
+    assert turned[0].mean() == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(4000))
+    assert not np.array_equal(turned[0], alternation(4, 0, range(4000)))
+    assert np.array_equal(turned[1][[7, 2]], alternation(3, 1, [7, 2]))  # of the example, not of its place
+
+    images = np.arange(2 * 1 * 3 * 1, dtype=np.float32).reshape(2, 1, 3, 1)
+    flipped = alternate_flip(images, np.array([False, True]))
+    assert flipped[:, 0, :, 0].tolist() == [[0, 1, 2], [5, 4, 3]]
 
 
 @settings(max_examples=50, deadline=None)
@@ -272,10 +287,12 @@ PIXEL_BATCH = np.random.default_rng(5).integers(0, 256, (12, 8, 8, 3)).astype(np
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.25]
 
 
-def batch_of(names, rows=range(12), *, seed=0, epoch=0, **options):
+def batch_of(names, rows=range(12), *, seed=0, epoch=0, mirrored=None, **options):
     rows = list(rows)
     keys = example_keys(seed, epoch, rows)
-    return augment(names, PIXEL_BATCH[rows], LABELS[rows], keys, mean=MEAN, std=STD, options=options)
+    return augment(
+        names, PIXEL_BATCH[rows], LABELS[rows], keys, mean=MEAN, std=STD, options=options, mirrored=mirrored
+    )
 
 
 def test_without_names_a_batch_is_standardized():
@@ -289,6 +306,16 @@ def test_names_of_a_kind_apply_in_their_order():
     assert np.array_equal(batch_of(["crop", "flip"])["images"], batch_of(["crop_flip"])["images"])
     different = (batch_of(names)["images"] for names in (["cutout", "crop"], ["crop", "cutout"]))
     assert not np.array_equal(*different)
+
+
+def test_alternate_flip_mirrors_what_it_is_told_to():
+    mirrored = np.arange(12) % 3 == 0
+    changed = batch_of(["alternate_flip"], mirrored=mirrored)["images"]
+    expected = standardize(PIXEL_BATCH, MEAN, STD)
+    expected[mirrored] = expected[mirrored][:, :, ::-1]
+    assert np.array_equal(changed, expected)
+    with pytest.raises(ValueError, match="which images to mirror"):
+        batch_of(["alternate_flip"])
 
 
 def test_kinds_apply_in_their_own_order_however_they_are_named():

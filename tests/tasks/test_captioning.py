@@ -82,8 +82,9 @@ def test_the_limit_counts_images():
     assert len(task.references("test")) == 4
 
 
-def test_a_mirrored_image_comes_with_the_caption_of_what_it_shows():
-    plain, flipped = task_of(), task_of(augment=["flip"])
+@pytest.mark.parametrize("names", [["flip"], ["alternate_flip"], ["flip", "alternate_flip"]])
+def test_a_mirrored_image_comes_with_the_caption_of_what_it_shows(names):
+    plain, flipped = task_of(), task_of(augment=names)
     indices = np.arange(30)
     before, after = plain.batch("train", indices, epoch=2), flipped.batch("train", indices, epoch=2)
     turned = 0

@@ -160,10 +160,21 @@ def test_only_training_batches_are_augmented():
     assert all(np.array_equal(moved[key], again[key]) for key in moved)
 
 
-ALL = ["trivial", "crop_flip", "cutout", "mixup", "cutmix"]
+def test_alternate_flip_turns_each_image_every_other_epoch():
+    task = task_of(np.arange(40) % 3, augment=["alternate_flip"])
+    rows = np.arange(40)
+    plain = task.batch("train", rows, epoch=None)["images"]
+    first, second, third = (task.batch("train", rows, epoch=epoch)["images"] for epoch in (0, 1, 2))
+    np.testing.assert_array_equal(first, third)
+    np.testing.assert_array_equal(second, first[:, :, ::-1])
+    turned = [not np.array_equal(one, other) for one, other in zip(first, plain, strict=True)]
+    assert 8 < sum(turned) < 32
 
 
-@pytest.mark.parametrize(("augment", "most"), [([], 5), (ALL[:3], 5), (ALL, 10)])
+ALL = ["trivial", "crop_flip", "alternate_flip", "cutout", "mixup", "cutmix"]
+
+
+@pytest.mark.parametrize(("augment", "most"), [([], 5), (ALL[:4], 5), (ALL, 10)])
 @pytest.mark.parametrize("size", [1, 11, 20])
 def test_a_part_is_those_rows_of_the_batch_and_decodes_no_others(monkeypatch, augment, most, size):
     """To the bit, as a process trains on them that shares the batch with others; a mix needs a partner for each row."""

@@ -290,9 +290,7 @@ MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.25]
 def batch_of(names, rows=range(12), *, seed=0, epoch=0, mirrored=None, **options):
     rows = list(rows)
     keys = example_keys(seed, epoch, rows)
-    return augment(
-        names, PIXEL_BATCH[rows], LABELS[rows], keys, mean=MEAN, std=STD, options=options, mirrored=mirrored
-    )
+    return augment(names, PIXEL_BATCH[rows], LABELS[rows], keys, mean=MEAN, std=STD, options=options, mirrored=mirrored)
 
 
 def test_without_names_a_batch_is_standardized():

@@ -128,6 +128,9 @@ class TrainSection(_Section):
     )
     checkpoint_every: Count | None = Field(None, description="steps between checkpoints; by default at each evaluation")
     keep: Count = Field(3, description="number of checkpoints that are kept, beside the best")
+    op_threads: Count | None = Field(
+        None, description="threads of one operation; by default all, while of small ones rather several run at a time"
+    )
     log_every: Count | None = Field(None, description="steps between log lines; by default 50, or an epoch")
     limit: Count | None = Field(None, description="use this many examples of each split")
     max_time: Duration | None = Field(None, description="stop and save after this time, such as 90s, 10m or 2h")

@@ -48,17 +48,27 @@ def one_thread_each() -> int:
     That is for work of many parts that need nothing of each other. It has to come before TensorFlow computes anything:
     later, and where a GPU computes, nothing is changed and there is one worker.
     """
+    return threads() if divide_threads(1) else 1
+
+
+def divide_threads(of_one: int) -> bool:
+    """Spreads an operation of TensorFlow over so many threads, and lets as many operations run side by side as fit.
+
+    Small operations gain nothing from more threads, and a training step has many that do not wait for each other, such
+    as the two products behind the gradient of a product. It has to come before TensorFlow computes anything: later, and
+    where a GPU computes or all threads are asked for, nothing is changed and the answer is False.
+    """
     import tensorflow as tf
 
-    workers = threads()
-    if workers == 1 or tf.config.list_physical_devices("GPU"):
-        return 1
+    count = threads()
+    if of_one >= count or tf.config.list_physical_devices("GPU"):
+        return False
     try:
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(workers)
+        tf.config.threading.set_intra_op_parallelism_threads(of_one)
+        tf.config.threading.set_inter_op_parallelism_threads(count // of_one)
     except RuntimeError:
-        return 1
-    return workers
+        return False
+    return True
 
 
 _stderr: list[int] = []  # where standard error goes while native chatter is held

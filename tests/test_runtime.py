@@ -148,3 +148,22 @@ print(workers, later, threading.get_intra_op_parallelism_threads(), threading.ge
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
     assert ran.stdout.split() == ["3", "1", "1", "3"]
+
+
+def test_a_recipe_says_over_how_many_threads_an_operation_is_spread():
+    """Of 5 threads 2 for each operation, of which 2 fit; asked for more than there are, TensorFlow decides as ever."""
+    script = """
+import sys
+from dlkit import recipe, runtime
+runtime.threads = lambda: 5
+from dlkit.train import start
+start.prepare(recipe.resolve("mlp", "digits", flags={"train.limit": 8, "train.op_threads": int(sys.argv[1])}))
+import tensorflow as tf
+threading = tf.config.threading
+print(threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads())
+"""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    for asked, found in (("2", ["2", "2"]), ("5", ["0", "0"])):
+        command = [sys.executable, "-c", script, asked]
+        ran = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        assert ran.stdout.split() == found

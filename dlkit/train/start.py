@@ -75,8 +75,10 @@ def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = Non
         peers: the other processes that do the same.
     """
     runtime.import_tensorflow()
-    where = runtime.devices(devices)
     settings = recipe.train
+    if settings.op_threads:
+        runtime.divide_threads(settings.op_threads)
+    where = runtime.devices(devices)
     runtime.set_seed(settings.seed, deterministic=settings.deterministic)
     runtime.set_precision(settings.precision)
     files_of = run or _begun_from(recipe)

@@ -773,6 +773,17 @@ _READ_BY_WRITERS = ("train.decode_every", *(f"decode.{name}" for name in DecodeS
 _FLAGS = {"train.optimizer": "--optimizer", "train.schedule": "--schedule"}
 
 
+def is_read(key: str, values: Mapping[str, Any]) -> bool:
+    """Whether a key has a meaning beside others: the momentum of sgd has none beside the optimizer adam.
+
+    Args:
+        key: "section.key".
+        values: "section.key" -> value or its text; what is not in it is left to be checked with the whole recipe.
+    """
+    other, choices = _READ_BY.get(key, ("", ()))
+    return other not in values or str(values[other]) in choices
+
+
 def _unread(recipe: Recipe) -> dict[str, UsageError]:
     """The keys that a user gave and that nothing reads, with what is to be said of each.
 

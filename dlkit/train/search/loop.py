@@ -20,15 +20,22 @@ from dlkit.train.search.study import Plan, Result, best_of, claim, result_of, re
 
 POLL = 0.5  # seconds between looks at the trials
 ORPHAN = 60.0  # seconds after which a trial without a folder is nobody's
-ALIKE = 5  # so many first trials that fail for one reason fail for a reason that all have
+ALIKE = 5  # so many first trials that fail alike are enough to see that all will
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the training of a trial ended; `reason` says in one line why it failed."""
+    """How the training of a trial ended.
+
+    Args:
+        how: at its end, because it was asked to stop, or by a failure.
+        reason: in one line why it failed.
+        perhaps_common: whether that may lie in what all trials have in common: usage or data, rather than divergence.
+    """
 
     how: Literal["finished", "stopped", "failed"]
     reason: str = ""
+    perhaps_common: bool = False
 
 
 class Job(Protocol):
@@ -135,6 +142,7 @@ class Search:
         self.chosen = _Chosen()
         study.sampler = self.chosen
         self.running: list[_Running] = []
+        self.ended: list[Outcome] = []
 
     def run(self, asked: Callable[[], int] = lambda: 0, *, seconds: float = float("inf")) -> str:
         """Trains until the end, and says why it ended: "done", "time is up" or "interrupted".
@@ -204,9 +212,11 @@ class Search:
         self.running.remove(each)
         try:
             if outcome.how == "finished" and not scores:
-                outcome = Outcome("failed", f"its {self.plan.metric} was never measured on a validation split")
+                reason = f"its {self.plan.metric} was never measured on a validation split"
+                outcome = Outcome("failed", reason, perhaps_common=True)
             if outcome.how == "stopped" and not each.pruned:
                 return
+            self.ended.append(outcome)
             trial.set_user_attr("figures", each.job.figures())
             trial.set_user_attr("seconds", trial.user_attrs.get("seconds", 0.0) + time.monotonic() - each.began)
             if outcome.how == "finished":
@@ -224,15 +234,14 @@ class Search:
         """Stops a search whose trials cannot but fail.
 
         Raises:
-            dlkit.errors.DlkitError: the first ones failed, all for the same reason.
+            dlkit.errors.DlkitError: the first ones of this process failed for one reason, which all may have.
         """
-        found = results(self.study, self.plan)[:ALIKE]
-        reasons = {each.reason for each in found}
-        if len(found) == ALIKE and len(reasons) == 1 and all(each.state == "failed" for each in found):
-            raise DlkitError(
-                f"the first {ALIKE} trials have all failed: {reasons.pop()}",
-                f"`{found[0].run}.log` has all that was said; what is wrong is in all of them, not in their values",
-            )
+        if len(self.ended) != ALIKE or len(set(self.ended)) > 1 or not self.ended[0].perhaps_common:
+            return
+        raise DlkitError(
+            f"the first {ALIKE} trials have all failed: {self.ended[0].reason}",
+            f"the logs `{self.folder}/trial-*.log` have all that was said",
+        )
 
     # ----------------------------------------------------------------------------------------------------- new trials
 

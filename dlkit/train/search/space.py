@@ -1,8 +1,8 @@
 """Spaces of hyperparameters: what `train.lr=log:1e-4..1e-1` means, its grids, and coarse to fine.
 
-    log:1e-4..1e-1     a number, even on a logarithmic scale      int:1..4        an integer
-    0..0.5             a number, even on a linear scale           int:log:16..512 an integer, logarithmic
-    {64,128,256}       one of these                               log:1e-4..1e-1/5  of a range, five points for a grid
+log:1e-4..1e-1     a number, even on a logarithmic scale      int:1..4        an integer
+0..0.5             a number, even on a linear scale           int:log:16..512 an integer, logarithmic
+{64,128,256}       one of these                               log:1e-4..1e-1/5  of a range, five points for a grid
 """
 
 import math

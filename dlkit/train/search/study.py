@@ -220,8 +220,9 @@ def open_search(folder: Path, storage: str | None = None, *, trials: int | None 
         kept, name = str(content["storage"]), str(content["study"])
     except OSError as failure:
         reason = str(failure.strerror).lower()
-        raise DataError(f"no search {folder}: {file.name}: {reason}", "`dlkit search` names the folder that it makes")\
-            from None
+        raise DataError(
+            f"no search {folder}: {file.name}: {reason}", "`dlkit search` names the folder that it makes"
+        ) from None
     except (ValueError, KeyError, TypeError) as failure:
         raise DataError(f"{file} is damaged: {failure}", "begin the search anew") from None
     if "***" in kept and not storage:
@@ -230,7 +231,9 @@ def open_search(folder: Path, storage: str | None = None, *, trials: int | None 
     if kept == JOURNAL and storage:
         raise UsageError(f"{folder} has its own journal", "leave --storage out")
     if not _is_url(place) and not Path(place).exists():
-        raise DataError(f"the journal of {folder} is gone: there is no {place}", "put it back, or begin the search anew")
+        raise DataError(
+            f"the journal of {folder} is gone: there is no {place}", "put it back, or begin the search anew"
+        )
     if trials is not None and trials != plan.trials:
         plan = _of_more_trials(plan, trials)
         durable.write(file, json.dumps({**content, "plan": plan.to_dict()}, indent=1))
@@ -362,7 +365,11 @@ def _study(storage: str, name: str, plan: Plan) -> optuna.Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return optuna.create_study(
-                storage=_opened(storage), study_name=name, direction=direction, load_if_exists=True, pruner=_pruner(plan)
+                storage=_opened(storage),
+                study_name=name,
+                direction=direction,
+                load_if_exists=True,
+                pruner=_pruner(plan),
             )
     except Exception as failure:  # whatever a database or its driver has to say
         reason = str(failure).strip().splitlines()

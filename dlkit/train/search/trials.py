@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dlkit import runs, workers
-from dlkit.errors import DlkitError
+from dlkit.errors import DataError, DlkitError, UsageError
 from dlkit.runtime import processors
 from dlkit.train.search.effects import figures_of
 from dlkit.train.search.loop import Outcome
@@ -55,7 +55,7 @@ class Process:
             return Outcome("finished")
         if self.asked and (code < 0 or code in STOPPED):
             return Outcome("stopped")
-        return Outcome("failed", self._reason(code))
+        return Outcome("failed", self._reason(code), perhaps_common=code in {UsageError.code, DataError.code})
 
     def scores(self) -> list[float]:
         """The metric at each evaluation so far."""

@@ -95,7 +95,11 @@ def test_a_range_gets_half_as_wide_about_the_best():
 
 
 def test_at_an_end_it_is_moved_and_not_cut():
-    assert [(s.low, s.high) for s in (one("a.b=0..8").narrowed(b, (), 1) for b in (0, 1, 8))] == [(0, 4), (0, 4), (4, 8)]
+    assert [(s.low, s.high) for s in (one("a.b=0..8").narrowed(b, (), 1) for b in (0, 1, 8))] == [
+        (0, 4),
+        (0, 4),
+        (4, 8),
+    ]
 
 
 def test_integers_keep_the_neighbours_of_the_best():

@@ -396,9 +396,7 @@ def _tell_effects(told: Sequence[KeyEffects]) -> None:
 def _effect(each: Effect | None) -> str:
     if each is None:
         return ""
-    return (
-        f"{each.strength:+.2f} (p {each.chance:.3f})" if each.signed else f"{each.strength:.2f} (p {each.chance:.3f})"
-    )
+    return f"{each.strength:{'+' if each.signed else ''}.2f} (p {each.chance:.3f})"
 
 
 def _record(each: KeyEffects) -> dict[str, Any]:

@@ -59,9 +59,10 @@ def _bars(axes: Axes, told: Sequence[KeyEffects]) -> None:
 
 
 def _panel(axes: Axes, space: Space, found: Sequence[Result], plan: Plan) -> None:
-    shown = [each for each in found if each.score is not None and space.key in each.values]
     best = best_of(found, plan)
-    for each in shown:
+    for each in found:
+        if each.score is None or space.key not in each.values:
+            continue
         is_best = best is not None and each.number == best.number
         face = ORANGE if is_best else BLUE if each.state == "complete" else "white"
         value = each.values[space.key]

@@ -253,7 +253,7 @@ class Search:
         return began
 
     def _is_done(self) -> bool:
-        """Whether all trials have ended that this process can see; waits for those of others that are taken up later."""
+        """Whether all trials have ended that this process can see, those of others among them."""
         trials = trials_of(self.study)
         others = [trial.number for trial in trials if not trial.state.is_finished() and self._sees(trial)]
         if others:
@@ -329,7 +329,7 @@ class Search:
     # ------------------------------------------------------------------------------------------------ the values of one
 
     def _values(self, trial: optuna.Trial, frozen: FrozenTrial, place: int) -> dict[str, Value]:
-        """The values of a trial, which the storage has from now on. Random and grid: they follow from seed and place."""
+        """The values of a trial, which the storage has from now on. But for TPE they follow from seed and place."""
         if "values" not in frozen.user_attrs:
             self.chosen.values = self._choose(frozen, place)
             for space in self.plan.spaces:

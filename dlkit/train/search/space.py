@@ -1,8 +1,9 @@
 """Spaces of hyperparameters: what `train.lr=log:1e-4..1e-1` means, its grids, and coarse to fine.
 
-log:1e-4..1e-1     a number, even on a logarithmic scale      int:1..4        an integer
-0..0.5             a number, even on a linear scale           int:log:16..512 an integer, logarithmic
-{64,128,256}       one of these                               log:1e-4..1e-1/5  of a range, five points for a grid
+- `0..0.5` is a number, drawn evenly, `log:1e-4..1e-1` one that is drawn evenly on a logarithmic scale;
+- `int:1..4` is an integer, `int:log:16..512` one on a logarithmic scale;
+- `{64,128,256}` is one of these;
+- `log:1e-4..1e-1/5` is a range with five points for a grid.
 """
 
 import math

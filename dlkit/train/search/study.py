@@ -360,7 +360,7 @@ def _without_password(storage: str) -> str:
 def _study(storage: str, name: str, plan: Plan) -> optuna.Study:
     """Opens the study of a storage, or begins it."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    direction = "minimize" if plan.direction == "lower" else "maximize"
+    direction: Literal["minimize", "maximize"] = "minimize" if plan.direction == "lower" else "maximize"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

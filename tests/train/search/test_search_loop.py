@@ -112,7 +112,7 @@ def test_a_finer_round_looks_about_the_greatest_where_higher_is_better(in_memory
     assert min(each.values["a.x"] for each in found(search) if each.round == 1) >= 4
 
 
-# --------------------------------------------------------------------------------------------------- pruning and failing
+# ------------------------------------------------------------------------------------------------- pruning and failing
 
 
 def test_the_score_is_the_best_evaluation_and_the_best_trial_is_complete(begin):

@@ -387,16 +387,17 @@ def _tell_effects(told: Sequence[KeyEffects]) -> None:
     console.table(columns, rows, right=columns[1:4])
     console.note("importance: what tells the best third of the complete trials from all (PED-ANOVA), without interplay")
     console.note(
-        "early training error, and gap between validation and training at the end: rank correlation with the key"
-        " (Spearman; of words the correlation ratio, without a sign), and p, how often chance does as well;"
-        " + is a greater error for greater values"
+        "early training error, and gap between validation and training at the end: correlation ratio of their ranks"
+        " between thirds of the key's values (0 to 1), p is how often chance does as well; r, Spearman's rank"
+        " correlation, is above 0 when greater values come with a greater error"
     )
 
 
 def _effect(each: Effect | None) -> str:
     if each is None:
         return ""
-    return f"{each.strength:{'+' if each.signed else ''}.2f} (p {each.chance:.3f})"
+    sign = "" if each.correlation is None else f" r {each.correlation:+.2f}"
+    return f"{each.strength:.2f} p {each.chance:.3f}{sign}"
 
 
 def _record(each: KeyEffects) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The picture of a search: how much each key matters, and each key against the score."""
+"""The picture of a search: how much each key matters, what it acts on, and each key against the score."""
 
 import math
 from collections.abc import Sequence
@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dlkit.probe.charts import tick
 from dlkit.probe.pictures import BLUE, ORANGE, fitting
-from dlkit.train.search.effects import KeyEffects
+from dlkit.train.search.effects import Effect, KeyEffects
 from dlkit.train.search.space import Space
 from dlkit.train.search.study import Plan, Result, best_of
 
 
 def figure(found: Sequence[Result], told: Sequence[KeyEffects], plan: Plan, *, title: str) -> Figure:
-    """Draws the importances as bars, then a panel for each key: complete trials as dots, pruned ones as rings.
+    """Draws importances and effects as bars, then a panel for each key: complete trials as dots, pruned ones as rings.
 
     Args:
         found: the trials.
@@ -21,13 +22,14 @@ def figure(found: Sequence[Result], told: Sequence[KeyEffects], plan: Plan, *, t
         plan: of the search.
         title: over the whole.
     """
-    panels = len(plan.spaces) + 1
+    panels = len(plan.spaces) + 2
     columns = min(3, panels)
     rows = math.ceil(panels / columns)
     drawn = Figure(figsize=(4.2 * columns, 3.3 * rows + 0.7), layout="constrained")
     _bars(drawn.add_subplot(rows, columns, 1), told)
-    for place, space in enumerate(plan.spaces):
-        _panel(drawn.add_subplot(rows, columns, place + 2), space, found, plan)
+    _effects(drawn.add_subplot(rows, columns, 2), told)
+    for place, space in enumerate(plan.spaces, 3):
+        _panel(drawn.add_subplot(rows, columns, place), space, found, plan)
     better = "lower" if plan.direction == "lower" else "higher"
     heading = f"{title}: best {plan.metric} on the validation split, {better} is better"
     drawn.suptitle(fitting(heading), x=0.01, ha="left", fontsize=11, parse_math=False)
@@ -46,14 +48,34 @@ def _handles() -> list:
 
 
 def _bars(axes: Axes, told: Sequence[KeyEffects]) -> None:
-    ordered = sorted(told, key=lambda each: each.importance or 0.0)
-    names = [fitting(each.key, 30) for each in ordered]
-    axes.barh(range(len(ordered)), [100 * (each.importance or 0.0) for each in ordered], color=BLUE, height=0.6)
-    axes.set_yticks(range(len(ordered)), names, parse_math=False)
+    axes.barh(range(len(told)), [100 * (each.importance or 0.0) for each in told], color=BLUE, height=0.6)
     axes.set_xlim(0, 100)
     axes.set_xlabel("%", fontsize=9)
     known = any(each.importance is not None for each in told)
     heading = "importance (PED-ANOVA)" if known else "importance: too few complete trials"
+    _keys(axes, told, heading)
+
+
+def _effects(axes: Axes, told: Sequence[KeyEffects]) -> None:
+    """Two bars a key; those that chance does not easily come by are filled."""
+    for shift, colour, effects in (
+        (-0.18, BLUE, [each.early for each in told]),
+        (0.18, ORANGE, [each.gap for each in told]),
+    ):
+        for place, effect in enumerate(effects):
+            if effect is not None:
+                face = colour if effect.is_significant else "white"
+                axes.barh(place + shift, effect.strength, height=0.3, facecolor=face, edgecolor=colour)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("correlation ratio of ranks; hollow: chance does as well", fontsize=9)
+    known: list[Effect | None] = [one for each in told for one in (each.early, each.gap)]
+    heading = "blue: early training error, orange: gap" if any(known) else "effects: too few trials"
+    _keys(axes, told, heading)
+
+
+def _keys(axes: Axes, told: Sequence[KeyEffects], heading: str) -> None:
+    axes.set_yticks(range(len(told)), [fitting(each.key, 30) for each in told], parse_math=False)
+    axes.set_ylim(len(told) - 0.5, -0.5)  # the first one on top
     axes.set_title(heading, fontsize=10, loc="left")
     _plain(axes)
 
@@ -74,11 +96,28 @@ def _panel(axes: Axes, space: Space, found: Sequence[Result], plan: Plan) -> Non
     if space.kind == "choice":
         axes.set_xticks(range(len(space.choices)), [fitting(each, 14) for each in space.choices], parse_math=False)
         axes.set_xlim(-0.5, len(space.choices) - 0.5)
-    elif space.log:
-        axes.set_xscale("log")
+    else:
+        _range(axes, space)
     axes.set_title(fitting(space.key, 40), fontsize=10, loc="left", parse_math=False)
     axes.set_ylabel(plan.metric, fontsize=9, parse_math=False)
     _plain(axes)
+
+
+def _range(axes: Axes, space: Space) -> None:
+    """The whole range, also where later rounds have looked at a part alone."""
+    margin = 0.03
+    if not space.log:
+        axes.set_xlim(space.low - margin * (space.high - space.low), space.high + margin * (space.high - space.low))
+        return
+    axes.set_xscale("log")
+    factor = (space.high / space.low) ** margin
+    axes.set_xlim(space.low / factor, space.high * factor)
+    powers = range(math.ceil(math.log10(space.low) - 1e-9), math.floor(math.log10(space.high) + 1e-9) + 1)
+    ticks = [10.0**power for power in powers]
+    if len(ticks) < 2:
+        ticks = [space.low, math.sqrt(space.low * space.high), space.high]
+    axes.set_xticks(ticks, [tick(value) for value in ticks])
+    axes.set_xticks([], minor=True)
 
 
 def _plain(axes: Axes) -> None:

@@ -23,6 +23,7 @@ from dlkit.train.search.study import Plan, Result
 FEWEST = 4  # trials below which a correlation says nothing
 SIGNIFICANT = 0.05
 PERMUTATIONS = 999
+PARTS = 3  # groups of trials that the values of a number are divided into
 
 
 def figures_of(run: Run) -> dict[str, float]:
@@ -70,17 +71,17 @@ class Effect:
     """How strongly a key goes with a figure of the trials.
 
     Args:
-        strength: for numbers Spearman's rank correlation, from -1 to 1, above 0 when greater values of the key come
-            with greater figures; for words the correlation ratio of the ranks, from 0 to 1, without a sign.
-        chance: how often values that are dealt out to the trials at random do as well.
+        strength: the correlation ratio of the figure's ranks between groups of trials, from 0 to 1.
+        chance: how often values that are dealt out to the trials at random do as well (a permutation test).
+        correlation: of numbers Spearman's rank correlation, above 0 when greater values of the key come with greater
+            figures; None of words. Near 0 beside a great strength the best values lie in the middle.
         trials: how many it was computed from.
-        signed: whether the strength has a sign.
     """
 
     strength: float
     chance: float
+    correlation: float | None
     trials: int
-    signed: bool
 
     @property
     def is_significant(self) -> bool:
@@ -97,10 +98,12 @@ def ranks(values: Sequence[float]) -> NDArray[np.float64]:
 
 
 def effect(values: Sequence[float | str], figures: Sequence[float], *, seed: int = 0) -> Effect | None:
-    """The rank correlation of a key's values with a figure, and how easily chance comes by it.
+    """How strongly a key's values go with a figure, and how easily chance comes by that.
 
-    Values that all are numbers, or texts of numbers, are ranked; among words each is a group, and the strength is the
-    square root of the share of the ranks' variance that lies between the groups (Kruskal and Wallis 1952).
+    The trials are grouped by the value of the key: numbers, or texts of numbers, by thirds of the trials unless there
+    are few different ones, words each for itself. The strength is the square root of the share of the variance of the
+    figure's ranks that lies between the groups, as in the test of Kruskal and Wallis 1952: unlike a correlation it sees
+    a key whose best values lie in the middle, as those of the learning rate do.
 
     Args:
         values: of the key, one a trial.
@@ -111,31 +114,35 @@ def effect(values: Sequence[float | str], figures: Sequence[float], *, seed: int
         None when there are too few trials, or nothing varies.
 
     Example:
-        >>> effect([1, 2, 3, 4, 5], [1, 4, 9, 16, 25]).strength
-        1.0
+        >>> found = effect([1, 2, 3, 4, 5, 6], [9, 4, 1, 1, 4, 9])
+        >>> round(found.strength, 2), round(found.correlation, 2)
+        (1.0, 0.0)
     """
     if len(values) < FEWEST or len(set(values)) < 2 or len(set(figures)) < 2:
         return None
-    numbers = _numbers(values)
-    target = ranks(figures)
-    if numbers is not None:
-        keys = ranks(numbers)
+    numbers, target = _numbers(values), ranks(figures)
+    members = np.stack(_groups(values, numbers)).astype(float)  # (groups, trials)
+    sizes = members.sum(axis=1)
 
-        def strength(outcome: NDArray[np.float64]) -> float:
-            return float(np.corrcoef(keys, outcome)[0, 1])
-    else:
-        words = [str(value) for value in values]
-        groups = [np.array([word == each for word in words]) for each in dict.fromkeys(words)]
+    def strength(outcomes: NDArray[np.float64]) -> NDArray[np.float64]:
+        means = outcomes @ members.T / sizes  # (dealings, groups)
+        between = ((means - target.mean()) ** 2) @ sizes
+        return np.sqrt(between / np.sum((target - target.mean()) ** 2))
 
-        def strength(outcome: NDArray[np.float64]) -> float:
-            between = sum(group.sum() * (outcome[group].mean() - outcome.mean()) ** 2 for group in groups)
-            return float(np.sqrt(between / np.sum((outcome - outcome.mean()) ** 2)))
+    measured = float(strength(target[None])[0])
+    dealt = np.random.default_rng(seed).permuted(np.tile(target, (PERMUTATIONS, 1)), axis=1)
+    chance = (int(np.sum(strength(dealt) >= measured - 1e-12)) + 1) / (PERMUTATIONS + 1)
+    correlation = None if numbers is None else float(np.corrcoef(ranks(numbers), target)[0, 1])
+    return Effect(measured, chance, correlation, len(values))
 
-    measured = strength(target)
-    generator = np.random.default_rng(seed)
-    dealt = [abs(strength(generator.permutation(target))) for _ in range(PERMUTATIONS)]
-    as_good = sum(each >= abs(measured) - 1e-12 for each in dealt)
-    return Effect(measured, (as_good + 1) / (PERMUTATIONS + 1), len(values), numbers is not None)
+
+def _groups(values: Sequence[float | str], numbers: Sequence[float] | None) -> list[NDArray[np.bool_]]:
+    """Which trials are in each group. Of numbers equal ones are never divided."""
+    if numbers is not None and len(set(numbers)) > PARTS:
+        part = np.floor((ranks(numbers) - 0.5) * PARTS / len(numbers))
+        return [part == each for each in np.unique(part)]
+    names = np.array([str(value) for value in values])
+    return [names == each for each in dict.fromkeys(names)]
 
 
 def _numbers(values: Sequence[float | str]) -> list[float] | None:

@@ -57,6 +57,8 @@ class Question:
             dlkit.errors.UsageError: there are several.
         """
         names = [operand for operand in self.operands if "=" not in operand]
+        if len(names) > 1 and names[1] in models.targets():
+            raise UsageError(f"two models, {names[0]} and {names[1]}", "`model.name={...}` searches among models")
         if len(names) > 1:
             raise UsageError(f"{names[1]} has no space to search", f"write `{names[1]}=SPACE`, {EXAMPLES}")
         if names and names[0].partition(".")[0] in recipes.SECTIONS and names[0] not in models.targets():
@@ -135,7 +137,10 @@ def _planned(question: Question) -> tuple[Plan, str]:
         return resolve(model, question.data, question.recipe, sets, given)
 
     for space in spaces:
-        recipes.parse_override(f"{space.key}=?")  # names a section
+        try:
+            recipes.parse_override(f"{space.key}=?")
+        except UsageError as failure:  # the key names no section
+            raise UsageError(failure.message.removeprefix("--set "), failure.hint) from None
     base = checks.check(spaces, resolved)
     sampler, trials = _sampled(question, spaces)
     task = TASKS[base.task]
@@ -274,7 +279,10 @@ def _work(search: Search, options: Options) -> int:
     write_csv(table, found, plan)
     again = f"`dlkit search --resume {shlex.quote(str(folder))}` goes on"
     if reason == "interrupted":
-        raise Interrupted(f"interrupted, {_counts(found)} of {plan.trials}", again, received[0])
+        open_ones = sum(each.state == "running" for each in found)
+        saved = f", {open_ones} saved on their way" if open_ones else ""
+        done = f"{len(found) - open_ones} of {plan.trials} trials are done{saved}"
+        raise Interrupted(f"interrupted, {done}", again, received[0])
     if reason == "time is up":
         console.note(f"time is up: {again}")
     _report(search, found, folder, table, reason=reason, png=options.png)

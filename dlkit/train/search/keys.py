@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from dlkit import workers
 from dlkit.errors import UsageError, unknown
-from dlkit.recipe import Recipe, is_read
+from dlkit.recipe import FLAGS, Recipe, is_read
 from dlkit.train.search.space import Space, Value
 
 # Keys that make trials incomparable, and why.
@@ -40,11 +40,22 @@ def check(spaces: Sequence[Space], resolve: Callable[[Mapping[str, str]], Recipe
             try:
                 resolve({space.key: text, **_companions(space.key, spaces)})
             except UsageError as failure:
-                if space.kind == "float" and failure.message.startswith(f"{space.key} must be an integer"):
-                    failure.hint = f"`{space.key}=int:{space.low:g}..{space.high:g}` draws integers"
+                failure.hint = _hint(failure, space)
                 raise
     _check_model(base.model.name, [space.key for space in spaces])
     return base
+
+
+def _hint(failure: UsageError, space: Space) -> str:
+    """The hint of a mistake in words of the search: it has other options than `train`."""
+    if space.kind == "float" and failure.message.startswith(f"{space.key} must be an integer"):
+        return f"`{space.key}=int:{space.low:g}..{space.high:g}` draws integers"
+    if failure.message.startswith(f"{space.key} must be"):
+        return f"every value of {space.key}={space} must be one that the recipe takes"
+    hint = failure.hint
+    for key, flag in FLAGS.items():
+        hint = hint.replace(f"{flag} ", f"--set {key}=")
+    return hint
 
 
 def _companions(key: str, spaces: Sequence[Space]) -> dict[str, str]:

@@ -265,7 +265,7 @@ def _work(search: Search, options: Options) -> int:
     plan, display = search.plan, search.display
     assert isinstance(display, _Shown)
     folder = Path(_short(search.folder))
-    before = results(search.study, plan)
+    before = results(search.study, plan, search.folder)
     display.told = {each.number for each in before if each.state != "running"}
     _introduce(search, folder, before)
     columns = _columns(plan)
@@ -274,7 +274,7 @@ def _work(search: Search, options: Options) -> int:
         if console.is_terminal() and not console.settings.quiet:
             display.table = stack.enter_context(console.LiveTable(columns, right=columns[:-1]))
         reason = search.run(lambda: len(received), seconds=options.seconds or float("inf"))
-    found = results(search.study, plan)
+    found = results(search.study, plan, search.folder)
     table = folder / "trials.csv"
     write_csv(table, found, plan)
     again = f"`dlkit search --resume {shlex.quote(str(folder))}` goes on"

@@ -98,7 +98,7 @@ def test_the_base_of_the_trials_is_the_recipe_with_absolute_paths(monkeypatch, t
     assert stem == "lenet_photos"
     (tmp_path / "recipe.toml").write_text(plan.recipe)
     base = recipe.load(tmp_path / "recipe.toml")
-    assert (base.data.name, base.train.epochs) == (f"{tmp_path}/photos/", 2.0)
+    assert (base.data.name, base.train.epochs) == (f"{tmp_path}/photos", 2.0)
     assert plan.command == ("dlkit", "train", "lenet", "--data", "photos/", "--set", "model.activation=relu")
     assert (plan.trials, plan.refine, plan.seed, plan.sampler, plan.metric) == (20, 1, 4, "random", "accuracy")
 

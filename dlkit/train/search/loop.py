@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dlkit.errors import DlkitError
 from dlkit.train.search.space import Space, Value, grid_points, narrowed
-from dlkit.train.search.study import Plan, Result, best_of, claim, result_of, results, space_of, trials_of
+from dlkit.train.search.study import Plan, Result, best_of, claim, place_of, result_of, results, space_of, trials_of
 
 POLL = 0.5  # seconds between looks at the trials
 ORPHAN = 60.0  # seconds after which a trial without a folder is nobody's
@@ -171,7 +171,7 @@ class Search:
                     self._check_failures()
                     changed |= self._fill()
                 if changed:
-                    self.display.show(results(self.study, self.plan))
+                    self.display.show(results(self.study, self.plan, self.folder))
                 if not self.running and (reason or self._is_done()):
                     return reason or "done"
                 if not changed:
@@ -262,9 +262,9 @@ class Search:
 
     def _place_of(self, trial: FrozenTrial) -> Path | None:
         """The folder that a trial lies in; None while it may just have been begun by another process."""
-        folder = trial.user_attrs.get("folder")
-        if folder is not None:
-            return Path(folder)
+        place = place_of(trial, self.folder)
+        if place is not None:
+            return place
         age = time.time() - (trial.datetime_start.timestamp() if trial.datetime_start else 0)
         return self.folder if age > ORPHAN else None
 

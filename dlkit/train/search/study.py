@@ -12,14 +12,14 @@ gone, however they ended, and then others take the trial up.
 """
 
 import fcntl
+import hashlib
 import itertools
 import json
 import os
 import tomllib
-import uuid
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -64,7 +64,7 @@ class Plan:
         direction: which values of it are better.
         recipe: what all trials have in common, as TOML.
         command: of `dlkit train`, what the user wrote that is not searched, without what makes trials short.
-        key: tells this search from others of the same name.
+        key: tells this search from others; processes that begin the same at the same moment have the same.
     """
 
     spaces: tuple[Space, ...]
@@ -78,7 +78,7 @@ class Plan:
     direction: Direction = "lower"
     recipe: str = ""
     command: tuple[str, ...] = ()
-    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    key: str = ""
 
     @property
     def sign(self) -> float:
@@ -148,15 +148,16 @@ def trials_of(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in study.get_trials(deepcopy=False) if not trial.user_attrs.get("surplus")]
 
 
-def result_of(trial: FrozenTrial, plan: Plan) -> Result:
-    """What is known of one trial."""
+def result_of(trial: FrozenTrial, plan: Plan, home: Path | None = None) -> Result:
+    """What is known of one trial; its run is looked for in `home`, too, where the folder has been moved."""
+    folder = place_of(trial, home) or Path()
     seen = list(trial.intermediate_values.values())
     best = min(seen, key=lambda value: plan.sign * value, default=None)
     return Result(
         number=trial.number, round=plan.round_of(trial.user_attrs.get("place", trial.number)),
         state=STATES[trial.state], values=dict(trial.params), score=best if best is not None else _value(trial),
         evaluations=len(seen), reason=str(trial.user_attrs.get("reason", "")),
-        run=str(run_path(Path(trial.user_attrs.get("folder", "")), trial.number)),
+        run=str(run_path(folder, trial.number)),
         figures=dict(trial.user_attrs.get("figures", {})),
     )  # fmt: skip
 
@@ -165,9 +166,17 @@ def _value(trial: FrozenTrial) -> float | None:
     return trial.value if trial.state in {TrialState.COMPLETE, TrialState.PRUNED} else None
 
 
-def results(study: optuna.Study, plan: Plan) -> list[Result]:
+def place_of(trial: FrozenTrial, home: Path | None = None) -> Path | None:
+    """The folder that a trial lies in, which may have been moved to `home`; None as long as it has none."""
+    told = trial.user_attrs.get("folder")
+    if home is not None and told is not None and not Path(told).is_dir() and _lock_of(home, trial.number).exists():
+        return home
+    return None if told is None else Path(told)
+
+
+def results(study: optuna.Study, plan: Plan, home: Path | None = None) -> list[Result]:
     """All trials in order."""
-    return [result_of(trial, plan) for trial in trials_of(study)]
+    return [result_of(trial, plan, home) for trial in trials_of(study)]
 
 
 def best_of(found: Sequence[Result], plan: Plan) -> Result | None:
@@ -184,13 +193,17 @@ def run_path(folder: Path, number: int) -> Path:
     return folder / f"trial-{number}"
 
 
+def _lock_of(folder: Path, number: int) -> Path:
+    return folder / f".trial-{number}.lock"
+
+
 def claim(folder: Path, number: int) -> int | None:
     """Takes a trial, unless another process, or one that it started, has it; the lock ends with its descriptor.
 
     Returns:
         A file descriptor, to be handed on to the process that trains, or None.
     """
-    descriptor = os.open(folder / f".trial-{number}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = os.open(_lock_of(folder, number), os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -271,6 +284,8 @@ def create(
         dlkit.errors.DlkitError: the storage cannot be opened, or the folder cannot be written.
     """
     study, shared, joined = None, name or ONE_STUDY, None
+    content = plan.to_dict() | ({} if plan.refine else {"trials": 0})
+    plan = replace(plan, key=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32])
     if storage is not None:
         storage = storage if _is_url(storage) else str(Path(storage).expanduser().absolute())
         study = _study(storage, shared, plan)
@@ -330,7 +345,7 @@ def _folder(runs_dir: Path, plan: Plan, *, name: str | None, stem: str, storage:
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
-    if name is not None and is_ours(runs_dir / name):
+    if name is not None and storage is not None and is_ours(runs_dir / name):
         return runs_dir / name
     if name is not None and storage is None:
         check_name(runs_dir, name)
@@ -372,7 +387,8 @@ def _study(storage: str, name: str, plan: Plan) -> optuna.Study:
                 pruner=_pruner(plan),
             )
     except Exception as failure:  # whatever a database or its driver has to say
-        reason = str(failure).strip().splitlines()
+        words = failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)
+        reason = words.strip().splitlines()
         raise DlkitError(
             f"cannot use the storage {_without_password(storage)}: {reason[0] if reason else type(failure).__name__}",
             "a storage is a file, or the URL of a database, such as postgresql://user@host/name",

@@ -16,7 +16,7 @@ from conftest_search import Done, Slow
 from dlkit.errors import DataError, DlkitError, UsageError
 from dlkit.train.search import study as studies
 from dlkit.train.search.loop import Outcome
-from dlkit.train.search.study import best_of, results, run_path
+from dlkit.train.search.study import Plan, best_of, results, run_path
 
 
 def found(search):
@@ -423,6 +423,43 @@ def test_a_password_of_a_storage_is_kept_nowhere(begin, tmp_path):
 
 
 # --------------------------------------------------------------------------------------------------------- on the disk
+
+
+def test_a_folder_that_was_moved_goes_on(begin, resume, tmp_path):
+    signals = []
+    search = begin(["a.x=0..1"], lambda v, n: (signals.append(2) if n else None) or Slow([1.0] * 3), trials=3)
+    assert search.run(lambda: len(signals)) == "interrupted"
+    moved = search.folder.rename(tmp_path / "elsewhere")
+    again = resume(moved, lambda v, n: 2.0)
+    assert again.run() == "done"
+    assert [number for number, _ in again.trainer.begun] == [1, 2]
+    assert [each.run for each in results(again.study, again.plan, moved)] == [f"{moved}/trial-{n}" for n in range(3)]
+
+
+def test_processes_that_begin_at_the_same_moment_begin_one_search(begin, tmp_path, monkeypatch):
+    """Both look before either has written: they must come to the same."""
+    storage = str(tmp_path / "shared.journal")
+    opened = [studies._study(storage, studies.ONE_STUDY, Plan((), 1)) for _ in range(2)]
+    blind = iter(opened)
+
+    class Blind:
+        def __init__(self, study):
+            self.study, self.looked = study, False
+
+        @property
+        def user_attrs(self):
+            looked, self.looked = self.looked, True
+            return self.study.user_attrs if looked else {}
+
+        def __getattr__(self, name):
+            return getattr(self.study, name)
+
+    monkeypatch.setattr(studies, "_study", lambda *_: Blind(next(blind)))
+    folders = [begin(["a.x=0..1"], None, storage=storage).folder for _ in range(2)]
+    monkeypatch.undo()
+    assert len(set(folders)) == 2
+    for folder in folders:
+        studies.open_search(folder)
 
 
 def test_a_journal_that_was_cut_in_the_middle_of_a_line_goes_on(begin, resume):

@@ -1,6 +1,7 @@
 """`dlkit search` from end to end: one tiny training, one that fails, and what is said of mistakes."""
 
 import csv
+import io
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dlkit import recipe, runs
+from dlkit import console, recipe, runs
 from dlkit.cli import searching
 from dlkit.train.search import study as studies
 from dlkit.train.search.space import parse
@@ -136,6 +137,48 @@ def in_place(tmp_path, monkeypatch):
         searching._report(Nothing(plan), found, tmp_path, tmp_path / "trials.csv", reason="done", png=False)
 
     return report
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+PLAN = Plan(tuple(parse(["a=0..1", "b={x,y}"])), 4, metric="accuracy", direction="higher")
+
+
+def test_on_a_terminal_the_trials_are_a_table_that_is_drawn_anew(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    console.reset()
+    shown = searching._Shown(PLAN)
+    with console.LiveTable(searching._columns(PLAN)) as shown.table:
+        shown.show([result(0, "running", None, a=0.25, b="x")])
+        first = stream.getvalue()
+        shown.show([result(0, "complete", 0.5, a=0.25, b="\x1b[2J"), result(1, "running", 0.25, a=0.5, b="y")])
+    assert "trial" in first
+    assert "running" in first
+    last = stream.getvalue()[len(first) :]
+    assert "complete" in last
+    assert "1 complete, 1 running of 4; best: trial 0, acc 50.0" in last
+    assert "\x1b[2J" not in last  # what comes from elsewhere controls no terminal
+    console.reset()
+
+
+def test_elsewhere_each_trial_is_told_once_it_has_ended(capsys):
+    shown = searching._Shown(PLAN)
+    shown.show([result(0, "running", None, a=0.25, b="x")])
+    shown.show([result(0, "complete", 0.5, a=0.25, b="x"), result(1, "running", 0.25, a=0.5, b="y")])
+    shown.show([result(0, "complete", 0.5, a=0.25, b="x"), result(1, "failed", None, a=0.5, b="y")])
+    shown.waiting([2, 3])
+    shown.waiting([2, 3])
+    assert capsys.readouterr().err.splitlines() == [
+        "trial 0  complete  acc 50.0  a 0.25  b x  (the best so far)",
+        "trial 1  failed  too large  a 0.5  b y",
+        "waits for trials 2, 3, which other processes train",
+    ]
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from dlkit.train.search.space import Space
 from dlkit.train.search.study import Plan, Result
 
 FEWEST = 4  # trials below which a correlation says nothing
+FEWEST_COMPLETE = 10  # trials below which an importance does; it has no p to say so
 SIGNIFICANT = 0.05
 PERMUTATIONS = 999
 PARTS = 3  # groups of trials that the values of a number are divided into
@@ -201,12 +202,12 @@ def importances(study: optuna.Study, plan: Plan) -> dict[str, float]:
     keys act together, as fANOVA (Hutter et al. 2014) does, which needs scikit-learn.
 
     Returns:
-        key -> importance; empty with fewer than `FEWEST` complete trials.
+        key -> importance; empty with fewer than `FEWEST_COMPLETE` complete trials.
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     known = {key for trial in complete for key in trial.params}
     keys = [space.key for space in plan.spaces if space.key in known]
-    if len(complete) < FEWEST or not keys:
+    if len(complete) < FEWEST_COMPLETE or not keys:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # told above: what it says of few trials

@@ -236,7 +236,8 @@ class Search:
         Raises:
             dlkit.errors.DlkitError: the first ones of this process failed for one reason, which all may have.
         """
-        if len(self.ended) != ALIKE or len(set(self.ended)) > 1 or not self.ended[0].perhaps_common:
+        first = self.ended[:ALIKE]
+        if len(first) < ALIKE or len(set(first)) > 1 or not first[0].perhaps_common:
             return
         raise DlkitError(
             f"the first {ALIKE} trials have all failed: {self.ended[0].reason}",

@@ -73,7 +73,7 @@ def test_the_key_that_matters_has_the_greatest_importance(in_memory):
     found = importances(search.study, search.plan)
     assert sum(found.values()) == pytest.approx(1)
     assert found["a.much"] > 0.7
-    few = in_memory(["a.much=0..1"], lambda v, n: 0.0, trials=3)
+    few = in_memory(["a.much=0..1"], lambda v, n: 0.0, trials=9)
     few.run()
     assert importances(few.study, few.plan) == {}
 

@@ -772,8 +772,19 @@ _READ_BY: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 # Keys that only models read which write.
 _READ_BY_WRITERS = ("train.decode_every", *(f"decode.{name}" for name in DecodeSection.model_fields))
-# The flags that `train` has for those other keys.
-_FLAGS = {"train.optimizer": "--optimizer", "train.schedule": "--schedule"}
+# The flags that `train` has for those other keys. Other commands have `--set` alone.
+FLAGS = {"train.optimizer": "--optimizer", "train.schedule": "--schedule"}
+
+
+def is_read(key: str, values: Mapping[str, Any]) -> bool:
+    """Whether a key has a meaning beside others: the momentum of sgd has none beside the optimizer adam.
+
+    Args:
+        key: "section.key".
+        values: "section.key" -> value or its text; what is not in it is left to be checked with the whole recipe.
+    """
+    other, choices = _READ_BY.get(key, ("", ()))
+    return other not in values or str(values[other]) in choices
 
 
 def _unread(recipe: Recipe) -> dict[str, UsageError]:
@@ -787,7 +798,7 @@ def _unread(recipe: Recipe) -> dict[str, UsageError]:
             continue
         chosen = values[other] if other in values else _default_of(other, recipe)
         if chosen not in (*choices, inspect.Parameter.empty) and not _holds_default(key, recipe):
-            found[key] = _is_for(key, chosen, flag=_FLAGS.get(other))
+            found[key] = _is_for(key, chosen, flag=FLAGS.get(other))
     for key in _READ_BY_WRITERS if not TASKS[recipe.task].generates else ():
         if recipe.sources.get(key) in _BY_USER and not _holds_default(key, recipe):
             message = f"{key} is for tasks that generate, and {recipe.model.name} does not"

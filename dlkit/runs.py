@@ -208,7 +208,7 @@ def create(
         dlkit.errors.UsageError: there is a run of that name, or it is no file name.
         dlkit.errors.DlkitError: the folder cannot be written.
     """
-    recipe = _anchored(recipe)
+    recipe = anchored(recipe)
     created = datetime.now(UTC).isoformat()
     content = {"format": FORMAT, "created": created, "recipe": recipe.name, "sources": recipe.sources, **info}
 
@@ -233,8 +233,8 @@ def create(
     return Run(path, recipe.to_dict(), content)
 
 
-def _anchored(recipe: "Recipe") -> "Recipe":
-    """The recipe with its paths made absolute."""
+def anchored(recipe: "Recipe") -> "Recipe":
+    """The recipe with its paths made absolute, so that it means the same in any folder."""
     data, initial = recipe.data, recipe.train.init_from
     files = {key: data.options[key] for key in ("validation_file", "test_file") if data.options.get(key)}
     options = data.options | {key: datasets.anchored(name) for key, name in files.items()}

@@ -24,6 +24,7 @@ from dlkit.cli import (
     recipes,
     runs,
     score,
+    search,
     summarize,
     train,
     translate,
@@ -64,7 +65,7 @@ for _verb in (
     train.train, evaluate.evaluate, predict.predict, translate.translate, score.score,
     summarize.summarize, inspect.inspect, plot.plot, generate.generate,
     average.average, export.export, models.models,
-    caption.caption,
+    caption.caption, search.search,
 ):  # fmt: skip
     app.add(_verb)
 app.add_typer(data.app, name="data")

@@ -165,6 +165,8 @@ def _introduce(prepared: "Prepared", loop: "Loop", cost: "Cost") -> None:
         rows.append(("run", f"{loop.run.path}{again if attempt > 1 else ''}"))
     rows.append(("data", prepared.task.describe()))
     rows += [("", remark) for remark in prepared.task.remarks()]
+    if prepared.task.resampling:
+        rows.append(("", prepared.task.resampling.describe(prepared.task.size("train"))))
     trained = sum(math.prod(variable.shape) for variable in model.trainable_variables)
     counts = f"{model.count_params():,} parameters, {cost.multiply_adds / 1e6:,.2f} M multiply-adds an example"
     if trained != model.count_params():

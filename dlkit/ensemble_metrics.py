@@ -3,27 +3,10 @@
 M is the number of members, n the number of answers and K the number of classes.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-from dlkit.metrics import softmax
-
-
-def mean_probabilities(logits: Sequence[ArrayLike]) -> NDArray[np.float64]:
-    """The members' probabilities, averaged (Krizhevsky et al. 2012, section 6.1; Lakshminarayanan et al. 2017).
-
-    Of probabilities, not of logits: a member whose logits are large has no more to say than the others.
-
-    Args:
-        logits: M arrays (n, K).
-
-    Returns:
-        (n, K).
-    """
-    return np.mean([softmax(each) for each in logits], axis=0)
 
 
 class Vote(NamedTuple):

@@ -736,7 +736,8 @@ def _check_resampling(train: Mapping[str, Any], task: str) -> None:
     if kind == "head_bootstrap" and task != "image_classification":
         raise UsageError(f"train.resample head_bootstrap is for nets with heads, not for {TASKS[task].title}", "")
     if kind == "part" and part >= parts:
-        raise UsageError(f"train.part {part} of {parts} parts", f"they are counted from 0 to {parts - 1}: train.parts")
+        hint = f"they are counted from 0 to {parts - 1}" if parts > 1 else "`--set train.parts=5` makes five parts"
+        raise UsageError(f"there is no train.part {part} of {parts}", hint)
     if train.get("batch_tokens") is not None:
         raise UsageError(
             f"train.resample {kind} draws examples, and batches are made of so many tokens",

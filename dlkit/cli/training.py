@@ -34,7 +34,24 @@ def start(
     dry_run: bool,
 ) -> None:
     """Trains a new run, or with `dry_run` only says what it would be."""
-    resolved = resolve(model, data, recipe_path, sets, flags)
+    train_new(
+        resolve(model, data, recipe_path, sets, flags), devices=devices, runs_dir=runs_dir, name=name, dry_run=dry_run
+    )
+
+
+def train_new(
+    resolved: "Recipe", *, devices: str, runs_dir: Path, name: str | None, dry_run: bool = False, alone: bool = True
+) -> str:
+    """Trains a new run of a resolved recipe, and says why it ended; see `Loop.fit`.
+
+    Args:
+        resolved: the recipe.
+        devices: where.
+        runs_dir: where runs lie.
+        name: of the run.
+        dry_run: only say what it would be.
+        alone: whether the run is all that the command is about, so that it says what to do next, or its result as JSON.
+    """
     if name is not None:
         runs.check_name(runs_dir, name)
     with cluster.together() as peers:
@@ -52,10 +69,11 @@ def start(
             console.note("dry run: nothing was written")
             if console.settings.json and peers.is_chief:
                 console.data_json({"run": None, "reason": "dry run", "recipe": prepared.recipe.to_dict()})
-            return
+            return "dry run"
         with live:
             reason = loop.fit()
-        _finish(prepared, loop, reason)
+        _finish(prepared, loop, reason, alone=alone)
+    return reason
 
 
 def resume(text: str, flags: Mapping[str, Any], others: set[str], *, devices: str) -> None:
@@ -67,7 +85,11 @@ def resume(text: str, flags: Mapping[str, Any], others: set[str], *, devices: st
             "start a new run, with `--init-from` to keep the weights;"
             " --max-time, --data-dir, --devices and --workers may change",
         )
-    run = _open(text)
+    go_on(_open(text), flags, devices=devices)
+
+
+def go_on(run: runs.Run, flags: Mapping[str, Any], *, devices: str, alone: bool = True) -> str:
+    """Goes on with a run, and says why it ended. Arguments as for `train_new` and `resume`."""
     resolved = recipe.load(run.path / "recipe.toml", flags)
     with cluster.together() as peers:
         _agree(peers, resolved)
@@ -88,7 +110,8 @@ def resume(text: str, flags: Mapping[str, Any], others: set[str], *, devices: st
         else:
             with live:
                 reason = loop.fit()
-        _finish(prepared, loop, reason)
+        _finish(prepared, loop, reason, alone=alone)
+    return reason
 
 
 def _open(text: str) -> runs.Run:
@@ -179,19 +202,19 @@ def _introduce(prepared: "Prepared", loop: "Loop", cost: "Cost") -> None:
     console.labelled(rows)
 
 
-def _finish(prepared: "Prepared", loop: "Loop", reason: str) -> None:
+def _finish(prepared: "Prepared", loop: "Loop", reason: str, *, alone: bool) -> None:
     """The result on the test split with the best weights, and what to do next."""
     run = loop.run
     if run is None:
         return
     if reason == "time is up":
         console.note(f"time is up after step {loop.progress.step:,}: `dlkit train --resume {run.path}` goes on")
-        if console.settings.json:
+        if console.settings.json and alone:
             console.data_json({"run": str(run.path), "reason": reason, "steps": loop.progress.step})
         return
     steps = loop.progress.step
     result = loop.test()
-    if console.settings.json:
+    if console.settings.json and alone:
         console.data_json({"run": str(run.path), "reason": reason, "steps": steps, **result})
         return
     if reason != "done":
@@ -209,6 +232,8 @@ def _finish(prepared: "Prepared", loop: "Loop", reason: str) -> None:
         console.note(
             f"{result['split']} {', '.join(shares)} with {which}; {duration(loop.progress.seconds)} of training"
         )
+    if not alone:
+        return
     path = shlex.quote(str(run.path))
     has_maps = any(len(variable.shape) == 4 for variable in prepared.model.variables)
     look = TASKS[prepared.recipe.task].look.format(run=path, view="features" if has_maps else "activations")

@@ -14,7 +14,7 @@ from dlkit import caption_metrics
 from dlkit import data as datasets
 from dlkit.data import tokenizer
 from dlkit.data.augment import alternation, are_mirrored, augment, example_keys, uniform
-from dlkit.data.batching import ROW_WEIGHTS, Batch, in_batches, shuffled
+from dlkit.data.batching import ROW_WEIGHTS, Batch, in_batches
 from dlkit.data.captions import CaptionData
 from dlkit.data.check import decode_all
 from dlkit.data.images import standardize, statistics

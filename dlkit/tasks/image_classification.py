@@ -233,7 +233,8 @@ class ImageClassification(Task):
 
         An image that is mixed of two counts as a part of each. Class weights are for the loss in training only.
         """
-        logits = model(batch["images"], training=training)  # (rows, classes); in training (rows, heads, classes) of heads
+        # (rows, classes); of a net with heads, in training, (rows, heads, classes)
+        logits = model(batch["images"], training=training)
         heads = logits.shape[1] if logits.shape.rank == 3 else None
         if self.mirrored and not training:
             of_mirror = model(tf.reverse(batch["images"], axis=[2]), training=False)

@@ -735,7 +735,7 @@ def _check_resampling(train: Mapping[str, Any], task: str) -> None:
         return
     if kind == "head_bootstrap" and task != "image_classification":
         raise UsageError(f"train.resample head_bootstrap is for nets with heads, not for {TASKS[task].title}", "")
-    if kind == "part" and part >= parts:
+    if kind == "part" and (part >= parts or parts == 1):
         hint = f"they are counted from 0 to {parts - 1}" if parts > 1 else "`--set train.parts=5` makes five parts"
         raise UsageError(f"there is no train.part {part} of {parts}", hint)
     if train.get("batch_tokens") is not None:

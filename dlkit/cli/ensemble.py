@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 By = Literal["seeds", "bootstrap", "split", "heads"]
 
+# Data of tasks whose runs are not evaluated together.
+UNFIT = ("captions", "corpus")
 # Keys that `--by` settles.
 SETTLED = ("train.resample", "train.part", "train.parts")
 
@@ -109,7 +111,7 @@ def ensemble(
     }  # fmt: skip
     recipes = member_recipes(model, data, recipe, sets or [], flags, members=members, by=by, branch=branch)
     stem = name or f"{runs.stem(recipes[0].name)}_{by}"
-    trained = _train(recipes, runs_dir, stem, flags, devices)
+    trained = _train(recipes, runs_dir, stem, devices)
     if trained is None:
         return
     runtime.import_tensorflow()
@@ -143,11 +145,9 @@ def member_recipes(
 
     first = resolve(model, data, recipe_path, sets, flags)
     task = TASKS[first.task]
-    if task.generates:
+    if task.data_kind in UNFIT:
         raise UsageError(
-            f"ensembles are evaluated of classes and numbers, not of {task.title}",
-            "`dlkit train --seed N` trains members one by one"
-            + ("; `dlkit translate --model RUN --model RUN` averages them" if task.data_kind == "pairs" else ""),
+            f"ensembles of {task.title} are not evaluated", "`dlkit train --seed N` trains members one by one"
         )
     if by == "heads":
         return [_with_heads(first, members, branch)]
@@ -184,16 +184,14 @@ def _with_heads(recipe: "Recipe", heads: int, branch: str | None) -> "Recipe":
 # ------------------------------------------------------------------------------------------------------------ training
 
 
-def _train(
-    recipes: Sequence["Recipe"], runs_dir: Path, stem: str, flags: Mapping[str, Any], devices: str
-) -> list[runs.Run] | None:
+def _train(recipes: Sequence["Recipe"], runs_dir: Path, stem: str, devices: str) -> list[runs.Run] | None:
     """Trains what is not trained yet, and returns the runs; None when the time was up."""
     paths = [runs_dir / f"{stem}-{number}" for number in range(1, len(recipes) + 1)]
     there = {
         path: _existing(runs_dir, f"{stem}-{number}", recipe)
         for number, (path, recipe) in enumerate(zip(paths, recipes, strict=True), 1)
     }
-    from dlkit.cli.training import CHANGEABLE, go_on, train_new
+    from dlkit.cli.training import go_on, train_new
 
     for number, (path, recipe) in enumerate(zip(paths, recipes, strict=True), 1):
         run, which = there[path], f"member {number} of {len(paths)}" if len(paths) > 1 else "the net with its heads"
@@ -205,8 +203,7 @@ def _train(
             if run is None:
                 reason = train_new(recipe, devices=devices, runs_dir=runs_dir, name=path.name, alone=False)
             else:
-                changed = {key: value for key, value in flags.items() if key in CHANGEABLE}
-                reason = go_on(run, changed, devices=devices, alone=False)
+                reason = go_on(run, _own(run, recipe), devices=devices, alone=False)
         except Interrupted as failure:
             failure.hint = "the same command goes on from there"
             raise
@@ -216,6 +213,18 @@ def _train(
                 console.data_json({"members": [str(path) for path in paths], "reason": reason, "member": number})
             return None
     return [runs.open_run(path) for path in paths]
+
+
+def _own(run: runs.Run, wanted: "Recipe") -> "Recipe":
+    """The recipe of a run, with what may have changed since (`dlkit.cli.training.CHANGEABLE`) as it is wanted now."""
+    from dlkit.recipe import load
+
+    own, folder = load(run.path / "recipe.toml"), wanted.data.dir
+    return replace(
+        own,
+        data=own.data.model_copy(update={"dir": folder or own.data.dir}),
+        train=own.train.model_copy(update={"max_time": wanted.train.max_time}),
+    )
 
 
 def _existing(folder: Path, name: str, recipe: "Recipe") -> runs.Run | None:
@@ -272,13 +281,22 @@ def tell(found: Mapping[str, Any], *, picture: Path | None) -> None:
         return
     measure = found["measure"]
     console.note(f"{found['examples']:,} examples of {found['data']}, {found['split']}")
-    columns = ["", measure, "95 % interval", "loss", "parameters", "multiply-adds", "training", "an answer"]
+    columns = [
+        "",
+        TITLES.get(measure, measure),
+        "95 % interval",
+        "loss",
+        "parameters",
+        "multiply-adds",
+        "training",
+        "an answer",
+    ]
     rows = [[each["name"], *_figures(each, measure), *_costs(each)] for each in found["members"]]
     together, cost = _costs(found["cost"]), ["-"] * 4
     rows.append(["mean of the members", *_figures(found["mean"], measure), *cost])
     rows.append([f"best, {found['best']['name']}", *_figures(found["best"], measure), *cost])
-    rows.append([f"averaged {'numbers' if measure == 'mse' else 'probabilities'}",
-                 *_figures(found["averaged"], measure), *together])  # fmt: skip
+    what = "averaged numbers" if measure == "mse" else "averaged probabilities"
+    rows.append([what, *_figures(found["averaged"], measure), *together])
     if "vote" in found:
         rows.append(["majority vote", *_figures(found["vote"], measure), *together])
     console.table(columns, rows, right=columns[1:])
@@ -288,11 +306,15 @@ def tell(found: Mapping[str, Any], *, picture: Path | None) -> None:
         console.note(f"picture {picture}")
 
 
+TITLES = {"bleu": "BLEU"}
+FORMS = {"mse": ".4f", "bleu": ".2f"}
+
+
 def _figures(record: Mapping[str, Any], measure: str) -> list[str]:
     def told(value: float | None) -> str:
         if value is None:
             return "-"
-        return f"{value:.4f}" if measure == "mse" else f"{100 * value:.2f} %"
+        return f"{100 * value:.2f} %" if measure in {"accuracy", "exact"} else f"{value:{FORMS[measure]}}"
 
     interval = record.get("interval")
     between = f"{told(interval[0]).removesuffix(' %')} to {told(interval[1])}" if interval else "-"
@@ -313,19 +335,24 @@ def _costs(record: Mapping[str, Any]) -> list[str]:
 def _remarks(found: Mapping[str, Any]) -> list[str]:
     """What the figures mean, in a few sentences."""
     times = f"An answer was timed in batches of up to {found['batch_size']}."
-    if "vote" not in found:
+    if "spread" in found:
         return [
             f"The members are apart by {found['spread']:.4f} (mean squared distance from their mean), which is what"
             " averaging gains: mse of the mean = mean mse - spread. A vote is for classes.",
             times,
         ]
-    ties, answers = found["vote"]["ties"], found["against_best"]
-    low, high = (100 * limit for limit in answers["interval"])
-    return [
-        f"Two members differ in {100 * found['disagreement']:.2f} % of their answers on average.",
-        f"The vote was tied {count(ties, 'time')}; then the class with the higher averaged probability of those tied"
-        " is taken.",
-        f"Averaged less best: {100 * answers['difference']:+.2f} % ({low:+.2f} to {high:+.2f} %), p ="
-        f" {answers['p_value']:.2g} (McNemar, exact); the best was chosen on these very examples.",
-        times,
-    ]
+    lines = [f"Two members differ in {100 * found['disagreement']:.2f} % of their answers on average."]
+    if "vote" in found:
+        lines.append(
+            f"The vote was tied {count(found['vote']['ties'], 'time')}; then the class with the higher averaged"
+            " probability of those tied is taken."
+        )
+    paired = found["against_best"]
+    if "interval" in paired:
+        low, high = (100 * limit for limit in paired["interval"])
+        gain, test = f"{100 * paired['difference']:+.2f} % ({low:+.2f} to {high:+.2f} %)", "McNemar, exact"
+    else:
+        gain, test = f"{paired['difference']:+.2f} BLEU", "paired bootstrap"
+    chosen = "the best was chosen on these very examples"
+    whole = "" if found["averaged"]["interval"] else ", whole examples right"
+    return [*lines, f"Averaged less best{whole}: {gain}, p = {paired['p_value']:.2g} ({test}); {chosen}.", times]

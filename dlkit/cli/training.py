@@ -85,12 +85,12 @@ def resume(text: str, flags: Mapping[str, Any], others: set[str], *, devices: st
             "start a new run, with `--init-from` to keep the weights;"
             " --max-time, --data-dir, --devices and --workers may change",
         )
-    go_on(_open(text), flags, devices=devices)
+    run = _open(text)
+    go_on(run, recipe.load(run.path / "recipe.toml", flags), devices=devices)
 
 
-def go_on(run: runs.Run, flags: Mapping[str, Any], *, devices: str, alone: bool = True) -> str:
-    """Goes on with a run, and says why it ended. Arguments as for `train_new` and `resume`."""
-    resolved = recipe.load(run.path / "recipe.toml", flags)
+def go_on(run: runs.Run, resolved: "Recipe", *, devices: str, alone: bool = True) -> str:
+    """Goes on with a run by its own recipe, and says why it ended. The other arguments are those of `train_new`."""
     with cluster.together() as peers:
         _agree(peers, resolved)
         runs.check_data(run)

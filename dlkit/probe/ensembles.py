@@ -19,24 +19,24 @@ SHADES = LinearSegmentedColormap.from_list("shades", ["white", BLUE])
 def picture(found: Mapping[str, Any]) -> Figure:
     """Draws what `dlkit.train.ensembles.evaluate_ensemble` returns.
 
-    At the left each member and what they say together, with 95 % intervals; then what fewer members would reach; of
-    classes also the share of answers in which each two members differ.
+    At the left each member and what they say together, with 95 % intervals; then, where it is known, what fewer members
+    would reach, and the share of answers in which each two members differ.
     """
-    members, voted = len(found["members"]), "vote" in found
-    widths = [5.2, 3.8, 4.2] if voted else [5.2, 3.8]
+    members = len(found["members"])
+    panels = [(5.2, _draw_members)]
+    panels += [(3.8, _draw_sizes)] * ("by_size" in found) + [(4.2, _draw_disagreements)] * ("disagreements" in found)
+    widths = [width for width, _ in panels]
     figure = Figure(figsize=(sum(widths), max(3.4, 1.6 + 0.3 * (members + 3))), layout="constrained")
-    left, middle, *right = figure.subplots(1, len(widths), width_ratios=widths)
-    _draw_members(left, found)
-    _draw_sizes(middle, found)
-    if right:
-        _draw_disagreements(right[0], found)
+    for axes, (_, draw) in zip(figure.subplots(1, len(panels), width_ratios=widths), panels, strict=True):
+        draw(axes, found)
     title = f"{members} members, {found['examples']:,} examples of {found['data']}, {found['split']}"
     figure.suptitle(fitting(title), x=0.01, ha="left", fontsize=12, parse_math=False)
     return figure
 
 
 def _scale(found: Mapping[str, Any]) -> tuple[float, str]:
-    return (1.0, "mean squared error") if found["measure"] == "mse" else (100.0, "accuracy, %")
+    scales = {"mse": (1.0, "mean squared error"), "bleu": (1.0, "BLEU")}
+    return scales.get(found["measure"], (100.0, f"{found['measure']}, %"))
 
 
 def _draw_members(axes: Axes, found: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +29,12 @@ from dlkit.train.evaluation import (
 # Figures of averaged probabilities that `classification` finds.
 ALSO = ("macro_f1", "brier", "ece")
 
+# Kinds of data whose runs are not evaluated together -> what can be done with them.
+UNFIT = {
+    "captions": "`dlkit caption --model RUN --model RUN` writes with several, their probabilities averaged",
+    "corpus": "`dlkit evaluate RUN RUN` compares them",
+}
+
 
 @dataclass(frozen=True)
 class Member:
@@ -49,14 +56,11 @@ def check_ensemble(opened: Sequence[runs.Run]) -> None:
         dlkit.errors.UsageError: the runs write texts.
     """
     task = TASKS[opened[0].task]
-    if not task.generates:
-        return
-    how = {
-        "pairs": "`dlkit translate --model RUN --model RUN` averages them word by word",
-        "captions": "`dlkit caption` writes with one",
-        "corpus": "`dlkit generate` writes with one",
-    }[task.data_kind]
-    raise UsageError(f"--ensemble is about classes and numbers, and {opened[0].path} is a run of {task.title}", how)
+    if task.data_kind in UNFIT:
+        what = f"ensembles of {task.title} are not evaluated, and {opened[0].path} is a run of it"
+        raise UsageError(what, UNFIT[task.data_kind])
+    if task.data_kind == "pairs" and len(opened) == 1:
+        raise UsageError(f"an ensemble has several members, and {opened[0].path} is one", "name several runs")
 
 
 def evaluate_ensemble(texts: Sequence[str], setting: Setting, *, devices: str = "auto") -> dict[str, Any]:
@@ -76,7 +80,8 @@ def evaluate_ensemble(texts: Sequence[str], setting: Setting, *, devices: str = 
 
         Of classes besides "vote", with the number of "ties"; "disagreement", the share of answers in which two members
         differ, on average, and for each pair "disagreements"; "against_best", the paired test of the average and the
-        best member. Of numbers besides "spread", the mean squared distance of the members from their mean.
+        best member, on whole examples. Of numbers besides "spread", the mean squared distance of the members from their
+        mean. Of translations see `translator_ensembles`.
 
     Raises:
         dlkit.errors.UsageError: there is one member alone, or the runs are not of the same task, classes and data.
@@ -89,6 +94,10 @@ def evaluate_ensemble(texts: Sequence[str], setting: Setting, *, devices: str = 
     runtime.import_tensorflow()
     where = runtime.devices(devices, alone=True)
     among = [subject.run for subject in subjects]
+    if TASKS[among[0].task].data_kind == "pairs":
+        from dlkit.train.translator_ensembles import translated_together
+
+        return translated_together(subjects, setting, where)
     members: list[Member] = []
     cost: dict[str, Any] = {}
     for subject in subjects:
@@ -114,10 +123,10 @@ def evaluate_ensemble(texts: Sequence[str], setting: Setting, *, devices: str = 
         "examples": task.size(setting.split), "batch_size": setting.batch_size,
         **combined([member.said for member in members], [member.record for member in members]),
     }  # fmt: skip
-    return found | {"cost": cost or _sum([member.record for member in members])}
+    return found | {"cost": cost or total_cost([member.record for member in members])}
 
 
-def _head(number: int, model: Any, task: Task, devices: Devices, setting: Setting) -> Member:
+def _head(number: int, model: keras.Model, task: Task, devices: Devices, setting: Setting) -> Member:
     """One head of a net; what it costs says the whole net."""
     evaluation = Evaluation(task, model, devices, batch_size=setting.batch_size)
     values, said = evaluation.with_outputs(setting.split)
@@ -142,16 +151,22 @@ def _interval(said: Outputs) -> list[float] | None:
 
 
 def _cost(subject: Subject, evaluation: Evaluation, split: str) -> dict[str, Any]:
-    summary = summarize(evaluation.model, evaluation.task.example_inputs())
-    last = subject.run.pointer("last")
-    state = checkpoints.read_state(subject.run.path / "checkpoints" / last) if last else {}
+    fixed = cost_of(subject.run, evaluation.model, evaluation.task)
+    return fixed | {"answer_seconds": evaluation.answer_seconds(split)}
+
+
+def cost_of(run: runs.Run, model: keras.Model, task: Task) -> dict[str, Any]:
+    """What a member has, does for an example, and took to train: None where the run does not say."""
+    last = run.pointer("last")
+    state = checkpoints.read_state(run.path / "checkpoints" / last) if last else {}
     return {
-        "parameters": evaluation.model.count_params(), "multiply_adds": summary.multiply_adds,
-        "training_seconds": state.get("seconds"), "answer_seconds": evaluation.answer_seconds(split),
-    }  # fmt: skip
+        "parameters": model.count_params(),
+        "multiply_adds": summarize(model, task.example_inputs()).multiply_adds,
+        "training_seconds": state.get("seconds"),
+    }
 
 
-def _sum(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def total_cost(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What all members cost together; None where one of them does not say."""
     keys = ("parameters", "multiply_adds", "training_seconds", "answer_seconds")
     values = {key: [record[key] for record in records] for key in keys}

@@ -475,7 +475,7 @@ def compare_runs(texts: Sequence[str], setting: Setting = Setting(), *, devices:
     tasks: Iterable[Task] = (subject.task(setting, among=among) for subject in subjects)  # one after another: images
     if TASKS[among[0].task].data_kind in {"pairs", "captions"}:
         tasks = list(tasks)
-        _check_same_pairs(texts, tasks, setting.split)
+        check_same_pairs(texts, tasks, setting.split)
     evaluated = (subject.evaluated(task, setting, where) for subject, task in zip(subjects, tasks, strict=True))
     results, said = zip(*evaluated, strict=True)
     for text, other in zip(texts[1:], said[1:], strict=True):
@@ -501,7 +501,7 @@ def _paired(
     return paired_test(first.right, second.right)
 
 
-def _check_same_pairs(names: Sequence[str], tasks: Sequence[Task], split: str) -> None:
+def check_same_pairs(names: Sequence[str], tasks: Sequence[Task], split: str) -> None:
     """Runs may read the same texts with different tokenizers: what is compared is the texts."""
     first, *others = (
         task.texts(split) if isinstance(task, Translation) else task.references(split)

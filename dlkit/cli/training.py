@@ -61,9 +61,9 @@ def train_new(
 
         prepared = worker.prepare(resolved, devices=devices, peers=peers)
         cost = worker.expected(prepared)
-        live = _live(prepared)
+        live = live_of(prepared)
         loop = worker.new_loop(prepared, live, folder=None if dry_run else runs_dir, name=name)
-        _introduce(prepared, loop, cost)
+        introduce(prepared, loop, cost)
         if dry_run:
             loop.try_out()
             console.note("dry run: nothing was written")
@@ -99,10 +99,10 @@ def go_on(run: runs.Run, resolved: "Recipe", *, devices: str, alone: bool = True
 
         prepared = worker.prepare(resolved, devices=devices, run=run, peers=peers)
         cost = worker.expected(prepared)
-        live = _live(prepared)
+        live = live_of(prepared)
         loop = worker.resumed_loop(run, prepared, live)
         live.done = loop.progress.step
-        _introduce(prepared, loop, cost)
+        introduce(prepared, loop, cost)
         if loop.finished:
             console.note("nothing is left to train: the run is complete")
             peers.part()
@@ -167,7 +167,8 @@ def resolve(
     return recipe.resolve(model, data, recipe_path=recipe_path, overrides=overrides, flags=flags)
 
 
-def _live(prepared: "Prepared") -> Live:
+def live_of(prepared: "Prepared") -> Live:
+    """What shows a training while it runs."""
     from dlkit.train.loop import length_of
 
     length = length_of(prepared.recipe.train, prepared.task)
@@ -177,7 +178,7 @@ def _live(prepared: "Prepared") -> Live:
     return live
 
 
-def _introduce(prepared: "Prepared", loop: "Loop", cost: "Cost") -> None:
+def introduce(prepared: "Prepared", loop: "Loop", cost: "Cost") -> None:
     """The first lines: recipe, run, data, model, device. The steps and their time follow when a few are done."""
     resolved, model = prepared.recipe, prepared.model
     rows = [("recipe", resolved.origin)]

@@ -61,12 +61,13 @@ class RangeTest:
 
     @property
     def steepest(self) -> int | None:
-        """The update before the least mean loss around which it fell most: over five updates, which all grow alike."""
+        """The update in the middle of the tenfold rise of the rate, up to the least loss, over which it fell most."""
         if self.least is None:
             return None
-        means, reach = self.means, WINDOW // 2
-        inner = range(reach, self.least - reach + 1) or range(self.least, self.least + 1)
-        return min(inner, key=lambda at: means[min(at + reach, len(means) - 1)] - means[max(at - reach, 0)])
+        means, factor = self.means, self.rates[1] / self.rates[0]
+        reach = max(1, min(round(0.5 / math.log10(factor)), self.least // 2))
+        middles = range(reach, max(self.least - reach, reach) + 1)
+        return min(middles, key=lambda at: means[min(at + reach, len(means) - 1)] - means[at - reach])
 
     @property
     def suggestion(self) -> float | None:

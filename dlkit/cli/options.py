@@ -138,14 +138,7 @@ Set = Annotated[
         help="Change a value of the recipe, such as model.norm=none. Repeat for more.",
     ),
 ]  # fmt: skip
-RunModel = Annotated[
-    str | None,
-    typer.Option(
-        "--model", metavar="RUN", autocompletion=complete_run, callback=with_weights,
-        help="A run or a checkpoint; by default the newest run of the task.",
-    ),
-]  # fmt: skip
-PredictModels = Annotated[
+NewestModels = Annotated[
     list[str] | None,
     typer.Option(
         "--model", metavar="RUN", autocompletion=complete_run, callback=all_with_weights,

@@ -35,7 +35,7 @@ def predict(
             " names one file a line or is an image itself. With a run that reads texts: files of lines, `-`, or texts.",
         ),
     ] = None,
-    models: opt.PredictModels = None,
+    models: opt.NewestModels = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many classes to name for each image.")] = 1,
     batch_size: Annotated[
         int,

@@ -80,7 +80,7 @@ def ensemble(
     limit: Annotated[int | None, typer.Option("--limit", help="Use this many examples of each split.")] = None,
     devices: opt.Devices = "auto",
     split: Annotated[
-        str | None,
+        Literal["train", "validation", "test"] | None,
         typer.Option("--split", metavar="SPLIT", help="Evaluate on train, validation or test; by default test."),
     ] = None,
     png: Annotated[

@@ -136,6 +136,13 @@ class TrainSection(_Section):
     max_time: Duration | None = Field(None, description="stop and save after this time, such as 90s, 10m or 2h")
     deterministic: bool = Field(False, description="the same bits every time on the same device, at some cost in speed")
     tensorboard: bool = Field(False, description="also write TensorBoard logs")
+    resample: Literal["bootstrap", "head_bootstrap", "part"] | None = Field(
+        None,
+        description="train on examples drawn with replacement, as the seed says (bootstrap), for each head of a net by "
+        "itself (head_bootstrap), or on one of several disjoint parts (part)",
+    )
+    part: Annotated[int, Field(ge=0)] = Field(0, description="which part of the examples, from 0")
+    parts: Count = Field(1, description="disjoint parts that the training examples are divided into")
     freeze: list[str] = Field([], description="patterns of layer names that are not trained, such as stage1_*")
     init_from: str | None = Field(None, description="a run whose weights training starts from")
 
@@ -711,6 +718,7 @@ def _check_train(train: Mapping[str, Any], task: str, data: str) -> None:
         )
     _check_rises("train.milestones", train.get("milestones", []), example="[0.5, 0.75]")
     _check_progressive(train.get("progressive", []), train.get("progressive_until", []), task)
+    _check_resampling(train, task)
 
 
 def _check_progressive(sides: list[float], ends: list[float], task: str) -> None:
@@ -722,6 +730,22 @@ def _check_progressive(sides: list[float], ends: list[float], task: str) -> None
             "such as [0.5, 0.75] and [0.3, 0.7]",
         )
     _check_rises("train.progressive_until", ends, example="[0.3, 0.7]")
+
+
+def _check_resampling(train: Mapping[str, Any], task: str) -> None:
+    kind, part, parts = train.get("resample"), train.get("part", 0), train.get("parts", 1)
+    if kind is None:
+        return
+    if kind == "head_bootstrap" and task != "image_classification":
+        raise UsageError(f"train.resample head_bootstrap is for nets with heads, not for {TASKS[task].title}", "")
+    if kind == "part" and (part >= parts or parts == 1):
+        hint = f"they are counted from 0 to {parts - 1}" if parts > 1 else "`--set train.parts=5` makes five parts"
+        raise UsageError(f"there is no train.part {part} of {parts}", hint)
+    if train.get("batch_tokens") is not None:
+        raise UsageError(
+            f"train.resample {kind} draws examples, and batches are made of so many tokens",
+            "`--batch-size` counts examples",
+        )
 
 
 def _check_rises(key: str, shares: list[float], *, example: str) -> None:
@@ -767,6 +791,7 @@ _READ_BY: dict[str, tuple[str, tuple[str, ...]]] = {
     "train.power": ("train.schedule", ("polynomial",)),
     "train.plateau_patience": ("train.schedule", ("plateau",)),
     "train.final_lr": ("train.schedule", ("cosine", "one_cycle", "polynomial")),
+    **dict.fromkeys(("train.part", "train.parts"), ("train.resample", ("part",))),
     "train.sampling_rate": ("train.sampling", ("linear", "constant", "exponential", "inverse_sigmoid")),
     "decode.alpha": ("decode.length_norm", ("gnmt",)),
 }

@@ -221,7 +221,7 @@ def create(
 
     if name is not None:
         check_name(folder, name)
-    names = [name] if name is not None else (f"{_stem(recipe.name)}-{number}" for number in itertools.count(1))
+    names = [name] if name is not None else (f"{stem(recipe.name)}-{number}" for number in itertools.count(1))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         durable.sweep(folder, older_than=A_DAY)
@@ -286,7 +286,7 @@ def _exists_already(path: Path) -> UsageError:
     return UsageError(f"{path} exists and is no run", "choose another --name, or remove it")
 
 
-def _stem(name: str) -> str:
+def stem(name: str) -> str:
     """What runs of a recipe are called: `@` would read as a checkpoint, and a leading dot would hide the folder."""
     return _without_forbidden(name).lstrip(".") or "run"
 

@@ -14,6 +14,7 @@ from dlkit.cli import (
     caption,
     data,
     doctor,
+    ensemble,
     evaluate,
     export,
     generate,
@@ -64,8 +65,8 @@ def _root(
 for _verb in (
     train.train, evaluate.evaluate, predict.predict, translate.translate, score.score,
     summarize.summarize, inspect.inspect, plot.plot, generate.generate,
-    average.average, export.export, models.models,
-    caption.caption, search.search,
+    ensemble.ensemble, search.search, average.average, export.export, models.models,
+    caption.caption,
 ):  # fmt: skip
     app.add(_verb)
 app.add_typer(data.app, name="data")

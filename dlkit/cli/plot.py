@@ -126,12 +126,8 @@ def _write(
     from dlkit.probe import charts
 
     what = "schedule" if schedule else "curves"
-    if run is not None:
-        path = picture_path(run, what, file, suffix=f".{kind}")
-    else:
-        path = file or Path(f"{what}.{kind}")
-        if path.exists():
-            raise UsageError(f"{path} exists", f"name another file after --{kind}, or remove this one")
+    suffix = f".{kind}"
+    path = opt.new_file(file, what, suffix) if run is None else picture_path(run, what, file, suffix=suffix)
     if kind == "png":
         from dlkit.probe import pictures
 

@@ -113,7 +113,7 @@ def lines(panel: Panel, *, width: int = 72, height: int = 12) -> list[str]:
     """
     chosen = _told_apart(panel.series)
     to_row, low, high = _scale([y for one in chosen for y in one.y], logarithmic=panel.is_logarithmic)
-    to_column, first, last = _scale([x for one in chosen for x in one.x], logarithmic=False)
+    to_column, first, last = _scale([x for one in chosen for x in one.x], logarithmic=panel.along == "rate")
     labels = [tick(high), tick(low)]
     margin = max(map(len, labels)) + 1
     across = max(10, width - margin - 2)

@@ -6,7 +6,6 @@ from PIL import Image
 
 from dlkit import recipe, runs
 from dlkit.cli import main
-from dlkit.probe.views import VIEWS
 from dlkit.train import checkpoints, start
 
 # lenet on the digits, by arithmetic
@@ -119,8 +118,8 @@ def test_filters_are_those_of_the_checkpoint(as_json, lenet):
         assert layer["norms"] == pytest.approx(norms.tolist(), rel=1e-5)
 
 
-@pytest.mark.parametrize("view", sorted(VIEWS))
-def test_every_view_is_a_table_and_a_picture(inspect, lenet, view):
+@pytest.mark.parametrize("view", ["activations", "features", "filters", "gradcam"])
+def test_a_view_of_layers_is_a_table_and_a_picture(inspect, lenet, view):
     code, out, err = inspect(lenet, view, "--png", "--layer", "conv*")
     assert code == 0
     lines = out.splitlines()
@@ -192,17 +191,28 @@ def test_mistakes(inspect, lenet, *, arguments, code, message, hint):
     assert "Traceback" not in err
 
 
-def test_what_is_no_trained_conv_net(inspect, folder):
-    code, _, err = inspect("lenet", "filters")
-    assert code == 2
-    assert "without weights" in err
+def test_what_is_no_conv_net(inspect, folder):
     code, _, err = inspect(folder / "nothing", "filters")
     assert code == 3
+    code, _, err = inspect("lenets", "filters")
+    assert (code, "did you mean `lenet`?" in err) == (2, True)
     code, _, err = inspect(saved(folder, "seq2seq"), "filters")
     assert code == 2
-    assert "translation" in err
+    assert "is a model for translation, and filters is not for such" in err
+    assert "activations" in err
     mlp = saved(folder, "mlp")
     code, _, err = inspect(mlp, "filters")
     assert code == 2
     assert "no convolutions" in err
     assert inspect(mlp, "activations", "--limit", "3")[0] == 0
+
+
+def test_the_name_of_a_model_has_fresh_weights(as_json, inspect, lenet):
+    """He et al.: N(0, 2 / 25) for the 25 inputs of a filter; another seed, other weights; a run is settled."""
+    first, again, other = (as_json("lenet", "filters", "--seed", seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first["layers"] != other["layers"]
+    small = as_json("lenet", "filters", "--set", "model.init=gaussian:0.0001")["layers"]
+    assert [layer["std"] for layer in small] == pytest.approx([1e-4, 1e-4], rel=0.25)
+    code, _, err = inspect(lenet, "filters", "--seed", "1")
+    assert (code, "is a run, whose model is settled" in err) == (2, True)

@@ -66,7 +66,7 @@ def derivative(subject: Subject, batch: Batch) -> Derivative:
 
         with watching(model, note):
             number, said = _number(subject, task, model, tensors)
-    vectors = shown if shown.dtype.is_floating else _vectors(calls, np.asarray(shown))
+    vectors = shown if shown.dtype.is_floating else vectors_of(calls, np.asarray(shown))
     gradients = tape.gradient(number, [vectors, *(seen.output for seen in calls)])
     dense = [None if gradient is None else np.asarray(tf.convert_to_tensor(gradient)) for gradient in gradients]
     values, own = np.asarray(vectors), dense[0]
@@ -75,7 +75,7 @@ def derivative(subject: Subject, batch: Batch) -> Derivative:
     )  # fmt: skip
 
 
-def _vectors(calls: Sequence[Seen], ids: NDArray) -> tf.Tensor:
+def vectors_of(calls: Sequence[Seen], ids: NDArray) -> tf.Tensor:
     """What the first layer made of the words."""
     for seen in calls:
         given = next((leaf for leaf in tf.nest.flatten(seen.args) if tf.is_tensor(leaf)), None)

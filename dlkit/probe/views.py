@@ -85,6 +85,17 @@ VIEWS: dict[str, ViewInfo] = {
         _ONE_IMAGE | {"label", "layers"},
         WITH_CONVS,
     ),
+    "gradients": ViewInfo(
+        "dlkit.probe.gradients:view",
+        "norm of the gradient of each weight on a batch, of all over the run, and a limit for clipping; of sequences"
+        " how far back the last loss looks",
+        frozenset({"split", "limit", "layers", "against"}),
+    ),
+    "jacobian": ViewInfo(
+        "dlkit.probe.jacobian_view:view",
+        "singular values of each layer and of all behind it; of recurrent nets those of the state across time",
+        _ONE_EXAMPLE | {"limit", "layers", "against"},
+    ),
 }  # fmt: skip
 
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from dlkit.probe.charts import tick
 from dlkit.probe.pictures import BLUE, NAME, ORANGE, fitting, spread
 
 COLOURS = (BLUE, "#D55E00", "#009E73", "#CC79A7", ORANGE, "#56B4E9", "#000000")
@@ -202,17 +204,32 @@ def _draw_lines(axes: Axes, panel: Lines) -> None:
         few = len(line.x) <= 40
         axes.plot(
             line.x, line.y, label=fitting(line.label, 40) if line.label else None, color=COLOURS[at % len(COLOURS)],
-            linestyle=DASHES[at // len(COLOURS) % len(DASHES)] if line.joined else "none", linewidth=1.5,
-            marker=MARKERS[at % len(MARKERS)] if few or not line.joined else None, markersize=4,
+            linestyle=DASHES[at // len(COLOURS) % len(DASHES)] if line.joined else "none",
+            # Later ones are thinner: where two run alike both can be seen.
+            linewidth=max(1.2, 2.6 - 0.5 * at), marker=MARKERS[at % len(MARKERS)] if few or not line.joined else None,
+            markersize=max(3.0, 6.5 - 1.1 * at),
         )  # fmt: skip
     if panel.logarithmic:
         axes.set_yscale("log")
+        _powers(axes.yaxis, [value for line in panel.lines for value in line.y])
     for at, (level, name) in enumerate(panel.levels):
         axes.axhline(
             level, color="0.35", linewidth=1.2, linestyle=((0, (1, 2)), (0, (5, 3)))[at % 2], label=fitting(name, 40)
         )
     _plain(axes, x=panel.x_label, y=panel.y_label)
     _legend(axes, sum(bool(line.label) for line in panel.lines) + len(panel.levels))
+
+
+def _powers(axis: Axis, values: Sequence[float]) -> None:
+    """Ticks of a logarithmic axis: of a few decades plain numbers, of many every so many powers of ten."""
+    there = [value for value in values if value > 0] or [1.0]
+    decades = np.log10(max(there) / min(there))
+    if decades < 3:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades > 1 else (1, 1.5, 2, 3, 5, 7), numticks=12))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
+    else:
+        axis.set_major_locator(LogLocator(numticks=8))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _draw_rows(axes: Axes, panel: Rows) -> None:
@@ -231,6 +248,7 @@ def _draw_rows(axes: Axes, panel: Rows) -> None:
             )  # fmt: skip
     if panel.logarithmic:
         axes.set_xscale("log")
+        _powers(axes.xaxis, [value for values in panel.series.values() for value in values if value])
     shown = spread(len(panel.names), LABELS)
     axes.set_yticks(shown, [fitting(panel.names[at], NAME) for at in shown], fontsize=8, parse_math=False)
     axes.set_ylim(len(panel.names) - 0.4, -0.6)

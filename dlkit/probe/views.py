@@ -96,6 +96,37 @@ VIEWS: dict[str, ViewInfo] = {
         "singular values of each layer and of all behind it; of recurrent nets those of the state across time",
         _ONE_EXAMPLE | {"limit", "layers", "against"},
     ),
+    "attention": ViewInfo(
+        "dlkit.probe.attention_view:view",
+        "where each head of each layer looks",
+        _ONE_EXAMPLE | {"layers"},
+        WITH_TOKENS - {"tagging"},
+    ),
+    "positions": ViewInfo(
+        "dlkit.probe.position_view:view",
+        "what stands for the places of tokens, and how alike near and far ones are",
+        frozenset({"layers"}),
+        WITH_TOKENS - {"tagging", "captioning"},
+    ),
+    "embeddings": ViewInfo(
+        "dlkit.probe.embeddings:view",
+        "which words lie close to each other, and the vectors in two dimensions",
+        frozenset({"layers", "words"}),
+        WITH_TOKENS,
+    ),
+    "shift": ViewInfo(
+        "dlkit.probe.shift:view",
+        "a dense layer, a convolution, one with a pool and one with a stride, and the net itself, when the image moves"
+        " by 1 to 8 pixels",
+        frozenset({"split", "limit", "layers"}),
+        IMAGES,
+    ),
+    "receptive": ViewInfo(
+        "dlkit.probe.receptive:view",
+        "how much of the image a place of each layer can see, and does see",
+        frozenset({"split", "limit", "layers"}),
+        WITH_CONVS,
+    ),
 }  # fmt: skip
 
 

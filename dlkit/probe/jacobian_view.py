@@ -26,8 +26,8 @@ EXAMPLES = 16  # whose gradients by distance are averaged
 
 def view(subject: Subject) -> View:
     """The view `jacobian`."""
-    recurrent = [name for name, layer in inner_layers(subject.model) if isinstance(layer, Recurrent)]
-    return _of_time(subject, recurrent) if recurrent else _of_layers(subject)
+    is_recurrent = any(isinstance(layer, Recurrent) for _, layer in inner_layers(subject.model))
+    return _of_time(subject) if is_recurrent else _of_layers(subject)
 
 
 def _tensors(batch: dict[str, NDArray]) -> dict[str, tf.Tensor]:
@@ -83,16 +83,13 @@ def panel_by_distance(found: dict[str, NDArray[np.float64]]) -> Any:
     )  # fmt: skip
 
 
-def _of_time(subject: Subject, recurrent: list[str]) -> View:
-    names = subject.chosen(recurrent)
+def _of_time(subject: Subject) -> View:
     one = example(subject)
-    calls = [call for call in jacobians.recurrent_calls(subject.model, _run(subject, one.batch)) if call[0] in names]
-    found = [jacobians.across_time(*call) for call in calls if len(call[2]) > 1]
-    if not found:
-        raise UsageError(
-            f"{subject.operand} has no recurrent layer that reads a whole sequence of two steps or more",
-            "a longer --text, another --index; a decoder that looks before each step is called step by step",
-        )
+    read = jacobians.recurrent_calls(subject.model, _run(subject, one.batch))
+    long = {call[0]: call for call in read if len(call[2]) > 1}
+    if not long:  # a decoder that looks before each step is called step by step
+        return _of_layers(subject)
+    found = [jacobians.across_time(*long[name]) for name in subject.chosen(list(long))]
     gradients = by_distance(subject)
 
     def draw() -> "Figure":

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # A limit is suggested from the norms of so many epochs: so many percent of them lie below it.
 FIRST_EPOCHS, PERCENTILE = 3, 90
-FEWEST = 5  # logged norms
+FEWEST = 3  # logged norms
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def suggested_limit(
         percentile: from 0 to 100.
 
     Returns:
-        The limit; None where fewer than five finite norms were logged.
+        The limit; None where fewer than three finite norms were logged.
 
     Example:
         >>> suggested_limit([0.1 * at for at in range(1, 11)], [1.0] * 9 + [50.0], percentile=80)
@@ -202,7 +202,7 @@ def view(subject: Subject) -> View:
 
         panels: list[Any] = [
             Rows(
-                f"each weight, {on}", "norm", [one.layer for one in rows],
+                "each weight", "norm", [one.layer for one in rows],
                 {"its gradient": [one.norm for one in rows], "the weight itself": [one.weight for one in rows]},
                 logarithmic=True,
             )
@@ -219,7 +219,9 @@ def view(subject: Subject) -> View:
             )  # fmt: skip
         if distances:
             panels.append(panel_by_distance(distances))
-        return figure(panels, title=f"{subject.operand}: gradients", note=subject.weights, columns=len(panels))
+        return figure(
+            panels, title=f"{subject.operand}: gradients", note=f"{on}; {subject.weights}", columns=len(panels)
+        )
 
     return View(
         columns=["layer", "shape", "gradient", "weight", "ratio", "largest entry"],

@@ -4,6 +4,7 @@ Colours are of the palette of Okabe and Ito 2008, which colour-blind people can 
 and markers, too. Legends stand below what they explain, so that they cover nothing.
 """
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ MARKERS = "osD^vPX"
 DASHES = ("-", "--", "-.", ":")
 LABELS = 60  # names beside an axis, at most
 WIDTH, HEIGHT = 5.4, 3.9  # inches of a panel
+NARROW = 4.6  # of one that stands alone
+TITLE = 40  # letters of a line
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,24 @@ class Image:
 Panel = Lines | Rows | Map | Names | Image
 
 
-def figure(panels: Sequence[Panel], *, title: str, note: str = "", columns: int = 2) -> Figure:
+class Sheet(Figure):
+    """A figure of panels that can be taken apart."""
+
+    panels: Sequence[Panel] = ()
+
+    def each(self) -> list[Figure]:
+        """Each panel as a figure of its own, narrow enough for a page on a small screen."""
+        found = []
+        for panel in self.panels:
+            drawn = Figure(
+                figsize=(NARROW, NARROW * _height(panel) / WIDTH + 0.3), layout=ConstrainedLayoutEngine(h_pad=0.08)
+            )
+            _draw(drawn.add_subplot(), panel)
+            found.append(drawn)
+        return found
+
+
+def figure(panels: Sequence[Panel], *, title: str, note: str = "", columns: int = 2) -> Sheet:
     """Draws panels.
 
     Args:
@@ -165,15 +185,20 @@ def figure(panels: Sequence[Panel], *, title: str, note: str = "", columns: int 
     rows = -(-len(panels) // columns)
     tall = max(_height(panel) for panel in panels)
     size = (WIDTH * columns, tall * rows + 0.7)
-    drawn = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.04, hspace=0.05))
+    drawn = Sheet(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.04, hspace=0.05))
+    drawn.panels = list(panels)
     for place, panel in enumerate(panels):
-        axes = drawn.add_subplot(rows, columns, place + 1)
-        axes.set_title(fitting(panel.title, 64), fontsize=10, loc="left", parse_math=False)
-        _DRAW[type(panel)](axes, panel)
+        _draw(drawn.add_subplot(rows, columns, place + 1), panel)
     drawn.suptitle(fitting(title), x=0.01, ha="left", fontsize=12, parse_math=False)
     if note:
         drawn.supxlabel(note, x=0.01, ha="left", fontsize=8, color="0.3", parse_math=False, wrap=True)
     return drawn
+
+
+def _draw(axes: Axes, panel: Panel) -> None:
+    title = textwrap.fill(fitting(panel.title, 80), TITLE)
+    axes.set_title(title, fontsize=10, loc="left", parse_math=False)
+    _DRAW[type(panel)](axes, panel)
 
 
 def _height(panel: Panel) -> float:
@@ -314,7 +339,8 @@ def _draw_image(axes: Axes, panel: Image) -> None:
     axes.set_axis_off()
     if panel.over is None:
         return
-    shown = axes.imshow(panel.over, cmap="cividis", alpha=0.65, vmin=0, interpolation="bilinear")
+    most = float(panel.over.max()) or 1.0
+    shown = axes.imshow(panel.over, cmap="cividis", alpha=0.65, vmin=0, vmax=most, interpolation="bilinear")
     bar = axes.figure.colorbar(shown, ax=axes, shrink=0.9)
     bar.set_label(panel.unit, fontsize=8)
     bar.ax.tick_params(labelsize=7)

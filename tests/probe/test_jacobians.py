@@ -197,5 +197,6 @@ def test_a_limit_is_suggested_from_the_first_epochs():
     epochs = np.arange(1, 21) / 5  # four epochs; the last one is not looked at
     norms = np.concatenate([np.arange(1.0, 16.0), np.full(5, 1e6)])
     assert suggested_limit(epochs.tolist(), norms.tolist()) == 14  # 90 % of the way from 1 to 15: 13.6, in two digits
-    assert suggested_limit([0.1] * 4, [1.0] * 4) is None
+    assert suggested_limit([0.1] * 2, [1.0] * 2) is None
+    assert suggested_limit([0.1, 0.2, 3.1], [1.0] * 3) is None
     assert suggested_limit([0.1] * 6, [1.0] * 5 + [float("nan")]) == 1.0

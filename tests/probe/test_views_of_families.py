@@ -8,7 +8,7 @@ from probe_pictures import assert_readable
 
 from dlkit import console
 from dlkit.errors import UsageError
-from dlkit.probe import page
+from dlkit.probe import page, panels
 from dlkit.probe.views import VIEWS, Subject, show
 
 TEXTS = ["data.train=64", "data.validation=4", "data.test=4", "model.width=8"]
@@ -88,7 +88,10 @@ def test_every_view_or_a_reason(subjects, family):
 @pytest.mark.parametrize("name", VIEWS)
 def test_pictures_are_readable_and_pages_need_no_network(subjects, name):
     view = show(name, of(subjects, DRAWN[name]))
-    assert_readable(view.draw())
+    drawn = view.draw()
+    assert_readable(drawn)
+    for part in drawn.each() if isinstance(drawn, panels.Sheet) else ():
+        assert_readable(part)
     text = page.of_view(view, title="<run> & co")
     assert "&lt;run&gt; &amp; co" in text
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", text)

@@ -558,14 +558,17 @@ def _in_file(failure: DlkitError, source: str, path: Path | None) -> DlkitError:
 
 def _parsed(item: _Given) -> Any:
     """The value of an option that is checked later; for the text of `--set`, what TOML makes of it."""
-    if not item.is_text:
-        return item.value
+    return value_of(item.value) if item.is_text else item.value
+
+
+def value_of(text: str) -> Any:
+    """The value that TOML reads in a text; the text itself when it is none."""
     try:
-        table = tomllib.loads(f"value = {item.value}")
+        table = tomllib.loads(f"value = {text}")
     except (tomllib.TOMLDecodeError, RecursionError, ValueError):
-        return item.value
+        return text
     value = table["value"]
-    return value if len(table) == 1 and isinstance(value, bool | int | float | str | list | dict) else item.value
+    return value if len(table) == 1 and isinstance(value, bool | int | float | str | list | dict) else text
 
 
 def _check_field(declared: FieldInfo, item: _Given) -> Any:

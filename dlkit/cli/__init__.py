@@ -15,6 +15,7 @@ from dlkit.cli import (
     data,
     doctor,
     evaluate,
+    experiment,
     export,
     generate,
     inspect,
@@ -64,7 +65,7 @@ for _verb in (
     train.train, evaluate.evaluate, predict.predict, translate.translate, score.score,
     summarize.summarize, inspect.inspect, plot.plot, generate.generate,
     average.average, export.export, models.models,
-    caption.caption,
+    caption.caption, experiment.experiment,
 ):  # fmt: skip
     app.add(_verb)
 app.add_typer(data.app, name="data")

@@ -39,10 +39,10 @@ def figure(charts: Sequence[Chart], *, title: str, subtitle: str = "") -> "Figur
 def _draw(axes: "Axes", chart: Chart) -> None:
     measured = [line for line in chart.lines if not line.is_theory]
     for line in chart.lines:
-        # What is calculated has the colour of what is measured under the same label, else gray.
-        same = [at for at, other in enumerate(measured) if other is line or line.label.startswith(other.label)]
-        colour = COLOURS[same[0] % len(COLOURS)] if same else "0.45"
-        _draw_line(axes, line, colour, MARKERS[same[0] % len(MARKERS)] if same else "")
+        # What was calculated has the colour of what was measured and is named alike, else gray.
+        of = [at for at, other in enumerate(measured) if other is line or line.is_theory and other.label in line.label]
+        colour = COLOURS[of[0] % len(COLOURS)] if of else "0.45"
+        _draw_line(axes, line, colour, MARKERS[of[0] % len(MARKERS)] if of else "")
     if chart.log_x:
         axes.set_xscale("log", base=2 if _are_powers_of_two(chart.lines) else 10)
         if _are_powers_of_two(chart.lines):

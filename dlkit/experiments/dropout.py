@@ -93,7 +93,7 @@ def _drift(run: Trained, rate: float) -> float:
     """How far the mean input of the second layer's units is, averaged over 200 masks, from that without dropout."""
     made = run.prepared
     images = made.task.batch("test", np.arange(50), epoch=None)["images"]
-    first, second, drop = (made.model.get_layer(name) for name in ("dense1", "dense2", "dropout1"))
+    first, second, drop = (made.model.get_layer(name) for name in ("dense1", "dense2", "dense_dropout1"))
     on = tf.nn.relu(first(tf.reshape(images, (len(images), -1))))
     plain = tf.matmul(on, second.kernel)
     dropped = tf.add_n([tf.matmul(drop(on, training=True), second.kernel) for _ in range(200)]) / 200 if rate else plain

@@ -14,7 +14,7 @@ from dlkit.train.evaluation import Evaluation
 from dlkit.train.loop import Progress, batches
 from dlkit.train.start import Prepared
 
-# What would blur a comparison unless an experiment is about it, whatever a shipped recipe says.
+# What would blur a comparison unless an experiment is about it.
 PLAIN: dict[str, Any] = {
     "train.schedule": "constant", "train.optimizer": "sgd", "train.momentum": 0.0, "train.weight_decay": 0.0,
     "train.clip_norm": "none", "train.ema": "none", "train.label_smoothing": 0.0, "train.precision": "float32",
@@ -47,11 +47,11 @@ class Trained:
 
 
 def prepared(model: str, data: str, options: Mapping[str, Any], *, seed: int) -> Prepared:
-    """Data and a fresh model, with `PLAIN` and the given keys of a recipe."""
+    """Data and a fresh model, with `PLAIN` and the given keys of a recipe; shipped recipes have no say."""
     flags = {**PLAIN, **options, "train.seed": seed}
     if flags["train.optimizer"] != "sgd":
         del flags["train.momentum"]
-    return start.prepare(recipe.resolve(model, data, flags=flags))
+    return start.prepare(recipe.resolve(model, data, flags=flags, shipped=False))
 
 
 def train(

@@ -120,7 +120,7 @@ def vanishing(
         ],
         notes=[
             f"median of {seeds} nets of each kind; mean over {ROWS} sequences of the norm of d loss / d input",
-            "recurrent translators read the source backwards: its first word is the nearest to the last one said",
+            "seq2seq reads the source backwards: its first word is the nearest to the last one said",
         ],
     )  # fmt: skip
 
@@ -146,7 +146,7 @@ def by_word(net: str, words: int, seed: int) -> NDArray[np.float64]:
     backwards, so that it lies all of the target away from the last word, and the source's last word twice as far.
     """
     # Lengths are drawn evenly: so many pairs have enough of the greatest.
-    options = {"data.length": words, "data.train": 3 * ROWS * words, "data.validation": 4, "data.test": 4}
+    options = {"data.length": words, "data.train": 3 * ROWS * words}
     made = prepared(net, "synthetic:reverse", options, seed=seed)
     lengths = made.task.data.splits["train"].lengths[0]
     batch = made.task.batch("train", np.flatnonzero(lengths == lengths.max())[:ROWS], epoch=None)

@@ -11,6 +11,8 @@ from dlkit.experiments.training import Trained, train
 
 Count = Annotated[int, Field(ge=1)]
 
+MASKS = 800
+
 
 def dropout(
     *,
@@ -90,11 +92,11 @@ def _trained(images: int, width: int, rate: float, steps: int, seed: int) -> Tra
 
 
 def _drift(run: Trained, rate: float) -> float:
-    """How far the mean input of the second layer's units is, averaged over 200 masks, from that without dropout."""
+    """How far the mean input of the second layer's units is, averaged over many masks, from that without dropout."""
     made = run.prepared
     images = made.task.batch("test", np.arange(50), epoch=None)["images"]
     first, second, drop = (made.model.get_layer(name) for name in ("dense1", "dense2", "dense_dropout1"))
     on = tf.nn.relu(first(tf.reshape(images, (len(images), -1))))
     plain = tf.matmul(on, second.kernel)
-    dropped = tf.add_n([tf.matmul(drop(on, training=True), second.kernel) for _ in range(200)]) / 200 if rate else plain
+    dropped = tf.add_n([tf.matmul(drop(on, training=True), second.kernel) for _ in range(MASKS)]) / MASKS if rate else plain
     return float(tf.reduce_mean(tf.abs(dropped - plain)) / tf.reduce_mean(tf.abs(plain)))

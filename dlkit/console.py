@@ -14,13 +14,14 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
 from dlkit.errors import DlkitError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.table import Table
 
 
 @dataclass
@@ -265,6 +266,16 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: It
         rows: one cell a column; None is an empty cell.
         right: titles of the columns that are aligned to the right, as numbers are.
     """
+    grid = _grid(columns, rows, right)
+    console = _console("stdout")
+    with console.capture() as capture:
+        console.print(grid)
+    for line in capture.get().splitlines():  # Rich fills up the last column with spaces
+        sys.stdout.write(line.rstrip() + "\n")
+    sys.stdout.flush()
+
+
+def _grid(columns: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[str]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
@@ -276,12 +287,37 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: It
         )
     for row in rows:
         grid.add_row(*(Text("" if cell is None else safe(cell)) for cell in row))
-    console = _console("stdout")
-    with console.capture() as capture:
-        console.print(grid)
-    for line in capture.get().splitlines():  # Rich fills up the last column with spaces
-        sys.stdout.write(line.rstrip() + "\n")
-    sys.stdout.flush()
+    return grid
+
+
+class LiveTable:
+    """A table on stderr that is drawn anew, above a line of text; a context manager, gone at its end.
+
+    Args:
+        columns: the titles.
+        right: titles of the columns that are aligned to the right.
+    """
+
+    def __init__(self, columns: Sequence[str], *, right: Iterable[str] = ()) -> None:
+        from rich.live import Live
+
+        self.columns, self.right = columns, list(right)
+        self.live = Live(console=_console("stderr"), transient=True, auto_refresh=False)
+
+    def __enter__(self) -> Self:
+        self.live.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.live.stop()
+
+    def update(self, rows: Iterable[Sequence[object]], below: str) -> None:
+        """Shows these rows, and the line below them."""
+        from rich.console import Group
+        from rich.text import Text
+
+        line = Text(safe(below), no_wrap=True, overflow="ellipsis")
+        self.live.update(Group(_grid(self.columns, rows, self.right), line), refresh=True)
 
 
 def progress(place: str, total: int) -> "Progress":

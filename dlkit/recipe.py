@@ -136,6 +136,13 @@ class TrainSection(_Section):
     max_time: Duration | None = Field(None, description="stop and save after this time, such as 90s, 10m or 2h")
     deterministic: bool = Field(False, description="the same bits every time on the same device, at some cost in speed")
     tensorboard: bool = Field(False, description="also write TensorBoard logs")
+    resample: Literal["bootstrap", "head_bootstrap", "part"] | None = Field(
+        None,
+        description="train on examples drawn with replacement, as the seed says (bootstrap), for each head of a net by "
+        "itself (head_bootstrap), or on one of several disjoint parts (part)",
+    )
+    part: Annotated[int, Field(ge=0)] = Field(0, description="which part of the examples, from 0")
+    parts: Count = Field(1, description="disjoint parts that the training examples are divided into")
     freeze: list[str] = Field([], description="patterns of layer names that are not trained, such as stage1_*")
     init_from: str | None = Field(None, description="a run whose weights training starts from")
 
@@ -716,6 +723,7 @@ def _check_train(train: Mapping[str, Any], task: str, data: str) -> None:
         )
     _check_rises("train.milestones", train.get("milestones", []), example="[0.5, 0.75]")
     _check_progressive(train.get("progressive", []), train.get("progressive_until", []), task)
+    _check_resampling(train, task)
 
 
 def _check_progressive(sides: list[float], ends: list[float], task: str) -> None:
@@ -727,6 +735,22 @@ def _check_progressive(sides: list[float], ends: list[float], task: str) -> None
             "such as [0.5, 0.75] and [0.3, 0.7]",
         )
     _check_rises("train.progressive_until", ends, example="[0.3, 0.7]")
+
+
+def _check_resampling(train: Mapping[str, Any], task: str) -> None:
+    kind, part, parts = train.get("resample"), train.get("part", 0), train.get("parts", 1)
+    if kind is None:
+        return
+    if kind == "head_bootstrap" and task != "image_classification":
+        raise UsageError(f"train.resample head_bootstrap is for nets with heads, not for {TASKS[task].title}", "")
+    if kind == "part" and (part >= parts or parts == 1):
+        hint = f"they are counted from 0 to {parts - 1}" if parts > 1 else "`--set train.parts=5` makes five parts"
+        raise UsageError(f"there is no train.part {part} of {parts}", hint)
+    if train.get("batch_tokens") is not None:
+        raise UsageError(
+            f"train.resample {kind} draws examples, and batches are made of so many tokens",
+            "`--batch-size` counts examples",
+        )
 
 
 def _check_rises(key: str, shares: list[float], *, example: str) -> None:
@@ -772,13 +796,25 @@ _READ_BY: dict[str, tuple[str, tuple[str, ...]]] = {
     "train.power": ("train.schedule", ("polynomial",)),
     "train.plateau_patience": ("train.schedule", ("plateau",)),
     "train.final_lr": ("train.schedule", ("cosine", "one_cycle", "polynomial")),
+    **dict.fromkeys(("train.part", "train.parts"), ("train.resample", ("part",))),
     "train.sampling_rate": ("train.sampling", ("linear", "constant", "exponential", "inverse_sigmoid")),
     "decode.alpha": ("decode.length_norm", ("gnmt",)),
 }
 # Keys that only models read which write.
 _READ_BY_WRITERS = ("train.decode_every", *(f"decode.{name}" for name in DecodeSection.model_fields))
-# The flags that `train` has for those other keys.
-_FLAGS = {"train.optimizer": "--optimizer", "train.schedule": "--schedule"}
+# The flags that `train` has for those other keys. Other commands have `--set` alone.
+FLAGS = {"train.optimizer": "--optimizer", "train.schedule": "--schedule"}
+
+
+def is_read(key: str, values: Mapping[str, Any]) -> bool:
+    """Whether a key has a meaning beside others: the momentum of sgd has none beside the optimizer adam.
+
+    Args:
+        key: "section.key".
+        values: "section.key" -> value or its text; what is not in it is left to be checked with the whole recipe.
+    """
+    other, choices = _READ_BY.get(key, ("", ()))
+    return other not in values or str(values[other]) in choices
 
 
 def _unread(recipe: Recipe) -> dict[str, UsageError]:
@@ -792,7 +828,7 @@ def _unread(recipe: Recipe) -> dict[str, UsageError]:
             continue
         chosen = values[other] if other in values else _default_of(other, recipe)
         if chosen not in (*choices, inspect.Parameter.empty) and not _holds_default(key, recipe):
-            found[key] = _is_for(key, chosen, flag=_FLAGS.get(other))
+            found[key] = _is_for(key, chosen, flag=FLAGS.get(other))
     for key in _READ_BY_WRITERS if not TASKS[recipe.task].generates else ():
         if recipe.sources.get(key) in _BY_USER and not _holds_default(key, recipe):
             message = f"{key} is for tasks that generate, and {recipe.model.name} does not"

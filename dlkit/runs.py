@@ -208,7 +208,7 @@ def create(
         dlkit.errors.UsageError: there is a run of that name, or it is no file name.
         dlkit.errors.DlkitError: the folder cannot be written.
     """
-    recipe = _anchored(recipe)
+    recipe = anchored(recipe)
     created = datetime.now(UTC).isoformat()
     content = {"format": FORMAT, "created": created, "recipe": recipe.name, "sources": recipe.sources, **info}
 
@@ -221,7 +221,7 @@ def create(
 
     if name is not None:
         check_name(folder, name)
-    names = [name] if name is not None else (f"{_stem(recipe.name)}-{number}" for number in itertools.count(1))
+    names = [name] if name is not None else (f"{stem(recipe.name)}-{number}" for number in itertools.count(1))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         durable.sweep(folder, older_than=A_DAY)
@@ -233,8 +233,8 @@ def create(
     return Run(path, recipe.to_dict(), content)
 
 
-def _anchored(recipe: "Recipe") -> "Recipe":
-    """The recipe with its paths made absolute."""
+def anchored(recipe: "Recipe") -> "Recipe":
+    """The recipe with its paths made absolute, so that it means the same in any folder."""
     data, initial = recipe.data, recipe.train.init_from
     files = {key: data.options[key] for key in ("validation_file", "test_file") if data.options.get(key)}
     options = data.options | {key: datasets.anchored(name) for key, name in files.items()}
@@ -286,7 +286,7 @@ def _exists_already(path: Path) -> UsageError:
     return UsageError(f"{path} exists and is no run", "choose another --name, or remove it")
 
 
-def _stem(name: str) -> str:
+def stem(name: str) -> str:
     """What runs of a recipe are called: `@` would read as a checkpoint, and a leading dot would hide the folder."""
     return _without_forbidden(name).lstrip(".") or "run"
 

@@ -84,6 +84,15 @@ class _Worker:
         return next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
 
 
+def command(arguments: Sequence[str]) -> list[str]:
+    """The command line of another process of dlkit, which looks for modules where this one does.
+
+    `python -m` looks for them in the current folder, the command `dlkit` does not.
+    """
+    safely = [] if Path(sys.argv[0]).name == "__main__.py" else ["-P"]
+    return [sys.executable, *safely, "-m", "dlkit", *arguments]
+
+
 def train(arguments: Sequence[str], count: int) -> int:
     """Runs `dlkit` with these arguments as `count` processes on this machine, and returns the exit code.
 
@@ -93,7 +102,7 @@ def train(arguments: Sequence[str], count: int) -> int:
     """
     if os.environ.get("TF_CONFIG"):
         raise UsageError("--workers starts all workers, and TF_CONFIG says that they are started", "leave one of both")
-    with _signals() as received:
+    with noted_signals() as received:
         for _ in range(ATTEMPTS):
             with ExitStack() as stack:
                 workers = _start(arguments, count, stack)
@@ -104,7 +113,8 @@ def train(arguments: Sequence[str], count: int) -> int:
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
+def noted_signals() -> Iterator[list[int]]:
+    """In the body SIGINT, SIGTERM and SIGUSR1 do nothing but to be appended to this list."""
     received: list[int] = []
 
     def note(number: int, _: FrameType | None) -> None:
@@ -135,8 +145,6 @@ def _free_ports(count: int) -> list[int]:
 def _start(arguments: Sequence[str], count: int, stack: ExitStack) -> list[_Worker]:
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(count)]
     threads = str(max(1, processors() // count))
-    # As this process was started: `python -m` looks for modules in the current folder, the command `dlkit` does not.
-    safely = [] if Path(sys.argv[0]).name == "__main__.py" else ["-P"]
     workers = []
     for index in range(count):
         ours, theirs = socket.socketpair()
@@ -151,7 +159,7 @@ def _start(arguments: Sequence[str], count: int, stack: ExitStack) -> list[_Work
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             process = subprocess.Popen(
-                [sys.executable, *safely, "-m", "dlkit", *arguments],
+                command(arguments),
                 env=environment,
                 pass_fds=[theirs.fileno()],
                 stdin=None if index == 0 else subprocess.DEVNULL,

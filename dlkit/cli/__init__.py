@@ -14,6 +14,7 @@ from dlkit.cli import (
     caption,
     data,
     doctor,
+    ensemble,
     evaluate,
     experiment,
     export,
@@ -25,6 +26,7 @@ from dlkit.cli import (
     recipes,
     runs,
     score,
+    search,
     summarize,
     train,
     translate,
@@ -64,8 +66,8 @@ def _root(
 for _verb in (
     train.train, evaluate.evaluate, predict.predict, translate.translate, score.score,
     summarize.summarize, inspect.inspect, plot.plot, generate.generate,
-    average.average, export.export, models.models,
-    caption.caption, experiment.experiment,
+    ensemble.ensemble, search.search, experiment.experiment, average.average, export.export,
+    models.models, caption.caption,
 ):  # fmt: skip
     app.add(_verb)
 app.add_typer(data.app, name="data")

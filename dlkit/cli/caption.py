@@ -31,16 +31,7 @@ def caption(
             " names one file a line or is an image itself.",
         ),
     ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model",
-            metavar="RUN",
-            autocompletion=opt.complete_run,
-            callback=opt.all_with_weights,
-            help="A run or a checkpoint; by default the newest run of the task. Repeat it for an ensemble.",
-        ),
-    ] = None,
+    model: opt.NewestModels = None,
     beam: opt.Beam = None,
     n_best: Annotated[
         int,

@@ -1,4 +1,4 @@
-"""`dlkit evaluate`: the loss and metrics of a run on a split; of two runs, which is better."""
+"""`dlkit evaluate`: the loss and metrics of a run on a split; of two runs, which is better; of several, together."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -71,7 +71,8 @@ def evaluate(
             autocompletion=opt.complete_run,
             callback=_all_with_weights,
             help="A run (runs/x: its best weights) or a checkpoint (runs/x@last, runs/x@step-1200); several are"
-            " compared. After them, with --png, the FILE.png to write; by default it goes into the run.",
+            " compared, or with --ensemble averaged. After them, with --png, the FILE.png to write; by default it goes"
+            " into the run.",
         ),
     ],
     split: Annotated[str, typer.Option("--split", metavar="SPLIT", help="train, validation or test.")] = "test",
@@ -119,6 +120,13 @@ def evaluate(
         typer.Option(
             "--mirror",
             help="Average what is said of each image and of its mirror image; for classes that a mirror leaves alone.",
+        ),
+    ] = False,
+    ensemble: Annotated[
+        bool,
+        typer.Option(
+            "--ensemble",
+            help="Several runs together, or one with several heads: averaged, by majority vote, and how they differ.",
         ),
     ] = False,
     shuffle_images: Annotated[
@@ -171,10 +179,12 @@ def evaluate(
     if constant and (opt.given(searching) or shuffle_images):
         what = opt.given(searching) or "--shuffle-images"
         raise UsageError(f"{what} is about what the run writes, and --constant takes one caption", "leave it out")
+    if ensemble and (own := tables.asked or opt.given({"--output": output, "--own-words": own_words})):
+        raise UsageError(f"{own} is about one run, and --ensemble about all together", "leave one of them out")
     first, *others = _checked(
         operands,
         decode,
-        picture=png,
+        picture=png and not ensemble,
         classes=tables.asked,
         images="--mirror" if mirror else None,
         translations=opt.given({**pairs, "--own-words": own_words}),
@@ -187,7 +197,9 @@ def evaluate(
             if few := run.recipe["train"].get("limit"):
                 console.note(f"{run.path} was trained with `--limit {few}`, and its figures are of so many examples")
     drawn = "evaluation" if len(operands) == 1 else "comparison"
-    path = picture_path(first, drawn, file) if png else None
+    path = None
+    if png:
+        path = opt.new_file(file, "ensemble", ".png") if ensemble else picture_path(first, drawn, file)
     runtime.import_tensorflow()
     from dlkit.train.evaluation import Setting
 
@@ -195,7 +207,9 @@ def evaluate(
         split, weights, data, data_dir, batch_size, limit, on_bad, source, target, decode, lowercase, mirror, own_words,
         shuffle_images, constant,
     )  # fmt: skip
-    if len(operands) > 1:
+    if ensemble:
+        _ensemble(operands, setting, devices, picture=path)
+    elif len(operands) > 1:
         _compare(operands, setting, devices, picture=path)
     else:
         _evaluate(operands[0], setting, devices, tables, picture=path, output=output)
@@ -499,6 +513,13 @@ def _picture_of_sequences(results: Sequence[Mapping[str, Any]]) -> "Figure":
 
 
 # -------------------------------------------------------------------------------------------------------- several runs
+
+
+def _ensemble(operands: list[str], setting: "Setting", devices: str, *, picture: Path | None) -> None:
+    from dlkit.cli.ensemble import tell
+    from dlkit.train.ensembles import evaluate_ensemble
+
+    tell(evaluate_ensemble(operands, setting, devices=devices), picture=picture)
 
 
 def _compare(operands: list[str], setting: "Setting", devices: str, *, picture: Path | None) -> None:

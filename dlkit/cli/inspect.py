@@ -1,4 +1,4 @@
-"""`dlkit inspect`: what goes on inside a trained net, as a table, as JSON or as a picture."""
+"""`dlkit inspect`: what goes on inside a net, as a table, as JSON, as a picture or as a page."""
 
 import os
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from dlkit import console
+from dlkit import console, durable
 from dlkit.cli import options as opt
-from dlkit.errors import UsageError
+from dlkit.errors import DlkitError, UsageError
 from dlkit.probe.views import DEFAULT_LIMIT, VIEWS, Subject, View, show
 from dlkit.runs import Run
 
@@ -18,7 +18,7 @@ def _complete_view(incomplete: str) -> list[str]:
 
 
 def inspect(
-    model: opt.Checkpoint,
+    model: opt.Model,
     what: Annotated[
         str,
         typer.Argument(
@@ -30,50 +30,95 @@ def inspect(
     ],
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="FILE.png", show_default=False, help="Where --png writes; by default into the run."),
+        typer.Argument(
+            metavar="FILE", show_default=False, help="Where --png or --html writes; by default into the run."
+        ),
     ] = None,
     *,
     png: Annotated[bool, typer.Option("--png", help="Draw a picture as well.")] = False,
+    html: Annotated[bool, typer.Option("--html", help="Write a page that a browser shows without a network.")] = False,
     split: Annotated[
-        str | None, typer.Option("--split", metavar="SPLIT", help="Where images come from; by default test.")
+        str | None, typer.Option("--split", metavar="SPLIT", help="Where examples come from; by default test.")
     ] = None,
     limit: Annotated[
         int | None,
         typer.Option(
-            "--limit", min=1, metavar="N", help=f"activations: over so many images; by default {DEFAULT_LIMIT:,}."
+            "--limit", min=1, metavar="N", help=f"Over so many examples; activations: by default {DEFAULT_LIMIT:,}."
         ),
     ] = None,
-    image: Annotated[Path | None, typer.Option("--image", metavar="FILE", help="features: of this image file.")] = None,
+    whole: Annotated[bool, typer.Option("--all", help="Over the whole split.")] = False,
+    image: Annotated[Path | None, typer.Option("--image", metavar="FILE", help="Look at this image file.")] = None,
     index: Annotated[
         int | None,
-        typer.Option("--index", min=0, metavar="N", help="features: of this image of the split; by default 0."),
+        typer.Option("--index", min=0, metavar="N", help="Look at this example of the split; by default 0."),
     ] = None,
     layers: Annotated[
         list[str] | None,
         typer.Option("--layer", metavar="PATTERN", help="Only layers such as `stage2_*`. Repeat for more."),
     ] = None,
+    text: Annotated[str | None, typer.Option("--text", metavar="TEXT", help="Read this text.")] = None,
+    label: Annotated[
+        str | None,
+        typer.Option("--class", metavar="NAME", help="What speaks for this class; by default the model's answer."),
+    ] = None,
+    words: Annotated[
+        list[str] | None, typer.Option("--word", metavar="WORD", help="embeddings: of this word. Repeat for more.")
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--against",
+            metavar="MODEL",
+            autocompletion=opt.complete_model_or_run,
+            help="Draw this model beside the first one. Repeat for more.",
+        ),
+    ] = None,
+    data: opt.Data = None,
+    sets: opt.Set = None,
+    seed: opt.Seed = None,
 ) -> None:
-    """Look inside a trained net.
+    """Look inside a net: a trained one or, by the name of a model, one with fresh weights.
+
+    --data, --set and --seed are for names of models.
 
     Example: dlkit inspect runs/lenet_digits-1 features --index 7 --png seven.png
-    """
-    if file is not None and not png:
-        raise UsageError(f"what to do with {file}?", f"`--png {file}` draws a picture into it")
-    check_picture_name(file)
-    subject = Subject(model, split=split, limit=limit, image=image, index=index, layers=layers or ())
-    path = picture_path(subject.run, what, file) if png else None
+    """  # fmt: skip
+    _check_file(file, png=png, html=html)
+    subject = Subject(
+        model, split=split, limit=limit, whole=whole, image=image, index=index, layers=layers or (), text=text,
+        label=label, words=words or (), against=against or (), data=data, sets=sets or (), seed=seed,
+    )  # fmt: skip
+    wanted = [suffix for suffix, given in ((".png", png), (".html", html)) if given]
+    stem = model if subject.run is None else None
+    paths = {suffix: picture_path(subject.run or stem, what, file, suffix=suffix) for suffix in wanted}
     view = show(what, subject)
-    if path:
-        _draw(view, path)
+    for suffix, path in paths.items():
+        (_draw if suffix == ".png" else _write_page)(view, path, f"{model}: {what}")
     if console.settings.json:
-        picture = {"picture": str(path)} if path else {}
-        console.data_json({"model": model, "view": what, **view.facts, **picture, "layers": list(view.records)})
+        written = {"picture" if suffix == ".png" else "page": str(path) for suffix, path in paths.items()}
+        console.data_json({"model": model, "view": what, **view.facts, **written, view.key: list(view.records)})
         return
     for line in view.notes:
         console.note(line)
     console.table(view.columns, view.rows, right=view.right)
-    if path:
-        console.note(f"picture {path}")
+    for suffix, path in paths.items():
+        console.note(f"{'picture' if suffix == '.png' else 'page   '} {path}")
+
+
+def _check_file(file: Path | None, *, png: bool, html: bool) -> None:
+    """Raises a UsageError when a file is named that is not what is to be written."""
+    if file is None:
+        return
+    if png and html:
+        raise UsageError("one name for two files", "leave the name out, or write one at a time")
+    if not (png or html):
+        option = "--html" if file.suffix.lower() == ".html" else "--png"
+        does = "writes a page" if option == "--html" else "draws a picture"
+        raise UsageError(f"what to do with {file}?", f"`{option} {file}` {does} into it")
+    if html and file.suffix.lower() != ".html":
+        raise UsageError(f"{file} has no name for a page", "let the name end in .html")
+    if png:
+        check_picture_name(file)
 
 
 def check_picture_name(file: Path | None) -> None:
@@ -82,17 +127,44 @@ def check_picture_name(file: Path | None) -> None:
         raise UsageError(f"{file} has no name for a picture", "pictures are PNG files: let the name end in .png")
 
 
-def picture_path(run: Run, what: str, file: Path | None, *, suffix: str = ".png") -> Path:
-    """Into the run, or where we are when the run is only to be read. Only the run's own picture is made anew."""
-    own = run.path / f"{what}{suffix}"
-    is_ours = os.access(run.path, os.W_OK) and not run.is_shipped
-    path = file or (own if is_ours else Path(f"{run.name}_{what}{suffix}"))
-    if os.path.lexists(path) and path.resolve() != own.resolve():
+def picture_path(run: Run | str | None, what: str, file: Path | None, *, suffix: str = ".png") -> Path:
+    """Where a picture goes: into the run, or where we are when the run is only to be read.
+
+    Only the run's own picture is made anew. Of what is no run, its name stands before that of the picture.
+    """
+    own = run.path / f"{what}{suffix}" if isinstance(run, Run) else None
+    if isinstance(run, Run):
+        is_ours = os.access(run.path, os.W_OK) and not run.is_shipped
+        default = run.path / f"{what}{suffix}" if is_ours else Path(f"{run.name}_{what}{suffix}")
+    else:
+        default = Path(f"{run}_{what}{suffix}" if run else f"{what}{suffix}")
+    path = file or default
+    if os.path.lexists(path) and (own is None or path.resolve() != own.resolve()):
         raise UsageError(f"{path} exists", f"name another file after --{suffix[1:]}, or remove this one")
     return path
 
 
-def _draw(view: View, path: Path) -> None:
+def _draw(view: View, path: Path, title: str) -> None:
     from dlkit.probe import pictures
 
+    del title
     pictures.save(view.draw(), path)
+
+
+def _write_page(view: View, path: Path, title: str) -> None:
+    from dlkit.probe import page
+
+    write_page(page.of_view(view, title=title), path)
+
+
+def write_page(text: str, path: Path) -> None:
+    """Writes a page, in one step.
+
+    Raises:
+        dlkit.errors.DlkitError: the place cannot be written.
+    """
+    try:
+        durable.write(path, text)
+    except OSError as failure:
+        hint = "name another file after --html"
+        raise DlkitError(f"cannot write {path}: {failure.strerror or failure}", hint) from None

@@ -138,11 +138,11 @@ Set = Annotated[
         help="Change a value of the recipe, such as model.norm=none. Repeat for more.",
     ),
 ]  # fmt: skip
-RunModel = Annotated[
-    str | None,
+NewestModels = Annotated[
+    list[str] | None,
     typer.Option(
-        "--model", metavar="RUN", autocompletion=complete_run, callback=with_weights,
-        help="A run or a checkpoint; by default the newest run of the task.",
+        "--model", metavar="RUN", autocompletion=complete_run, callback=all_with_weights,
+        help="A run or a checkpoint; by default the newest run of the task. Repeat it for an ensemble.",
     ),
 ]  # fmt: skip
 RunModels = Annotated[
@@ -229,6 +229,18 @@ def runs_and_file(texts: list[str], wanted: Mapping[str, bool], *, verb: str) ->
     if not others:
         raise UsageError("RUN is missing", f"`dlkit {verb} --help` shows how")
     return others, Path(last)
+
+
+def new_file(file: Path | None, what: str, suffix: str) -> Path:
+    """The file that a picture of several runs goes to: the one that is named, else one here.
+
+    Raises:
+        dlkit.errors.UsageError: it exists.
+    """
+    path = file or Path(f"{what}{suffix}")
+    if path.exists():
+        raise UsageError(f"{path} exists", f"name another file after --{suffix[1:]}, or remove this one")
+    return path
 
 
 def run_or_newest(model: str | None, task: str, runs_dir: Path) -> str:

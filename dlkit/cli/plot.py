@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dlkit import console, durable, runs
+from dlkit import console, runs
 from dlkit.cli import options as opt
-from dlkit.errors import DlkitError, UsageError
+from dlkit.errors import UsageError
 
 if TYPE_CHECKING:
     from dlkit.probe.curves import Panel
@@ -122,27 +122,17 @@ def _record(panel: "Panel") -> dict[str, Any]:
 def _write(
     kind: str, panels: Sequence["Panel"], title: str, run: runs.Run | None, file: Path | None, *, schedule: bool
 ) -> Path:
-    from dlkit.cli.inspect import picture_path
+    from dlkit.cli.inspect import picture_path, write_page
     from dlkit.probe import charts
 
-    what = "schedule" if schedule else "curves"
-    if run is not None:
-        path = picture_path(run, what, file, suffix=f".{kind}")
-    else:
-        path = file or Path(f"{what}.{kind}")
-        if path.exists():
-            raise UsageError(f"{path} exists", f"name another file after --{kind}, or remove this one")
+    path = picture_path(run, "schedule" if schedule else "curves", file, suffix=f".{kind}")
     if kind == "png":
         from dlkit.probe import pictures
 
         pictures.save(charts.figure(panels, title=title), path)
         return path
     columns, rows = summary(panels)
-    try:
-        durable.write(path, charts.page(panels, title=title, columns=columns, rows=rows))
-    except OSError as failure:
-        hint = "name another file after --html"
-        raise DlkitError(f"cannot write {path}: {failure.strerror or failure}", hint) from None
+    write_page(charts.page(panels, title=title, columns=columns, rows=rows), path)
     return path
 
 

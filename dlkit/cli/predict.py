@@ -35,7 +35,7 @@ def predict(
             " names one file a line or is an image itself. With a run that reads texts: files of lines, `-`, or texts.",
         ),
     ] = None,
-    model: opt.RunModel = None,
+    models: opt.NewestModels = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many classes to name for each image.")] = 1,
     batch_size: Annotated[
         int,
@@ -45,19 +45,21 @@ def predict(
 ) -> None:
     """Say what is in images, one line each; with a run that reads texts, of what class a text is, or tag its words.
 
+    With several runs their probabilities are averaged.
+
     Example: dlkit predict photo.png holiday/ --model runs/lenet_digits-1 --top 3
     """  # fmt: skip
-    run = opt.run_or_newest(model, "image_classification", runs_dir)
-    opened = runs.open_run(run)  # before TensorFlow takes its time
-    if TASKS[opened.task].data_kind in {"labelled_texts", "tagged_texts"}:
-        predict_texts(run, opened, images or [], top=top, batch_size=batch_size)
+    named = models or [opt.run_or_newest(None, "image_classification", runs_dir)]
+    opened = [runs.open_run(run) for run in named]  # before TensorFlow takes its time
+    if TASKS[opened[0].task].data_kind in {"labelled_texts", "tagged_texts"}:
+        predict_texts(named, opened[0], images or [], top=top, batch_size=batch_size)
         return
     with inputs(images or []) as (names, paths):
         runtime.import_tensorflow()
         from dlkit.tasks.classifier import Classifier
 
         size = 1 if images == [STDIN] and sys.stdin.isatty() else batch_size
-        unread = _answer(names, Classifier(run).each(paths, top=top, batch_size=size))
+        unread = _answer(names, Classifier(named).each(paths, top=top, batch_size=size))
     if unread:
         raise typer.Exit(unread.code)
 

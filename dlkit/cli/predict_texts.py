@@ -14,12 +14,12 @@ from dlkit.runs import Run
 STDIN = "-"
 
 
-def predict_texts(model: str, run: Run, operands: Sequence[str], *, top: int, batch_size: int) -> None:
+def predict_texts(models: Sequence[str], run: Run, operands: Sequence[str], *, top: int, batch_size: int) -> None:
     """Prints a row for each line: the line and its classes, or its words with their tags.
 
     Args:
-        model: the run or checkpoint, as it was named.
-        run: the run.
+        models: the runs or checkpoints, as they were named.
+        run: the first one.
         operands: files, `-`, and texts; none for standard input.
         top: how many classes to name.
         batch_size: lines at a time.
@@ -31,7 +31,7 @@ def predict_texts(model: str, run: Run, operands: Sequence[str], *, top: int, ba
     runtime.import_tensorflow()
     from dlkit.tasks.text_classifier import Tagger, TextClassifier
 
-    classifier, tagger = (None, Tagger(model)) if tags else (TextClassifier(model), None)
+    classifier, tagger = (None, Tagger(models)) if tags else (TextClassifier(models), None)
     failures, number = Failures(), 0
     for group in groups:
         texts = [line for line in group if not isinstance(line, DataError)]

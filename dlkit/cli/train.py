@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from dlkit.cli import options as opt
+from dlkit.errors import UsageError
 
 # Flags that are aliases of recipe keys: parameter of the command -> key.
 KEYS = {
@@ -113,21 +114,49 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, time a few steps, write nothing.")
     ] = False,
+    find_lr: Annotated[
+        bool,
+        typer.Option(
+            "--find-lr",
+            help="Train with a rate that grows until the loss diverges, say which --lr to take, and keep no run."
+            " --steps says in how many updates; by default 100.",
+        ),
+    ] = False,
+    lr_range: Annotated[
+        str | None,
+        typer.Option("--lr-range", metavar="LOW,HIGH", help="With --find-lr: the rates to try.  [default: 1e-7,10]"),
+    ] = None,
+    png: Annotated[
+        bool, typer.Option("--png", help="With --find-lr: draw the loss over the rate into RECIPE_lr.png.")
+    ] = False,
 ) -> int:
     """Train a model, or go on with a run.
 
-    Example: dlkit train lenet --data digits --epochs 5
+    Example: dlkit train lenet --data digits --epochs 5; dlkit train lenet --find-lr
     """
     arguments = locals().copy()
     from dlkit import workers as processes
 
-    if workers > 1 and not processes.launcher():
+    if workers > 1 and not processes.launcher() and not find_lr:
         return processes.train(context.find_root().obj, workers)
     given = {key: arguments[parameter] for parameter, key in KEYS.items() if arguments[parameter] not in (None, [])}
     if warmup is not None and warmup == int(warmup):
         given["train.warmup"] = int(warmup)
     from dlkit.cli import training
 
+    if find_lr:
+        from dlkit.cli import find_lr as finder
+
+        of_runs = {"--resume": resume, "--name": name, "--dry-run": dry_run, "--workers": workers > 1} | {
+            "--runs-dir": runs_dir != opt.RUNS_DIR
+        }
+        finder.find(
+            model, data, recipe_path=recipe, sets=sets or [], flags=given, devices=devices, lr_range=lr_range, png=png,
+            others=opt.given(of_runs),
+        )  # fmt: skip
+        return 0
+    if only := opt.given({"--lr-range": lr_range, "--png": png}):
+        raise UsageError(f"{only} is for --find-lr", "add it, or leave this out")
     if resume is not None:
         others = {"MODEL": model, "--data": data, "--recipe": recipe, "--set": sets, "--name": name} | {
             "--dry-run": dry_run,

@@ -34,7 +34,24 @@ def start(
     dry_run: bool,
 ) -> None:
     """Trains a new run, or with `dry_run` only says what it would be."""
-    resolved = resolve(model, data, recipe_path, sets, flags)
+    train_new(
+        resolve(model, data, recipe_path, sets, flags), devices=devices, runs_dir=runs_dir, name=name, dry_run=dry_run
+    )
+
+
+def train_new(
+    resolved: "Recipe", *, devices: str, runs_dir: Path, name: str | None, dry_run: bool = False, alone: bool = True
+) -> str:
+    """Trains a new run of a resolved recipe, and says why it ended; see `Loop.fit`.
+
+    Args:
+        resolved: the recipe.
+        devices: where.
+        runs_dir: where runs lie.
+        name: of the run.
+        dry_run: only say what it would be.
+        alone: whether the run is all that the command is about, so that it says what to do next, or its result as JSON.
+    """
     if name is not None:
         runs.check_name(runs_dir, name)
     with cluster.together() as peers:
@@ -44,18 +61,19 @@ def start(
 
         prepared = worker.prepare(resolved, devices=devices, peers=peers)
         cost = worker.expected(prepared)
-        live = _live(prepared)
+        live = live_of(prepared)
         loop = worker.new_loop(prepared, live, folder=None if dry_run else runs_dir, name=name)
-        _introduce(prepared, loop, cost)
+        introduce(prepared, loop, cost)
         if dry_run:
             loop.try_out()
             console.note("dry run: nothing was written")
             if console.settings.json and peers.is_chief:
                 console.data_json({"run": None, "reason": "dry run", "recipe": prepared.recipe.to_dict()})
-            return
+            return "dry run"
         with live:
             reason = loop.fit()
-        _finish(prepared, loop, reason)
+        _finish(prepared, loop, reason, alone=alone)
+    return reason
 
 
 def resume(text: str, flags: Mapping[str, Any], others: set[str], *, devices: str) -> None:
@@ -68,7 +86,11 @@ def resume(text: str, flags: Mapping[str, Any], others: set[str], *, devices: st
             " --max-time, --data-dir, --devices and --workers may change",
         )
     run = _open(text)
-    resolved = recipe.load(run.path / "recipe.toml", flags)
+    go_on(run, recipe.load(run.path / "recipe.toml", flags), devices=devices)
+
+
+def go_on(run: runs.Run, resolved: "Recipe", *, devices: str, alone: bool = True) -> str:
+    """Goes on with a run by its own recipe, and says why it ended. The other arguments are those of `train_new`."""
     with cluster.together() as peers:
         _agree(peers, resolved)
         runs.check_data(run)
@@ -77,10 +99,10 @@ def resume(text: str, flags: Mapping[str, Any], others: set[str], *, devices: st
 
         prepared = worker.prepare(resolved, devices=devices, run=run, peers=peers)
         cost = worker.expected(prepared)
-        live = _live(prepared)
+        live = live_of(prepared)
         loop = worker.resumed_loop(run, prepared, live)
         live.done = loop.progress.step
-        _introduce(prepared, loop, cost)
+        introduce(prepared, loop, cost)
         if loop.finished:
             console.note("nothing is left to train: the run is complete")
             peers.part()
@@ -88,7 +110,8 @@ def resume(text: str, flags: Mapping[str, Any], others: set[str], *, devices: st
         else:
             with live:
                 reason = loop.fit()
-        _finish(prepared, loop, reason)
+        _finish(prepared, loop, reason, alone=alone)
+    return reason
 
 
 def _open(text: str) -> runs.Run:
@@ -144,7 +167,8 @@ def resolve(
     return recipe.resolve(model, data, recipe_path=recipe_path, overrides=overrides, flags=flags)
 
 
-def _live(prepared: "Prepared") -> Live:
+def live_of(prepared: "Prepared") -> Live:
+    """What shows a training while it runs."""
     from dlkit.train.loop import length_of
 
     length = length_of(prepared.recipe.train, prepared.task)
@@ -154,7 +178,7 @@ def _live(prepared: "Prepared") -> Live:
     return live
 
 
-def _introduce(prepared: "Prepared", loop: "Loop", cost: "Cost") -> None:
+def introduce(prepared: "Prepared", loop: "Loop", cost: "Cost") -> None:
     """The first lines: recipe, run, data, model, device. The steps and their time follow when a few are done."""
     resolved, model = prepared.recipe, prepared.model
     rows = [("recipe", resolved.origin)]
@@ -165,6 +189,8 @@ def _introduce(prepared: "Prepared", loop: "Loop", cost: "Cost") -> None:
         rows.append(("run", f"{loop.run.path}{again if attempt > 1 else ''}"))
     rows.append(("data", prepared.task.describe()))
     rows += [("", remark) for remark in prepared.task.remarks()]
+    if prepared.task.resampling:
+        rows.append(("", prepared.task.resampling.describe(prepared.task.size("train"))))
     trained = sum(math.prod(variable.shape) for variable in model.trainable_variables)
     counts = f"{model.count_params():,} parameters, {cost.multiply_adds / 1e6:,.2f} M multiply-adds an example"
     if trained != model.count_params():
@@ -177,19 +203,19 @@ def _introduce(prepared: "Prepared", loop: "Loop", cost: "Cost") -> None:
     console.labelled(rows)
 
 
-def _finish(prepared: "Prepared", loop: "Loop", reason: str) -> None:
+def _finish(prepared: "Prepared", loop: "Loop", reason: str, *, alone: bool) -> None:
     """The result on the test split with the best weights, and what to do next."""
     run = loop.run
     if run is None:
         return
     if reason == "time is up":
         console.note(f"time is up after step {loop.progress.step:,}: `dlkit train --resume {run.path}` goes on")
-        if console.settings.json:
+        if console.settings.json and alone:
             console.data_json({"run": str(run.path), "reason": reason, "steps": loop.progress.step})
         return
     steps = loop.progress.step
     result = loop.test()
-    if console.settings.json:
+    if console.settings.json and alone:
         console.data_json({"run": str(run.path), "reason": reason, "steps": steps, **result})
         return
     if reason != "done":
@@ -207,6 +233,8 @@ def _finish(prepared: "Prepared", loop: "Loop", reason: str) -> None:
         console.note(
             f"{result['split']} {', '.join(shares)} with {which}; {duration(loop.progress.seconds)} of training"
         )
+    if not alone:
+        return
     path = shlex.quote(str(run.path))
     has_maps = any(len(variable.shape) == 4 for variable in prepared.model.variables)
     look = TASKS[prepared.recipe.task].look.format(run=path, view="features" if has_maps else "activations")

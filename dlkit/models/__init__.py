@@ -27,6 +27,7 @@ MODELS_BY_TASK: dict[str, dict[str, str]] = {
         **{f"resnet{depth}": f"dlkit.models.resnet_cifar:resnet{depth}" for depth in (20, 32, 44, 56, 110)},
         **{f"plain{depth}": f"dlkit.models.resnet_cifar:plain{depth}" for depth in (20, 32, 44, 56, 110)},
         "airbench": "dlkit.models.airbench:airbench",
+        "heads": "dlkit.models.heads:heads",
     },
     "translation": {
         "seq2seq": "dlkit.models.seq2seq:seq2seq",

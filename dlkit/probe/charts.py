@@ -1,6 +1,5 @@
 """Curves as a picture, as lines of text for a terminal, and as a page for a browser."""
 
-import html
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -9,6 +8,7 @@ import numpy as np
 
 from dlkit.console import safe
 from dlkit.probe.curves import AXES, Panel, Series
+from dlkit.probe.page import shell, table, text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,8 +66,8 @@ def figure(panels: Sequence[Panel], *, title: str) -> "Figure":
     if "validation" in parts:
         handles.append(Line2D([], [], color="0.4", linewidth=1.8, marker="o", markersize=3.5, label="dots: validation"))
     legend = drawn.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False, fontsize=9)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    for label in legend.get_texts():
+        label.set_parse_math(False)
     drawn.suptitle(fitting(title), x=0.01, ha="left", fontsize=12, parse_math=False)
     return drawn
 
@@ -113,7 +113,7 @@ def lines(panel: Panel, *, width: int = 72, height: int = 12) -> list[str]:
     """
     chosen = _told_apart(panel.series)
     to_row, low, high = _scale([y for one in chosen for y in one.y], logarithmic=panel.is_logarithmic)
-    to_column, first, last = _scale([x for one in chosen for x in one.x], logarithmic=False)
+    to_column, first, last = _scale([x for one in chosen for x in one.x], logarithmic=panel.along == "rate")
     labels = [tick(high), tick(low)]
     margin = max(map(len, labels)) + 1
     across = max(10, width - margin - 2)
@@ -156,24 +156,6 @@ def _legend(series: Sequence[Series], runs: Sequence[str]) -> list[str]:
 
 # ------------------------------------------------------------------------------------------------------------- a page
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1b1b1b; --paper: #ffffff; --soft: #6a6a6a; --line: #e3e3e3; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #ececec; --paper: #16181b; --soft: #a3a3a3; --line: #35383d; }
-}
-body { margin: 0 auto; max-width: 1200px; padding: 16px; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.3rem; overflow-wrap: anywhere; } h2 { font-size: 1rem; margin: 0 0 4px; font-weight: 600; }
-.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: 28px; }
-svg { width: 100%; height: auto; display: block; } svg text { fill: var(--soft); font-size: 12px; }
-.grid { stroke: var(--line); } .limit { stroke: var(--soft); stroke-dasharray: 2 4; }
-.black { --series: var(--ink); }
-ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: 4px 20px; }
-li svg { width: 34px; display: inline-block; vertical-align: middle; } li { overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; margin-top: 20px; }
-th, td { padding: 3px 12px 3px 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
-"""
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 520, 300, 58, 44, 10, 12
 
 
@@ -190,26 +172,14 @@ def page(
     """
     runs = _runs(panels)
     legend = "".join(
-        f'<li><svg viewBox="0 0 34 12" aria-hidden="true">{_line([(0, 6), (34, 6)], at, 2.5)}</svg> {_text(run)}</li>'
+        f'<li><svg viewBox="0 0 34 12" aria-hidden="true">{_line([(0, 6), (34, 6)], at, 2.5)}</svg> {text(run)}</li>'
         for at, run in enumerate(runs)
     )
-    drawn = "".join(f"<section><h2>{_text(panel.title)}</h2>{_chart(panel, runs)}</section>" for panel in panels)
-    head = "".join(f"<th>{_text(name)}</th>" for name in columns)
-    body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    table = (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>' if rows else ""
-    )
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="data:,"><style>{_STYLE}</style></head>\n<body><h1>{_text(title)}</h1>\n'
-        f"<ul>{legend}<li>thin: training</li><li>with dots: validation</li></ul>\n"
-        f'<div class="panels">{drawn}</div>\n{table}\n</body></html>\n'
-    )
-
-
-def _text(text: object) -> str:
-    return html.escape(safe(text))
+    drawn = "".join(f"<section><h2>{text(panel.title)}</h2>{_chart(panel, runs)}</section>" for panel in panels)
+    legends = f"<ul>{legend}<li>thin: training</li><li>with dots: validation</li></ul>"
+    # The first two columns are words, the others numbers.
+    below = table(columns, rows, right=columns[2:])
+    return shell(f'{legends}\n<div class="panels">{drawn}</div>\n{below}', title=title)
 
 
 def _line(points: Sequence[tuple[float, float]], number: int, width: float) -> str:
@@ -255,7 +225,7 @@ def _chart(panel: Panel, runs: Sequence[str]) -> str:
         if one.part == "validation" or len(points) == 1:
             colour = "currentColor" if _look(number)[0] == "#000000" else _look(number)[0]
             parts += [
-                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"><title>{_text(one.run)}: '
+                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"><title>{text(one.run)}: '
                 f"{tick(value)} at {tick(at)}</title></circle>"
                 for (x, y), value, at in zip(points, one.y, one.x, strict=True)
             ]
@@ -263,5 +233,5 @@ def _chart(panel: Panel, runs: Sequence[str]) -> str:
     parts.append(
         f'<text x="{_LEFT + across / 2}" y="{_HEIGHT - 6}" text-anchor="middle">{AXES[panel.along]}{scale}</text>'
     )
-    label = _text(f"{panel.title} over {AXES[panel.along]}")
+    label = text(f"{panel.title} over {AXES[panel.along]}")
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'

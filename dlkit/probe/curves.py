@@ -11,10 +11,15 @@ from dlkit.errors import DataError, unknown
 from dlkit.runs import Run
 from dlkit.tasks import POINTS, TASKS
 
-Along = Literal["epoch", "step", "minutes"]
+Along = Literal["epoch", "step", "minutes", "rate"]
 Part = Literal["training", "validation"]
 
-AXES: dict[str, str] = {"epoch": "epochs", "step": "updates", "minutes": "minutes of training"}
+AXES: dict[str, str] = {
+    "epoch": "epochs",
+    "step": "updates",
+    "minutes": "minutes of training",
+    "rate": "learning rate, logarithmic",
+}
 TITLES = {
     "lr": "learning rate",
     "gradient_norm": "norm of the gradient, before clipping",

@@ -2,28 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from dlkit.errors import UsageError
-from dlkit.layers.dropout import Dropout
 from dlkit.probe.views import Subject, View
+from dlkit.probe.watching import PASSING_ON
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-# They hand on the values that they are given, so a view of them would show the layer before twice.
-_PASSING_ON = (
-    keras.layers.InputLayer,
-    keras.layers.Dropout,
-    Dropout,
-    keras.layers.Flatten,
-    keras.layers.Reshape,
-    keras.layers.ZeroPadding2D,
-)
 
 
 def computing_layers(model: keras.Model) -> list[keras.layers.Layer]:
@@ -37,12 +27,21 @@ def computing_layers(model: keras.Model) -> list[keras.layers.Layer]:
             f"{model.name} is not built of named layers: their outputs cannot be looked up",
             "`dlkit summarize` lists its layers",
         )
-    return [layer for layer in model.layers if not isinstance(layer, _PASSING_ON)]
+    return [layer for layer in model.layers if not isinstance(layer, PASSING_ON)]
 
 
-def watched(model: keras.Model, names: Sequence[str]) -> keras.Model:
-    """The same model, same weights, with the outputs of the named layers as its outputs: name -> tensor."""
-    return keras.Model(model.input, {name: model.get_layer(name).output for name in names})
+def watched(model: keras.Model, names: Sequence[str], *, inputs_of: Sequence[str] | None = None) -> keras.Model:
+    """The same model, same weights, with the outputs of the named layers as its outputs: name -> tensor.
+
+    Args:
+        model: a functional model.
+        names: of layers.
+        inputs_of: of layers whose inputs are wanted, too: then the outputs are a pair, those and the inputs by name.
+    """
+    outputs = {name: model.get_layer(name).output for name in names}
+    if inputs_of is None:
+        return keras.Model(model.input, outputs)
+    return keras.Model(model.input, [outputs, {name: model.get_layer(name).input for name in inputs_of}])
 
 
 @dataclass(frozen=True)
@@ -81,21 +80,27 @@ def main_maps(model: keras.Model, maps: Sequence[LayerFeatures]) -> list[LayerFe
     return [one for one in maps if isinstance(model.get_layer(one.layer), kinds)] or list(maps)
 
 
-def shape_text(shape: Sequence[int]) -> str:
-    """A shape as people write it, such as 28x28x6."""
-    return "x".join(str(side) for side in shape)
+def shape_text(shape: Sequence[int | None]) -> str:
+    """A shape as people write it, such as 28x28x6; n is a length that differs."""
+    return "x".join("n" if side is None else str(side) for side in shape)
 
 
 def view(subject: Subject) -> View:
     """The view `features`: per layer the shape and range of its maps; as a picture, the maps."""
-    names = subject.chosen([layer.name for layer in computing_layers(subject.model)])
+    net = subject.image_net
+    names = subject.chosen([layer.name for layer in computing_layers(net)])
     image, called = subject.one_image()
-    head = subject.model.layers[-1].name
-    *maps, last = features(subject.model, image, [*names, head])
-    odds = np.exp(last.values - last.values.max())
-    best = int(odds.argmax())
-    answer, probability = subject.classes[best], float(odds[best] / odds.sum())
-    said = f"{called}: the model says {answer} ({100 * probability:.1f} %)"
+    facts: dict[str, Any] = {"image": called}
+    said = called
+    if net is subject.model:
+        *maps, last = features(net, image, [*names, net.layers[-1].name])
+        odds = np.exp(last.values - last.values.max())
+        best = int(odds.argmax())
+        answer, probability = subject.classes[best], float(odds[best] / odds.sum())
+        said = f"{called}: the model says {answer} ({100 * probability:.1f} %)"
+        facts |= {"predicted": answer, "probability": probability}
+    else:
+        maps = features(net, image, names)
 
     def draw() -> "Figure":
         from dlkit.probe import pictures
@@ -107,7 +112,7 @@ def view(subject: Subject) -> View:
                 "`activations` looks at dense layers, too",
             )
         few = len(spatial) <= pictures.MAX_LAYERS
-        drawn = spatial if few or subject.layers else main_maps(subject.model, spatial)
+        drawn = spatial if few or subject.layers else main_maps(net, spatial)
         return pictures.features(
             drawn, image, layers=len(spatial), title=f"{subject.operand}: feature maps", subtitle=said
         )
@@ -131,5 +136,5 @@ def view(subject: Subject) -> View:
         ],
         notes=[said],
         draw=draw,
-        facts={"image": called, "predicted": answer, "probability": probability},
+        facts=facts,
     )

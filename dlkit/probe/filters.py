@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from dlkit.errors import UsageError
 from dlkit.probe.features import shape_text
 from dlkit.probe.views import Subject, View
+from dlkit.probe.watching import inner_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +35,7 @@ class LayerFilters:
 
 
 def filters(model: keras.Model) -> list[LayerFilters]:
-    """The kernels of all two-dimensional convolutions of a model, in its order.
+    """The kernels of all two-dimensional convolutions of a model and of the nets inside it, in its order.
 
     Raises:
         dlkit.errors.UsageError: it has none.
@@ -43,7 +44,7 @@ def filters(model: keras.Model) -> list[LayerFilters]:
         >>> filters(lenet)[0].kernel.shape
         (5, 5, 1, 6)
     """
-    kernels = [(layer.name, getattr(layer, "kernel", None)) for layer in model.layers]
+    kernels = [(name, getattr(layer, "kernel", None)) for name, layer in inner_layers(model)]
     found = [
         LayerFilters(name, np.asarray(kernel, dtype=np.float32))
         for name, kernel in kernels

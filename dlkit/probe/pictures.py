@@ -30,7 +30,16 @@ TILE = 16  # at least so many dots are its longer side
 NAME = 26  # letters of a layer's name
 MAX_LAYERS = 20  # in a picture of maps or kernels
 MAX_IMAGES = 96  # kernels of a first layer, six rows
-BLUE, ORANGE = "#0072B2", "#E69F00"  # of the palette of Okabe and Ito 2008
+BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"  # of the palette of Okabe and Ito 2008
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as the content of a PNG file."""
+    stream = BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script that the font lacks
+        figure.savefig(stream, format="png", dpi=DPI)
+    return stream.getvalue()
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -39,12 +48,9 @@ def save(figure: Figure, path: Path) -> None:
     Raises:
         dlkit.errors.DlkitError: the place cannot be written.
     """
-    stream = BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script that the font lacks
-        figure.savefig(stream, format="png", dpi=DPI)
+    content = png(figure)
     try:
-        durable.write(path, stream.getvalue())
+        durable.write(path, content)
     except OSError as failure:
         hint = "name another file after --png"
         raise DlkitError(f"cannot write {path}: {failure.strerror or failure}", hint) from None
@@ -194,12 +200,17 @@ def _of(shown: int, count: int) -> str:
 
 
 def activations(layers: "Sequence[LayerActivations]", *, title: str) -> Figure:
-    """Two panels over the same layers: mean and standard deviation; shares of zeros and of dead units."""
+    """Panels over the same layers: mean and standard deviation; shares of zeros, of dead and of saturated units.
+
+    With batch norms a third one: how far their running statistics are from those of the data.
+    """
     count = len(layers)
     places = np.arange(count)
-    height = min(0.22 * count, 40.0) + 1.5
-    figure = Figure(figsize=(10.5, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06))
-    left, right = figure.subplots(1, 2, sharey=True)
+    height = min(0.22 * count, 40.0) + 1.7
+    norms = [(at, one.mean_gap) for at, one in enumerate(layers) if one.mean_gap is not None]
+    wide = 3 if norms else 2
+    figure = Figure(figsize=(5.0 * wide + 0.5, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06))
+    left, right, *third = figure.subplots(1, wide, sharey=True)
     left.errorbar(
         [one.mean for one in layers], places, xerr=[one.std for one in layers],
         fmt="o", markersize=4, color=BLUE, elinewidth=1.4,
@@ -211,17 +222,28 @@ def activations(layers: "Sequence[LayerActivations]", *, title: str) -> Figure:
     left.set_ylim(count - 0.4, -0.6)  # the first layer on top
     right.barh(places, [100 * one.zeros for one in layers], height=0.6, color=BLUE, label="outputs that are 0")
     dead = [(at, 100 * one.dead / one.units) for at, one in enumerate(layers) if one.dead is not None]
-    right.scatter(
-        [share for _, share in dead], [at for at, _ in dead], label="ReLU units that are dead",
-        marker="D", s=22, color=ORANGE, edgecolor="black", linewidth=0.6, zorder=3, clip_on=False,
-    )  # fmt: skip
+    saturated = [(at, 100 * one.saturated) for at, one in enumerate(layers) if one.saturated is not None]
+    for points, what, marker, colour in (
+        (dead, "ReLU units that are dead", "D", ORANGE),
+        (saturated, "saturated outputs of a sigmoid or tanh", "^", GREEN),
+    ):
+        if points:
+            right.scatter(
+                [share for _, share in points], [at for at, _ in points], label=what,
+                marker=marker, s=22, color=colour, edgecolor="black", linewidth=0.6, zorder=3, clip_on=False,
+            )  # fmt: skip
     right.set_xlim(0, 100)
     right.set_xlabel("share of the layer, %", fontsize=9)
     right.tick_params(axis="y", length=0)
-    for axes in (left, right):
+    for axes in third:
+        axes.barh([at for at, _ in norms], [gap for _, gap in norms], height=0.6, color=BLUE)
+        axes.set_xlabel("mean of the data off the running mean, in running sd", fontsize=9)
+        axes.set_xlim(left=0)
+        axes.tick_params(axis="y", length=0)
+    for axes in (left, right, *third):
         axes.grid(axis="x", color="0.9", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize=9)
+    figure.legend(loc="outside lower right", ncols=3, frameon=False, fontsize=9)
     figure.suptitle(fitting(title), x=0.01, ha="left", fontsize=12, parse_math=False)
     return figure

@@ -14,7 +14,7 @@ from dlkit import caption_metrics
 from dlkit import data as datasets
 from dlkit.data import tokenizer
 from dlkit.data.augment import alternation, are_mirrored, augment, example_keys, uniform
-from dlkit.data.batching import ROW_WEIGHTS, Batch, in_batches, shuffled
+from dlkit.data.batching import ROW_WEIGHTS, Batch, in_batches
 from dlkit.data.captions import CaptionData
 from dlkit.data.check import decode_all
 from dlkit.data.images import standardize, statistics
@@ -157,8 +157,7 @@ class Captioning(Task):
         """The batches of an epoch as arrays of indices of pairs, shuffled; in order without an epoch."""
         self.check_split(split)
         count = self._pairs(split)
-        order = np.arange(count) if epoch is None else shuffled(count, seed=self.seed, epoch=epoch)
-        return in_batches(order, batch_size)
+        return in_batches(np.arange(count) if epoch is None else self.shuffled(split, count, epoch), batch_size)
 
     def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
         """`images` (n, h, w, c) float32, `target_in` and `target_out`, (n, time) int32, padded with 0."""

@@ -1,6 +1,6 @@
-"""Says what is in image files, with a run."""
+"""Says what is in image files, with a run or with several."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -16,29 +16,59 @@ from dlkit.errors import DataError, UsageError
 Guesses = list[dict[str, Any]]  # {"class", "probability"}, the most probable first
 
 
-class Classifier:
-    """Classifies image files with a run.
+Models = str | Path | Sequence[str | Path]
+
+
+def open_alike(models: Models, *, task: str, what: str) -> list[tuple[str | Path, runs.Run]]:
+    """Opens runs whose probabilities are to be averaged.
 
     Args:
-        model: a run or a checkpoint.
+        models: runs or checkpoints, or one.
+        task: that all are to be of.
+        what: such a run in words.
+
+    Returns:
+        Each as it was named, and its run.
 
     Raises:
-        dlkit.errors.UsageError: it is a run of another task.
+        dlkit.errors.UsageError: one is of another task, or they tell different classes apart.
+    """
+    named = [models] if isinstance(models, str | Path) else list(models)
+    opened = [(name, runs.open_run(name)) for name in named]
+    first = opened[0][1]
+    for _, run in opened:
+        if run.task != task:
+            title = run.task.replace("_", " ")
+            raise UsageError(f"{run.path} is no {what} but a run of {title}", "`dlkit runs list` shows others")
+        if run.info["data"]["classes"] != first.info["data"]["classes"]:
+            raise UsageError(
+                f"{first.path} and {run.path} tell different classes apart", "an ensemble is of runs with the same ones"
+            )
+    return opened
+
+
+class Classifier:
+    """Classifies image files with a run; with several, their probabilities are averaged.
+
+    Args:
+        model: a run or a checkpoint, or several.
+
+    Raises:
+        dlkit.errors.UsageError: one is a run of another task, or they take other images or tell other classes apart.
 
     Example:
         >>> Classifier("runs/lenet_digits-1")("three.png")
         [{'class': '3', 'probability': 0.998}]
     """
 
-    def __init__(self, model: str | Path) -> None:
-        run = runs.open_run(model)
-        if run.task != "image_classification":
-            what = run.task.replace("_", " ")
-            raise UsageError(f"{run.path} is no image classifier but a run of {what}", "`dlkit runs list` shows others")
-        self.info = run.info["data"]
-        self.model = runs.load_model(model)
-        images = tf.TensorSpec((None, *self.info["shape"]), tf.float32)  # one graph for batches of any size
-        self._probabilities = tf.function(self._of_standardized, input_signature=[images])
+    def __init__(self, model: Models) -> None:
+        opened = open_alike(model, task="image_classification", what="image classifier")
+        self.info = opened[0][1].info["data"]
+        for _, run in opened:
+            if run.info["data"]["shape"] != self.info["shape"]:
+                taken = ("x".join(map(str, each.info["data"]["shape"])) for each in (opened[0][1], run))
+                raise UsageError("the runs take images of {} and of {}".format(*taken), "name runs of the same size")
+        self._nets = [_Net(name, run.info["data"]) for name, run in opened]
 
     @overload  # a text, too, is a sequence of texts
     def __call__(self, images: str | Path, *, top: int = 1) -> Guesses: ...  # type: ignore[overload-overlap]
@@ -89,14 +119,27 @@ class Classifier:
         except DataError as failure:
             return failure
 
-    def _of_standardized(self, images: tf.Tensor) -> tf.Tensor:
-        return tf.nn.softmax(tf.cast(self.model(images, training=False), tf.float32))
-
     def _guesses(self, images: NDArray[np.uint8], top: int) -> list[Guesses]:
-        standardized = standardize(images, self.info["mean"], self.info["std"])
-        probabilities = self._probabilities(standardized).numpy()  # (n, classes)
+        probabilities = np.mean([net(images) for net in self._nets], axis=0)  # (n, classes)
         names = self.info["classes"]
         return [
             [{"class": names[index], "probability": float(row[index])} for index in order]
             for row, order in zip(probabilities, np.argsort(-probabilities, kind="stable")[:, :top], strict=True)
         ]
+
+
+class _Net:
+    """The model of a run, and the way from pixels to probabilities."""
+
+    def __init__(self, name: str | Path, info: Mapping[str, Any]) -> None:
+        self.info = info
+        self.model = runs.load_model(name)
+        images = tf.TensorSpec((None, *info["shape"]), tf.float32)  # one graph for batches of any size
+        self._probabilities = tf.function(self._of_standardized, input_signature=[images])
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Takes pixels (n, height, width, channels) to probabilities (n, classes)."""
+        return self._probabilities(standardize(images, self.info["mean"], self.info["std"])).numpy()
+
+    def _of_standardized(self, images: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softmax(tf.cast(self.model(images, training=False), tf.float32))

@@ -17,6 +17,7 @@ from dlkit.data.check import decode_all
 from dlkit.data.folders import classes_without
 from dlkit.data.images import ImageData, Split, fingerprint, standardize, statistics
 from dlkit.errors import DataError, UsageError
+from dlkit.models.heads import log_mean_probabilities, of_each_head
 from dlkit.recipe import image_options
 from dlkit.tasks.task import Sums, Task
 from dlkit.train.losses import softmax_cross_entropy
@@ -25,6 +26,8 @@ from dlkit.train.losses import softmax_cross_entropy
 # hold as many patches.
 ADAPTED_TO = 5000
 ADAPTED_PIXELS = ADAPTED_TO * 32 * 32
+
+EXAMPLES = "examples"  # of a batch: which example each row is, where the heads of a net weigh them differently
 
 
 def class_weights(chosen: str | Sequence[float], labels: NDArray[np.int32], classes: Sequence[str]) -> list[float]:
@@ -173,6 +176,18 @@ class ImageClassification(Task):
         told = [classes_without(learned - classes, f"{name} images") for name, classes in there.items()]
         return [line for line in told if line]
 
+    def check_model(self, model: keras.Model) -> None:
+        """Whether the model has heads, where each is to have a bootstrap sample of its own.
+
+        Raises:
+            dlkit.errors.UsageError: it has none.
+        """
+        if self.resampling and self.resampling.kind == "head_bootstrap" and not of_each_head(model):
+            raise UsageError(
+                f"train.resample=head_bootstrap is for nets with heads, and {model.name} has none",
+                f"`--set train.resample=bootstrap`, or `dlkit train heads --set model.trunk={model.name}`",
+            )
+
     def adapt(self, model: keras.Model) -> None:
         """Shows training images to the layers that take their weights from them; they see what the model sees."""
         layers = [layer for layer in model._flatten_layers(include_self=False) if hasattr(layer, "adapt")]
@@ -204,33 +219,47 @@ class ImageClassification(Task):
         at = np.empty(len(indices), np.int64)
         at[needed] = np.arange(len(needed))
         wanted = indices[needed]
-        return augment(
+        batch = augment(
             names, source.fetch(wanted), source.labels[wanted], keys[needed], mean=info["mean"], std=info["std"],
             options=self.options, partners=at[others], mirrored=alternation(self.seed, epoch, indices[needed]),
         )  # fmt: skip
+        by_head = self.resampling is not None and self.resampling.kind == "head_bootstrap"
+        return batch | {EXAMPLES: indices[rows].astype(np.int32)} if by_head else batch
 
     def loss_sums(
         self, model: keras.Model, batch: Mapping[str, tf.Tensor], *, training: bool, smoothing: float
     ) -> Sums:
-        """Cross-entropy and hits, summed over images.
+        """Cross-entropy and hits, summed over images; of a net with several heads the mean of their losses.
 
         An image that is mixed of two counts as a part of each. Class weights are for the loss in training only.
         """
-        logits = model(batch["images"], training=training)  # (rows, classes)
+        # (rows, classes); of a net with heads, in training, (rows, heads, classes)
+        logits = model(batch["images"], training=training)
+        heads = logits.shape[1] if logits.shape.rank == 3 else None
         if self.mirrored and not training:
             of_mirror = model(tf.reverse(batch["images"], axis=[2]), training=False)
             # Logarithms of the mean probabilities: their softmax is these again.
             dtype = tf.float64 if logits.dtype == tf.float64 else tf.float32
             both = [tf.nn.log_softmax(tf.cast(each, dtype)) for each in (logits, of_mirror)]
             logits = tf.reduce_logsumexp(both, axis=0) - tf.math.log(tf.constant(2.0, dtype))
-        best = tf.argmax(logits, axis=-1, output_type=batch["labels"].dtype)
+        said = logits if heads is None else log_mean_probabilities(logits)
+        best = tf.argmax(said, axis=-1, output_type=batch["labels"].dtype)
         of_classes = self.info.get("class_weights") if training else None
 
         def of(labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             """Losses, weights and hits (rows,), as if the images were of these labels."""
-            losses = softmax_cross_entropy(logits, labels, label_smoothing=smoothing)
-            weights = tf.gather(tf.constant(of_classes, losses.dtype), labels) if of_classes else tf.ones_like(losses)
-            return losses * weights, weights, tf.cast(tf.equal(best, labels), losses.dtype)
+            wanted = labels if heads is None else tf.repeat(labels[:, tf.newaxis], heads, axis=1)
+            losses = softmax_cross_entropy(logits, wanted, label_smoothing=smoothing)
+            weights = tf.ones_like(losses)
+            if EXAMPLES in batch:
+                weights = tf.gather(tf.constant(self._head_counts(heads), losses.dtype), batch[EXAMPLES])
+            losses *= weights
+            if heads is not None:  # the mean over the heads, each of which may weigh an example otherwise
+                losses, weights = tf.reduce_mean(losses, axis=1), tf.reduce_mean(weights, axis=1)
+            if of_classes:
+                of_class = tf.gather(tf.constant(of_classes, losses.dtype), labels)
+                losses, weights = losses * of_class, weights * of_class
+            return losses, weights, tf.cast(tf.equal(best, labels), losses.dtype)
 
         losses, weights, hits = of(batch["labels"])
         if "shares" in batch:
@@ -242,5 +271,11 @@ class ImageClassification(Task):
             tf.reduce_sum(losses * rows),
             tf.reduce_sum(weights * rows),
             {"accuracy": (tf.reduce_sum(hits * rows), tf.reduce_sum(rows))},
-            logits,
+            said,
         )
+
+    def _head_counts(self, heads: int | None) -> NDArray[np.float32]:
+        """How often each training example is in the bootstrap sample of each head, (examples, heads)."""
+        assert self.resampling is not None
+        assert heads is not None
+        return self.resampling.head_counts(self.size("train"), heads)

@@ -149,6 +149,10 @@ class LanguageModelling(Task):
                 f"training sequences have {longest:,} tokens, and the model learned positions for {most:,}",
                 f"`--set model.max_length={longest}` fits them, `--set data.block={most}` makes them shorter",
             )
+        if self.resampling is not None and not isinstance(split, Lines):
+            raise UsageError(
+                "train.resample draws examples, and a text is one stream", "`--set data.units=lines` makes examples"
+            )
         self._carries = self.carries(model)
 
     def first_carry(self, model: keras.Model, rows: int) -> Batch:

@@ -13,6 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from dlkit.data.batching import Batch, in_batches, shuffled
+from dlkit.data.resampling import Resampling
 from dlkit.errors import UsageError
 from dlkit.tasks import TASKS
 
@@ -68,6 +69,8 @@ class Task(ABC):
     unit = "examples"
     # Whether batches come in many shapes: then one graph is traced for all of them, instead of one for each.
     shapes_vary = False
+    # Which of the training examples are trained on, when not all of them once an epoch.
+    resampling: Resampling | None = None
 
     def __init__(
         self,
@@ -135,8 +138,17 @@ class Task(ABC):
     def plan(self, split: str, *, batch_size: int, epoch: int | None) -> list[NDArray[np.int64]]:
         """The batches of an epoch as arrays of example indices, shuffled; in order without an epoch."""
         count = self.size(split)
-        order = np.arange(count) if epoch is None else shuffled(count, seed=self.seed, epoch=epoch)
-        return in_batches(order, batch_size)
+        return in_batches(np.arange(count) if epoch is None else self.shuffled(split, count, epoch), batch_size)
+
+    def trained_on(self, split: str, count: int) -> NDArray[np.int64]:
+        """Which of so many examples an epoch of training consists of, rising; all of them, unless it is resampled."""
+        resampled = self.resampling is not None and split == "train"
+        return self.resampling.examples(count) if resampled and self.resampling else np.arange(count)
+
+    def shuffled(self, split: str, count: int, epoch: int) -> NDArray[np.int64]:
+        """The examples of an epoch of training in the order of (seed, epoch)."""
+        chosen = self.trained_on(split, count)
+        return chosen[shuffled(len(chosen), seed=self.seed, epoch=epoch)]
 
     def evaluation_plan(self, model: keras.Model, split: str, *, batch_size: int) -> list[NDArray[np.int64]]:
         """The batches in which a model is evaluated on a split, as arrays of example indices."""

@@ -1,6 +1,6 @@
 """Says what class a text is of, or which tag each of its words has, with a run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -11,34 +11,27 @@ from numpy.typing import NDArray
 from dlkit import runs
 from dlkit.data.pairs import pad
 from dlkit.data.tagged_texts import encode_words
-from dlkit.errors import UsageError
-from dlkit.tasks.classifier import Guesses
+from dlkit.data.tokenizer import Tokenizer
+from dlkit.tasks.classifier import Guesses, Models, open_alike
 from dlkit.tasks.text_task import longest_first, tokenizer_of
 
 Tags = list[tuple[str, str]]  # (word, tag), a pair for each word
 
 
-class _Reader:
+class _Net:
     """The model of a run, and the way from ids to probabilities."""
 
-    task: str
-    what: str
-
-    def __init__(self, model: str | Path) -> None:
-        run = runs.open_run(model)
-        if run.task != self.task:
-            title = run.task.replace("_", " ")
-            raise UsageError(f"{run.path} is no {self.what} but a run of {title}", "`dlkit runs list` shows others")
+    def __init__(self, name: str | Path, run: runs.Run) -> None:
         self.info = run.info["data"]
         self.tokenizer = tokenizer_of(run.path, self.info)
-        self.model = runs.load_model(model)
+        self.model = runs.load_model(name)
         ids = tf.TensorSpec((None, None), tf.int32)  # one graph for batches of any size and length
         self._probabilities = tf.function(self._of_ids, input_signature=[ids])
 
     def _of_ids(self, ids: tf.Tensor) -> tf.Tensor:
         return tf.nn.softmax(tf.cast(self.model(ids, training=False), tf.float32))
 
-    def _each(self, texts: Sequence[Sequence[int]], batch_size: int) -> list[NDArray[np.float32]]:
+    def each(self, texts: Sequence[Sequence[int]], batch_size: int) -> list[NDArray[np.float32]]:
         """What the model says of each text, in their order; texts of like length go together."""
         most = int(self.info["max_length"])
         cut = [text[:most] for text in texts]
@@ -51,14 +44,40 @@ class _Reader:
         return found
 
 
+class _Reader:
+    """One or several models of a task, whose probabilities are averaged."""
+
+    task: str
+    what: str
+
+    def __init__(self, model: Models) -> None:
+        opened = open_alike(model, task=self.task, what=self.what)
+        self.names = list(opened[0][1].info["data"]["classes"])
+        self._nets = [_Net(name, run) for name, run in opened]
+
+    def _each(
+        self, encode: Callable[[Tokenizer], Sequence[Sequence[int]]], batch_size: int
+    ) -> list[NDArray[np.float32]]:
+        """What the models say of each text, in their order; of its words as many as all of them read.
+
+        Args:
+            encode: makes ids of the texts with the tokenizer of a model.
+            batch_size: texts at a time.
+        """
+        of_nets = [net.each(encode(net.tokenizer), batch_size) for net in self._nets]
+        return [
+            np.mean([said[: min(map(len, each))] for said in each], axis=0) for each in zip(*of_nets, strict=True)
+        ]  # fmt: skip
+
+
 class TextClassifier(_Reader):
-    """Classifies texts with a run.
+    """Classifies texts with a run; with several, their probabilities are averaged.
 
     Args:
-        model: a run or a checkpoint.
+        model: a run or a checkpoint, or several.
 
     Raises:
-        dlkit.errors.UsageError: it is a run of another task.
+        dlkit.errors.UsageError: one is a run of another task, or they tell other classes apart.
 
     Example:
         >>> TextClassifier("runs/text_bag_rt-polarity-1")("a moving film")
@@ -82,21 +101,21 @@ class TextClassifier(_Reader):
         """
         if isinstance(texts, str):
             return self([texts], top=top)[0]
-        names = self.info["classes"]
+        names = self.names
         return [
             [{"class": names[at], "probability": float(row[at])} for at in np.argsort(-row, kind="stable")[:top]]
-            for row in self._each(self.tokenizer.encode_all(texts), batch_size)
+            for row in self._each(lambda tokenizer: tokenizer.encode_all(texts), batch_size)
         ]
 
 
 class Tagger(_Reader):
-    """Tags the words of sentences, which white space parts, with a run.
+    """Tags the words of sentences, which white space parts, with a run; with several, probabilities are averaged.
 
     Args:
-        model: a run or a checkpoint.
+        model: a run or a checkpoint, or several.
 
     Raises:
-        dlkit.errors.UsageError: it is a run of another task.
+        dlkit.errors.UsageError: one is a run of another task, or they know other tags.
 
     Example:
         >>> Tagger("runs/tagger_lstm_next_marker-1")("a b x")
@@ -122,9 +141,8 @@ class Tagger(_Reader):
         if isinstance(texts, str):
             return self([texts])[0]
         words = [text.split() for text in texts]
-        said = self._each([encode_words(each, self.tokenizer) for each in words], batch_size)
-        names = self.info["classes"]
+        said = self._each(lambda own: [encode_words(each, own) for each in words], batch_size)
         return [
-            [(word, names[at]) for word, at in zip(each, probabilities.argmax(axis=-1), strict=False)]
+            [(word, self.names[at]) for word, at in zip(each, probabilities.argmax(axis=-1), strict=False)]
             for each, probabilities in zip(words, said, strict=True)
         ]

@@ -133,8 +133,9 @@ class TextTask(Task):
             return super().plan(split, batch_size=batch_size, epoch=None)
         if self.batch_tokens is not None:
             return self._token_batches.epoch(epoch, seed=self.seed)
-        lengths = self.data.splits[split].lengths[: self.size(split)]
-        return of_like_length(lengths, batch_size, seed=self.seed, epoch=epoch)
+        chosen = self.trained_on(split, self.size(split))
+        lengths = self.data.splits[split].lengths[chosen]
+        return [chosen[rows] for rows in of_like_length(lengths, batch_size, seed=self.seed, epoch=epoch)]
 
     def evaluation_plan(self, model: keras.Model, split: str, *, batch_size: int) -> list[NDArray[np.int64]]:
         """Texts of like length together, as many as memory has room for, the longest first."""

@@ -264,12 +264,28 @@ class Translation(Task):
         data, count = self.data.splits[split], self.size(split)
         return pairs.Texts(list(data.source_texts[:count]), list(data.target_texts[:count]))
 
-    def outputs(self, model: keras.Model, split: str, search: Search, *, batch_size: int) -> Iterator[str]:
-        """What a model makes of each source of a split, in their order; nothing of one that is too long to be read."""
+    def outputs(
+        self,
+        model: keras.Model,
+        split: str,
+        search: Search,
+        *,
+        batch_size: int,
+        translator: Translator | None = None,
+    ) -> Iterator[str]:
+        """What a model makes of each source of a split, in their order; nothing of one that is too long to be read.
+
+        Args:
+            model: of the task.
+            split: the split's name.
+            search: how.
+            batch_size: sources at a time.
+            translator: another one than that of the model.
+        """
         sources, size = self.texts(split).source, BATCHES_AT_ONCE * batch_size
         groups = (sources[start : start + size] for start in range(0, len(sources), size))
         unread = 0
-        for found in self.translator(model).each(groups, search, batch_size=batch_size):
+        for found in (translator or self.translator(model)).each(groups, search, batch_size=batch_size):
             unread += isinstance(found, DataError)
             yield "" if isinstance(found, DataError) else found.hypotheses[0].text
         if unread:

@@ -1,5 +1,7 @@
 """Evaluation: the sums of a split, over any number of devices, and the same figures wherever they are asked for."""
 
+import statistics
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -104,6 +106,24 @@ class Evaluation:
         order = np.argsort(examples, kind="stable")  # texts are evaluated by length
         return values, Outputs(labels[order], logits[order], examples[order])
 
+    def answer_seconds(self, split: str, *, times: int = 5) -> float:
+        """How long an answer takes in a batch of so many examples, in seconds: the median of several tries.
+
+        Args:
+            split: where the examples come from.
+            times: how often it is tried, after a try that warms up.
+        """
+        indices = self.task.evaluation_plan(self.model, split, batch_size=self.batch_size)[0]
+        batch = self.task.batch(split, indices, epoch=None)
+        placed = place(pad_rows(batch, self.devices.replicas, always_weighted=True), self.devices)
+        spans = []
+        for _ in range(times + 1):
+            started = time.perf_counter()
+            sums, *_ = self._run(placed, keep=False)
+            float(self.devices.strategy.experimental_local_results(sums["loss"])[0])
+            spans.append(time.perf_counter() - started)
+        return statistics.median(spans[1:]) / len(indices)
+
     def _evaluated(self, split: str, *, kept: list[Outputs] | None) -> dict[str, float]:
         totals: defaultdict[str, float] = defaultdict(float)
         strategy = self.devices.strategy
@@ -202,7 +222,7 @@ def evaluate_run(
         dlkit.errors.DlkitError: no such run, checkpoint or split; the checkpoint is damaged or does not fit; or the
             other dataset has other classes or goes the other way.
     """
-    subject = _Subject.of(text)
+    subject = Subject.of(text)
     runtime.import_tensorflow()
     task = subject.task(setting)
     result, said = subject.evaluated(task, setting, runtime.devices(devices, alone=True), write=write)
@@ -212,15 +232,16 @@ def evaluate_run(
 
 
 @dataclass(frozen=True)
-class _Subject:
-    """A run and the checkpoint of it that is evaluated."""
+class Subject:
+    """A run and the checkpoint of it that is evaluated; as the user named it, `text`."""
 
     text: str
     run: Run
     checkpoint: Path
 
     @classmethod
-    def of(cls, text: str) -> "_Subject":
+    def of(cls, text: str) -> "Subject":
+        """Finds the checkpoint that `runs/x` or `runs/x@last` means."""
         run = runs.open_run(text)
         return cls(text, run, runs.find_checkpoint(run, runs.split_operand(text)[1]))
 
@@ -252,12 +273,28 @@ class _Subject:
         self, task: Task, setting: Setting, devices: Devices, *, write: Callable[[str], None] | None = None
     ) -> tuple[dict[str, Any], Outputs | Translations | Captions | None]:
         """The result as JSON values, and what the run says of each example where that is looked at."""
-        run, split, count = self.run, setting.split, task.size(setting.split)
-        with devices.strategy.scope():
-            of_text = isinstance(task, Translation | LanguageModelling | Captioning)
-            precision = precision_of(run) if of_text else None
-            model, weights = runs.load_checkpoint(run, self.checkpoint, weights=setting.weights, precision=precision)
+        model, weights = self.model(task, setting, devices)
         evaluation = Evaluation(task, model, devices, batch_size=setting.batch_size)
+        return self.judged(evaluation, weights, setting, write=write)
+
+    def model(self, task: Task, setting: Setting, devices: Devices) -> tuple[keras.Model, runs.Weights]:
+        """The model with the weights of the checkpoint, and which these are."""
+        of_text = isinstance(task, Translation | LanguageModelling | Captioning)
+        precision = precision_of(self.run) if of_text else None
+        with devices.strategy.scope():
+            return runs.load_checkpoint(self.run, self.checkpoint, weights=setting.weights, precision=precision)
+
+    def judged(
+        self,
+        evaluation: Evaluation,
+        weights: runs.Weights,
+        setting: Setting,
+        *,
+        write: Callable[[str], None] | None = None,
+    ) -> tuple[dict[str, Any], Outputs | Translations | Captions | None]:
+        """As `evaluated`, of a model that is there."""
+        run, task, model, split = self.run, evaluation.task, evaluation.model, setting.split
+        count = task.size(split)
         said: Outputs | Translations | Captions | None = None
         if isinstance(task, Translation):
             decode = resolve_decode(run.recipe["decode"], flags=setting.decode, path=run.path / "recipe.toml")
@@ -429,16 +466,16 @@ def compare_runs(texts: Sequence[str], setting: Setting = Setting(), *, devices:
         dlkit.errors.UsageError: the runs are of different tasks, or not for the same examples and classes.
         dlkit.errors.DlkitError: as `evaluate_run`.
     """
-    subjects = [_Subject.of(text) for text in texts]
+    subjects = [Subject.of(text) for text in texts]
     for subject in subjects:
-        _check_comparable(subjects[0].run, subject.run, same_data=setting.data is None)
+        check_comparable(subjects[0].run, subject.run, same_data=setting.data is None)
     runtime.import_tensorflow()
     where = runtime.devices(devices, alone=True)  # the processes of a cluster evaluate each by itself
     among = [subject.run for subject in subjects]
     tasks: Iterable[Task] = (subject.task(setting, among=among) for subject in subjects)  # one after another: images
     if TASKS[among[0].task].data_kind in {"pairs", "captions"}:
         tasks = list(tasks)
-        _check_same_pairs(texts, tasks, setting.split)
+        check_same_pairs(texts, tasks, setting.split)
     evaluated = (subject.evaluated(task, setting, where) for subject, task in zip(subjects, tasks, strict=True))
     results, said = zip(*evaluated, strict=True)
     for text, other in zip(texts[1:], said[1:], strict=True):
@@ -464,7 +501,7 @@ def _paired(
     return paired_test(first.right, second.right)
 
 
-def _check_same_pairs(names: Sequence[str], tasks: Sequence[Task], split: str) -> None:
+def check_same_pairs(names: Sequence[str], tasks: Sequence[Task], split: str) -> None:
     """Runs may read the same texts with different tokenizers: what is compared is the texts."""
     first, *others = (
         task.texts(split) if isinstance(task, Translation) else task.references(split)
@@ -480,7 +517,7 @@ def _check_same_pairs(names: Sequence[str], tasks: Sequence[Task], split: str) -
             )
 
 
-def _check_comparable(first: Run, other: Run, *, same_data: bool) -> None:
+def check_comparable(first: Run, other: Run, *, same_data: bool) -> None:
     """Raises a UsageError when two runs are of different tasks, or classifiers of other classes or examples."""
     titles = [TASKS[run.task].title for run in (first, other)]
     if titles[0] != titles[1]:

@@ -7,7 +7,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -369,6 +369,18 @@ class Loop:
             if len(self.clock) > WARM_STEPS or self.progress.step >= self.length.steps:
                 break
 
+    def losses_at(self, rates: Iterable[float]) -> Iterator[float]:
+        """Makes an update at each of the rates, one a step from where the run stands, and keeps nothing of it.
+
+        Gives:
+            The loss of each batch before its update; nan when it or a gradient is not finite.
+        """
+        drawn = batches(self.task, self.settings, self.progress, self.devices)
+        for rate, each in zip(rates, drawn, strict=False):  # the batches have no end
+            measured = self._updated(each, rate)
+            self.progress.step += 1
+            yield float(measured["loss"]) / float(measured["weight"]) if bool(measured["finite"]) else math.nan
+
     def test(self) -> dict[str, Any]:
         """Evaluates the best checkpoint on the test split, and keeps the result in the run.
 
@@ -397,20 +409,10 @@ class Loop:
 
     def _one_step(self, drawn: Drawn) -> None:
         rate = self.lr(self.progress.step)
-        sampling = self.sampling(self.progress.step) if self.sampling else None
         last_of_interval = (self.progress.step + 1) % self.length.log_every == 0
         before = self._weights() if last_of_interval else None
         traces, started = self.update.traces, time.monotonic()
-        measured = self._out_of_memory_explained(
-            lambda: self.update(
-                drawn.batch,
-                step=self.progress.step,
-                lr=rate,
-                size=drawn.size,
-                sampling=sampling,
-                begins=drawn.position == 0,
-            )
-        )
+        measured = self._updated(drawn, rate)
         if not self.devices.on_gpu:
             float(measured["loss"])  # done by now on a CPU; a GPU may work on while the next batch is made
         traced = self.update.traces > traces
@@ -423,6 +425,21 @@ class Loop:
         self.progress.epoch, self.progress.position = drawn.epoch, drawn.position + 1
         self.display.advance(self.progress.step)
         self._time_steps(traced)
+
+    def _updated(self, drawn: Drawn, rate: float) -> dict[str, tf.Tensor]:
+        """Makes the update of a batch; see `TrainingStep`."""
+        sampling = self.sampling(self.progress.step) if self.sampling else None
+        measured: dict[str, tf.Tensor] = self._out_of_memory_explained(
+            lambda: self.update(
+                drawn.batch,
+                step=self.progress.step,
+                lr=rate,
+                size=drawn.size,
+                sampling=sampling,
+                begins=drawn.position == 0,
+            )
+        )
+        return measured
 
     def _time_steps(self, traced: bool) -> None:
         """Starts the clock after the first step, which traces the graph, and tells the estimate soon after."""

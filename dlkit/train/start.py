@@ -14,6 +14,7 @@ import keras
 from dlkit import __version__, console, durable, models, runs, runtime, workers
 from dlkit import recipe as recipes
 from dlkit.cluster import ALONE, Peers
+from dlkit.data.resampling import Resampling
 from dlkit.errors import CheckpointError, DataError, DlkitError, UsageError, nearest
 from dlkit.recipe import Recipe, TrainSection
 from dlkit.runtime import Devices
@@ -106,7 +107,7 @@ def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = Non
 def _open(recipe: Recipe, run: runs.Run | None, files_of: runs.Run | None) -> Task:
     """The task of a recipe, with what a run has stored of its data, and the files of that run or of another."""
     settings = recipe.train
-    return open_task(
+    task = open_task(
         recipe.task,
         {"name": recipe.data.name, "dir": recipe.data.dir, "augment": recipe.data.augment, **recipe.data.options},
         seed=settings.seed,
@@ -116,6 +117,9 @@ def _open(recipe: Recipe, run: runs.Run | None, files_of: runs.Run | None) -> Ta
         max_len=recipe.decode.max_len,
         batch_tokens=settings.batch_tokens,
     )
+    if settings.resample:
+        task.resampling = Resampling(settings.resample, settings.seed, settings.part, settings.parts)
+    return task
 
 
 def planned_rates(recipe: Recipe, run: runs.Run | None = None) -> tuple[list[float], int]:

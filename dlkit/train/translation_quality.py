@@ -14,7 +14,7 @@ from dlkit.errors import UsageError
 from dlkit.recipe import DecodeSection
 from dlkit.runs import Run
 from dlkit.tasks.translation import Translation
-from dlkit.tasks.translator import Search
+from dlkit.tasks.translator import Search, Translator
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ def translate(
     *,
     batch_size: int,
     write: Callable[[str], None] | None = None,
+    translator: Translator | None = None,
 ) -> Translations:
     """Translates the sources of a split.
 
@@ -55,13 +56,15 @@ def translate(
         decode: how to search.
         batch_size: hypotheses at a time: so many sentences, less when each has several beams.
         write: is called with each output as soon as it is there, in their order.
+        translator: another one than that of the model, such as one of several models.
     """
     search = Search(
         method="beam" if decode.beams > 1 else "greedy", beams=decode.beams, length_norm=decode.length_norm,
         alpha=decode.alpha, max_len=decode.max_len,
     )  # fmt: skip
     outputs = []
-    for output in task.outputs(model, split, search, batch_size=max(1, batch_size // decode.beams)):
+    size = max(1, batch_size // decode.beams)
+    for output in task.outputs(model, split, search, batch_size=size, translator=translator):
         outputs.append(output)
         if write:
             write(output)

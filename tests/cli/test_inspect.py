@@ -6,7 +6,6 @@ from PIL import Image
 
 from dlkit import recipe, runs
 from dlkit.cli import main
-from dlkit.probe.views import VIEWS
 from dlkit.train import checkpoints, start
 
 # lenet on the digits, by arithmetic
@@ -119,8 +118,8 @@ def test_filters_are_those_of_the_checkpoint(as_json, lenet):
         assert layer["norms"] == pytest.approx(norms.tolist(), rel=1e-5)
 
 
-@pytest.mark.parametrize("view", sorted(VIEWS))
-def test_every_view_is_a_table_and_a_picture(inspect, lenet, view):
+@pytest.mark.parametrize("view", ["activations", "features", "filters", "gradcam"])
+def test_a_view_of_layers_is_a_table_and_a_picture(inspect, lenet, view):
     code, out, err = inspect(lenet, view, "--png", "--layer", "conv*")
     assert code == 0
     lines = out.splitlines()
@@ -182,6 +181,14 @@ def test_a_hostile_file_name_stays_text(inspect, lenet, tmp_path):
         (["filters", "--index", "1"], 2, "filters has no use for --index", "features"),
         (["filters", "out.png"], 2, "what to do with out.png", "`--png out.png`"),
         (["filters", "--png", "out.jpg"], 2, "out.jpg", ".png"),
+        (["filters", "out.html"], 2, "what to do with out.html", "`--html out.html`"),
+        (["filters", "--html", "out.png"], 2, "out.png has no name for a page", ".html"),
+        (["filters", "--html", "--png", "out.png"], 2, "one name for two files", ""),
+        (["activations", "--all", "--limit", "3"], 2, "--all looks at the whole split", ""),
+        (["gradcam", "--class", "eight"], 2, "unknown class: eight", ""),
+        (["gradcam", "--layer", "dense1"], 2, "no layer of this view is named dense1", ""),
+        (["embeddings"], 2, "is a model for image classification", "activations"),
+        (["shift", "--against", "mlp"], 2, "shift has no use for --against", "gradients, jacobian"),
     ],
 )
 def test_mistakes(inspect, lenet, *, arguments, code, message, hint):
@@ -192,17 +199,60 @@ def test_mistakes(inspect, lenet, *, arguments, code, message, hint):
     assert "Traceback" not in err
 
 
-def test_what_is_no_trained_conv_net(inspect, folder):
-    code, _, err = inspect("lenet", "filters")
-    assert code == 2
-    assert "without weights" in err
+def test_a_page_goes_into_the_run_and_is_made_anew(as_json, inspect, lenet, tmp_path, monkeypatch):
+    for _ in range(2):
+        found = as_json(lenet, "gradcam", "--html")
+        assert found["page"] == str(lenet / "gradcam.html")
+    page = (lenet / "gradcam.html").read_text()
+    assert page.count("<img") == 2
+    assert "http" not in page.replace("http-equiv", "")
+    monkeypatch.chdir(tmp_path)
+    assert as_json("lenet", "gradcam", "--html")["page"] == "lenet_gradcam.html"
+    assert inspect("lenet", "gradcam", "--html")[2].startswith("error: lenet_gradcam.html exists\n")
+
+
+def test_gradcam_of_a_class_that_is_asked_for(as_json, lenet):
+    """The head's bias makes every answer a 7; a class that is named is asked for all the same."""
+    assert as_json(lenet, "gradcam", "--index", "1")["number"].startswith("logit of 7, whose probability is 100.0 %")
+    assert as_json(lenet, "gradcam", "--index", "1", "--class", "3")["number"].startswith("logit of 3,")
+
+
+def test_gradients_over_a_run_and_where_clipping_would_begin(as_json, inspect, lenet):
+    run = runs.open_run(lenet)
+    assert as_json(lenet, "gradients")["logged"] is None
+    for step in range(1, 11):
+        run.log({"kind": "train", "step": step, "epoch": step / 4, "gradient_norm": float(step), "clipped": 0.5})
+    found = as_json(lenet, "gradients", "--limit", "4", "--layer", "conv*")
+    assert found["suggested_clip_norm"] == 9.1  # 90 % of the way from 1 to 10
+    assert [layer["layer"] for layer in found["layers"]] == ["conv1/kernel", "conv1/bias", "conv2/kernel", "conv2/bias"]
+    code, _, err = inspect(lenet, "gradients", "--limit", "4", "--png")
+    assert code == 0
+    assert "it clips at 1, 50 % of the updates" in err
+    assert "suggested limit for --clip-norm: 9.1" in err
+
+
+def test_what_is_no_conv_net(inspect, folder):
     code, _, err = inspect(folder / "nothing", "filters")
     assert code == 3
+    code, _, err = inspect("lenets", "filters")
+    assert (code, "did you mean `lenet`?" in err) == (2, True)
     code, _, err = inspect(saved(folder, "seq2seq"), "filters")
     assert code == 2
-    assert "translation" in err
+    assert "is a model for translation, and filters is not for such" in err
+    assert "activations" in err
     mlp = saved(folder, "mlp")
     code, _, err = inspect(mlp, "filters")
     assert code == 2
     assert "no convolutions" in err
     assert inspect(mlp, "activations", "--limit", "3")[0] == 0
+
+
+def test_the_name_of_a_model_has_fresh_weights(as_json, inspect, lenet):
+    """He et al.: N(0, 2 / 25) for the 25 inputs of a filter; another seed, other weights; a run is settled."""
+    first, again, other = (as_json("lenet", "filters", "--seed", seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first["layers"] != other["layers"]
+    small = as_json("lenet", "filters", "--set", "model.init=gaussian:0.0001")["layers"]
+    assert [layer["std"] for layer in small] == pytest.approx([1e-4, 1e-4], rel=0.25)
+    code, _, err = inspect(lenet, "filters", "--seed", "1")
+    assert (code, "is a run, whose model is settled" in err) == (2, True)

@@ -276,8 +276,9 @@ def test_a_graph_serves_batches_of_any_size(gray, tmp_path):
     paths = [gray_image(tmp_path / f"{at}.png", at) for at in (2, 5, 7)]
     classify = Classifier(gray)
     calls = []
-    model = classify.model
-    classify.model = lambda images, training: calls.append(images.shape) or model(images, training=training)
+    (net,) = classify._nets
+    model = net.model
+    net.model = lambda images, training: calls.append(images.shape) or model(images, training=training)
     for batch_size in (1, 2, 3):
         found = [guesses[0]["class"] for guesses in classify.each(paths, batch_size=batch_size)]
         assert found == ["2", "5", "7"]

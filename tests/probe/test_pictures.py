@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
+from probe_pictures import assert_readable
 
 from dlkit.errors import DlkitError
 from dlkit.probe import pictures
@@ -20,29 +20,6 @@ def drawn(figure, tmp_path):
     pictures.save(figure, tmp_path / "picture.png")
     with Image.open(tmp_path / "picture.png") as image:
         return np.asarray(image.convert("RGB"))
-
-
-def texts_of(figure):
-    """All texts that a figure shows, with their extents in dots."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    renderer = canvas.get_renderer()
-    texts = [text for text in figure.findobj(matplotlib.text.Text) if text.get_text() and text.get_visible()]
-    return [(text, text.get_window_extent(renderer)) for text in texts]
-
-
-def assert_readable(figure):
-    """No text reaches over another one or over the edge."""
-    texts = texts_of(figure)
-    width, height = figure.bbox.size
-    for place, (text, box) in enumerate(texts):
-        assert -1 <= box.x0 <= box.x1 <= width + 1, text
-        assert -1 <= box.y0 <= box.y1 <= height + 1, text
-        for other, other_box in texts[place + 1 :]:
-            overlap = min(box.x1, other_box.x1) - max(box.x0, other_box.x0) > 1 and (
-                min(box.y1, other_box.y1) - max(box.y0, other_box.y0) > 1
-            )
-            assert not overlap, (text, other)
 
 
 def test_a_mosaic_by_hand():

@@ -1,0 +1,60 @@
+"""Examples of a task put together by their lengths, so that a batch of them has no padding."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlkit.data.batching import Batch
+from dlkit.data.tokenizer import PAD
+from dlkit.tasks.task import Task
+
+# Arrays that have a column for each step, and go together: both sides of a shift by one, words and their labels.
+_TOGETHER = (("target_in", "target_out"), ("inputs", "targets"), ("ids", "labels"))
+
+
+def together(task: Task, split: str, indices: NDArray[np.int64], *, most: int) -> Iterator[Batch]:
+    """Batches of examples of one length each, the lengths in the order in which they first come.
+
+    What a layer gives at padding is no part of what it gives, and neither is it of a gradient.
+
+    Args:
+        task: where they come from.
+        split: of it.
+        indices: of the examples.
+        most: examples in a batch.
+    """
+    groups: dict[tuple, list[Batch]] = {}
+    for index in indices:
+        one = without_padding(task.batch(split, np.array([index]), epoch=None))
+        groups.setdefault(tuple(array.shape for array in one.values()), []).append(one)
+    for group in groups.values():
+        for start in range(0, len(group), most):
+            part = group[start : start + most]
+            yield {key: np.concatenate([one[key] for one in part]) for key in part[0]}
+
+
+def without_padding(batch: Batch) -> Batch:
+    """A batch of one row, cut to the length of its example; one without any step keeps its first."""
+    cut = dict(batch)
+    if "lengths" in batch:
+        length = max(1, int(batch["lengths"][0]))
+        time = batch["inputs"].shape[1]
+        return {key: array[:, :length] if array.shape[1:2] == (time,) else array for key, array in batch.items()}
+    for names in (("source",), *_TOGETHER):
+        if names[0] not in cut or not _is_ids(cut[names[0]]):
+            continue
+        real = np.flatnonzero(cut[names[0]][0] != PAD)
+        length = int(real[-1]) + 1 if len(real) else 1
+        for key in names:
+            if _has_steps(cut, key):
+                cut[key] = cut[key][:, :length]
+    return cut
+
+
+def _is_ids(array: NDArray) -> bool:
+    return array.ndim == 2 and np.issubdtype(array.dtype, np.integer)
+
+
+def _has_steps(batch: Batch, key: str) -> bool:
+    return key in batch and _is_ids(batch[key])

@@ -1,0 +1,269 @@
+"""Gradients of the weights: how large they are on a batch and were over a run, and where clipping would begin."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from dlkit.data.batching import Batch
+from dlkit.errors import DataError
+from dlkit.layers import step_context
+from dlkit.probe.features import shape_text
+from dlkit.probe.jacobian_view import by_distance, panel_by_distance
+from dlkit.probe.views import Subject, View
+from dlkit.runs import named_variables
+from dlkit.tasks.task import Task
+from dlkit.train.clipping import global_norm
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# A limit is suggested from the norms of so many epochs: so many percent of them lie below it.
+FIRST_EPOCHS, PERCENTILE = 3, 90
+FEWEST = 3  # logged norms
+
+
+@dataclass(frozen=True)
+class WeightGradient:
+    """The gradient of the mean loss with respect to one weight.
+
+    Args:
+        layer: the weight's path, such as `conv1/kernel`.
+        shape: of the weight.
+        norm: Euclidean, of its gradient.
+        weight: that of the weight itself.
+        largest: absolute entry of the gradient, which clipping by value looks at.
+    """
+
+    layer: str
+    shape: tuple[int, ...]
+    norm: float
+    weight: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """The gradients of a batch.
+
+    Args:
+        weights: of each trainable weight, in the order of the model.
+        norm: the global norm, which the log of a run has and clipping by norm looks at.
+        loss: the mean.
+    """
+
+    weights: list[WeightGradient]
+    norm: float
+    loss: float
+
+
+def gradients(task: Task, model: keras.Model, batch: Batch, *, smoothing: float = 0.0, seed: int = 0) -> Gradients:
+    """The gradients of a training step: of the mean loss over a batch, with dropout and with batch statistics.
+
+    The model stays as it was, moving statistics included.
+
+    Args:
+        task: of the model.
+        model: any.
+        batch: of the task.
+        smoothing: label smoothing of the loss.
+        seed: of dropout.
+
+    Raises:
+        dlkit.errors.DataError: the batch has nothing to learn from.
+    """
+    variables = {path: variable for path, variable in named_variables(model).items() if variable.trainable}
+    tensors = {key: tf.convert_to_tensor(array) for key, array in batch.items()}
+    context = step_context.StepContext(seed=tf.constant([seed, 0], tf.int32), first_row=tf.constant(0))
+    values = [variable.value for variable in variables.values()]
+    with _kept(model), step_context.use(context), tf.GradientTape() as tape:
+        sums = task.loss_sums(model, tensors, training=True, smoothing=smoothing)
+        loss = sums.loss / sums.weight
+    if not float(sums.weight):
+        raise DataError("the batch has nothing to learn from: all of it is padding")
+    found = [
+        tf.convert_to_tensor(gradient)  # embeddings give slices
+        for gradient in tape.gradient(loss, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    ]
+    rows = [
+        WeightGradient(
+            path, tuple(variable.shape), float(tf.norm(gradient)), float(tf.norm(tf.convert_to_tensor(variable))),
+            float(tf.reduce_max(tf.abs(gradient))),
+        )
+        for (path, variable), gradient in zip(variables.items(), found, strict=True)
+    ]  # fmt: skip
+    return Gradients(rows, float(global_norm(found)), float(loss))
+
+
+@contextmanager
+def _kept(model: keras.Model) -> Iterator[None]:
+    """Puts the moving statistics back that a training step changes."""
+    before = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
+    try:
+        yield
+    finally:
+        for variable, value in before:
+            variable.assign(value)
+
+
+def suggested_limit(
+    epochs: Sequence[float], norms: Sequence[float], *, first: float = FIRST_EPOCHS, percentile: float = PERCENTILE
+) -> float | None:
+    """A limit for clipping by norm: the `percentile` of the norms that were logged in the `first` epochs.
+
+    So clipping leaves most steps of healthy training as they are and holds back the rare large ones (Pascanu et al.
+    2013, section 3.2, who look at the norm over enough updates). Two digits, since no more of them mean anything.
+
+    Args:
+        epochs: when each norm was logged.
+        norms: of the gradients, before clipping.
+        first: how many epochs are looked at.
+        percentile: from 0 to 100.
+
+    Returns:
+        The limit; None where fewer than three finite norms were logged.
+
+    Example:
+        >>> suggested_limit([0.1 * at for at in range(1, 11)], [1.0] * 9 + [50.0], percentile=80)
+        1.0
+    """
+    early = [norm for epoch, norm in zip(epochs, norms, strict=True) if epoch <= first and np.isfinite(norm)]
+    if len(early) < FEWEST:
+        return None
+    return float(f"{np.percentile(early, percentile):.2g}")
+
+
+@dataclass(frozen=True)
+class _Log:
+    """What a run has logged of its gradients."""
+
+    epochs: NDArray[np.float64]
+    norms: NDArray[np.float64]
+    clipped: float | None  # the mean share of updates
+    limit: float | None  # at which it clips
+
+
+def _logged(subject: Subject) -> _Log | None:
+    if subject.run is None:
+        return None
+    lines = [
+        line
+        for line in subject.run.metrics()
+        if line["kind"] == "train"
+        and all(isinstance(line.get(key), int | float) for key in ("epoch", "gradient_norm"))
+    ]  # fmt: skip
+    if not lines:
+        return None
+    clipped = [line["clipped"] for line in lines if isinstance(line.get("clipped"), int | float)]
+    return _Log(
+        np.array([line["epoch"] for line in lines], float),
+        np.array([line["gradient_norm"] for line in lines], float),
+        float(np.mean(clipped)) if clipped else None,
+        subject.run.recipe["train"].get("clip_norm"),
+    )
+
+
+def _batch(subject: Subject) -> tuple[Batch, str]:
+    """The first batch of the first epoch, as training sees it; of another split, or so many examples, as they are."""
+    task = subject.task
+    if subject.split is None and subject.limit is None and "train" in task.splits:
+        recipe = subject.recipe.to_dict() if subject.run is None else subject.run.recipe
+        size = int(recipe["train"].get("batch_size") or 32)
+        indices = task.plan("train", batch_size=size, epoch=0)[0]
+        return task.batch("train", indices, epoch=0), f"on the first training batch, {len(indices)} examples"
+    split = subject.split or ("train" if "train" in task.splits else task.splits[0])
+    task.check_split(split)
+    indices = task.plan(split, batch_size=subject.limit or 32, epoch=None)[0]
+    return task.batch(split, indices, epoch=None), f"on {len(indices)} examples of the {split} split"
+
+
+def view(subject: Subject) -> View:
+    """The view `gradients`."""
+    batch, on = _batch(subject)
+    smoothing = (subject.recipe.to_dict() if subject.run is None else subject.run.recipe)["train"]
+    found = gradients(
+        subject.task, subject.model, batch, smoothing=float(smoothing.get("label_smoothing") or 0.0)
+    )  # fmt: skip
+    chosen = set(subject.chosen([one.layer for one in found.weights]))
+    rows = [one for one in found.weights if one.layer in chosen]
+    log = _logged(subject)
+    limit = None if log is None else suggested_limit(log.epochs.tolist(), log.norms.tolist())
+    distances = by_distance(subject)
+    notes = [f"{on}; weights: {subject.weights}", f"loss {found.loss:.4g}, norm of the whole gradient {found.norm:.3g}"]
+    notes += _of_log(log, limit)
+
+    def draw() -> "Figure":
+        from dlkit.probe.panels import Line, Lines, Rows, figure
+
+        panels: list[Any] = [
+            Rows(
+                "each weight", "norm", [one.layer for one in rows],
+                {"its gradient": [one.norm for one in rows], "the weight itself": [one.weight for one in rows]},
+                logarithmic=True,
+            )
+        ]  # fmt: skip
+        if log is not None:
+            levels = [] if log.limit is None else [(float(log.limit), f"clipped above {log.limit:g}")]
+            levels += [] if limit is None else [(limit, f"suggested limit {limit:g}")]
+            panels.append(
+                Lines(
+                    "whole gradient over the run", "epochs", "norm, mean of an interval, before clipping",
+                    [Line("", log.epochs.tolist(), log.norms.tolist())], logarithmic=bool((log.norms > 0).all()),
+                    levels=levels,
+                )
+            )  # fmt: skip
+        if distances:
+            panels.append(panel_by_distance(distances))
+        return figure(
+            panels, title=f"{subject.operand}: gradients", note=f"{on}; {subject.weights}", columns=len(panels)
+        )
+
+    return View(
+        columns=["layer", "shape", "gradient", "weight", "ratio", "largest entry"],
+        right=["gradient", "weight", "ratio", "largest entry"],
+        rows=[
+            (one.layer, shape_text(one.shape), f"{one.norm:.3g}", f"{one.weight:.3g}", _ratio(one),
+             f"{one.largest:.3g}")
+            for one in rows
+        ],
+        records=[asdict(one) for one in rows],
+        notes=notes,
+        draw=draw,
+        facts={
+            "on": on,
+            "loss": found.loss,
+            "norm": found.norm,
+            "logged": None if log is None else {"epochs": log.epochs.tolist(), "norms": log.norms.tolist()},
+            "suggested_clip_norm": limit,
+            "gradient_by_distance": {label: norms.tolist() for label, norms in distances.items()},
+        },
+    )  # fmt: skip
+
+
+def _ratio(one: WeightGradient) -> str | None:
+    return f"{one.norm / one.weight:.2g}" if one.weight else None
+
+
+def _of_log(log: _Log | None, limit: float | None) -> list[str]:
+    if log is None:
+        return []
+    clips = "it does not clip" if log.limit is None else f"it clips at {log.limit:g}"
+    if log.limit is not None and log.clipped is not None:
+        clips += f", {100 * log.clipped:.0f} % of the updates"
+    lines = [
+        f"over the run, {len(log.norms)} intervals: norm from {log.norms.min():.3g} to {log.norms.max():.3g}, median"
+        f" {np.median(log.norms):.3g}; {clips}"
+    ]
+    if limit is None:
+        lines.append(f"no limit is suggested: that takes {FEWEST} norms logged in the first {FIRST_EPOCHS} epochs")
+    else:
+        lines.append(
+            f"suggested limit for --clip-norm: {limit:g}, which {PERCENTILE} % of the norms of the first {FIRST_EPOCHS}"
+            " epochs lie below"
+        )
+    return lines

@@ -1,0 +1,132 @@
+"""What the layers of any model get and give in a call, whether the model is a graph of layers or code of its own."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial, wraps
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from dlkit.layers.dropout import Dropout
+from dlkit.layers.word_dropout import WordDropout
+
+# They hand on the values that they are given, so a view of them would show the layer before twice.
+PASSING_ON = (
+    keras.layers.InputLayer,
+    keras.layers.Dropout,
+    Dropout,
+    WordDropout,
+    keras.layers.Flatten,
+    keras.layers.Reshape,
+    keras.layers.ZeroPadding2D,
+)
+# What they are made of is called in ways that say nothing of how often.
+_WHOLE = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.TimeDistributed, keras.layers.MultiHeadAttention)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One call of a layer.
+
+    Args:
+        name: the layer's name; of a layer inside a net that is itself a layer, behind that net's name and a slash.
+        layer: the layer.
+        args: what it was called with.
+        kwargs: likewise, by name.
+        result: what it gave.
+    """
+
+    name: str
+    layer: keras.layers.Layer
+    args: tuple
+    kwargs: dict[str, Any]
+    result: Any
+
+    @property
+    def given(self) -> tf.Tensor | None:
+        """The first tensor of floating-point numbers among its arguments."""
+        return _first_float([self.args, self.kwargs])
+
+    @property
+    def output(self) -> tf.Tensor | None:
+        """The first tensor of floating-point numbers that it gave: without the state, and without attention weights."""
+        return _first_float(self.result)
+
+
+def _first_float(nest: Any) -> tf.Tensor | None:
+    return next((leaf for leaf in tf.nest.flatten(nest) if tf.is_tensor(leaf) and leaf.dtype.is_floating), None)
+
+
+def inner_layers(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
+    """The layers of a model that compute something and are not made of others that do, with their names.
+
+    Nets inside the model are gone through; attention and recurrent layers count as one.
+
+    Example:
+        >>> [name for name, _ in inner_layers(dlkit.build("text_lstm", vocabulary=9, classes=2))]
+        ['embedding', 'encoder_lstm1', 'head']
+    """
+    found: dict[int, tuple[str, keras.layers.Layer]] = {}
+
+    def walk(owner: keras.layers.Layer, prefix: str) -> None:
+        for part in owner._flatten_layers(include_self=False, recursive=False):
+            if id(part) in found or isinstance(part, PASSING_ON):
+                continue
+            inside = [inner for inner in _parts(part) if not isinstance(inner, PASSING_ON)]
+            if inside:
+                walk(part, f"{prefix}{part.name}/" if isinstance(part, keras.Model) else prefix)
+            else:
+                found[id(part)] = prefix + part.name, part
+
+    walk(model, "")
+    return list(found.values())
+
+
+def _parts(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    return [] if isinstance(layer, _WHOLE) else list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+@contextmanager
+def watching(model: keras.Model, wanted: Callable[[Seen], None]) -> Iterator[None]:
+    """Tells `wanted` of every call of a layer of `inner_layers`, as long as the block runs.
+
+    Args:
+        model: any.
+        wanted: gets each call when it is done. Where the model runs in a graph it gets tensors of that graph.
+    """
+    with ExitStack() as stack:
+        for name, layer in inner_layers(model):
+            stack.enter_context(_watched(layer, partial(Seen, name, layer), wanted))
+        yield
+
+
+@contextmanager
+def _watched(
+    layer: keras.layers.Layer, seen: Callable[[tuple, dict[str, Any], Any], Seen], wanted: Callable[[Seen], None]
+) -> Iterator[None]:
+    call, before = layer.call, layer.__dict__.get("call")  # watched by another, perhaps
+
+    @wraps(call)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        result = call(*args, **kwargs)
+        wanted(seen(args, kwargs, result))
+        return result
+
+    layer.call = watched
+    try:
+        yield
+    finally:
+        if before is None:
+            del layer.call
+        else:
+            layer.call = before
+
+
+def calls_of(model: keras.Model, run: Callable[[], Any]) -> tuple[list[Seen], Any]:
+    """What the layers of a model do while `run` runs, in order, and what it returns."""
+    found: list[Seen] = []
+    with watching(model, found.append):
+        result = run()
+    return found, result

@@ -1,0 +1,265 @@
+"""Several runs, or the heads of one, evaluated together: each by itself, averaged, and by a vote."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from dlkit import ensemble_metrics, metrics, runs, runtime
+from dlkit.errors import DataError, UsageError
+from dlkit.models.heads import of_each_head
+from dlkit.runtime import Devices
+from dlkit.summary import summarize
+from dlkit.tasks import TASKS
+from dlkit.tasks.task import Task
+from dlkit.train import checkpoints, sequence_quality
+from dlkit.train.evaluation import (
+    Evaluation,
+    Outputs,
+    Setting,
+    Subject,
+    check_comparable,
+    classification,
+    paired_test,
+)
+
+# Figures of averaged probabilities that `classification` finds.
+ALSO = ("macro_f1", "brier", "ece")
+
+# Kinds of data whose runs are not evaluated together -> what can be done with them.
+UNFIT = {
+    "captions": "`dlkit caption --model RUN --model RUN` writes with several, their probabilities averaged",
+    "corpus": "`dlkit evaluate RUN RUN` compares them",
+}
+
+
+@dataclass(frozen=True)
+class Member:
+    """One voice of an ensemble.
+
+    Args:
+        record: JSON values: its "name", figures and cost.
+        said: what it says of each example.
+    """
+
+    record: dict[str, Any]
+    said: Outputs
+
+
+def check_ensemble(opened: Sequence[runs.Run]) -> None:
+    """Says what cannot be averaged, before TensorFlow takes its time.
+
+    Raises:
+        dlkit.errors.UsageError: the runs write texts.
+    """
+    task = TASKS[opened[0].task]
+    if task.data_kind in UNFIT:
+        what = f"ensembles of {task.title} are not evaluated, and {opened[0].path} is a run of it"
+        raise UsageError(what, UNFIT[task.data_kind])
+    if task.data_kind == "pairs" and len(opened) == 1:
+        raise UsageError(f"an ensemble has several members, and {opened[0].path} is one", "name several runs")
+
+
+def evaluate_ensemble(texts: Sequence[str], setting: Setting, *, devices: str = "auto") -> dict[str, Any]:
+    """Evaluates runs on the same examples, one by one and together.
+
+    Args:
+        texts: runs or checkpoints; or one run of a net with several heads, which are the members then.
+        setting: on what, and how.
+        devices: what `runtime.devices` takes.
+
+    Returns:
+        JSON values: "task", "data", "split", "examples", "batch_size"; "measure", `accuracy` or `mse`; "members", each
+        with its "name", "loss", the measure with its "interval", and cost: "parameters", "multiply_adds" of an answer,
+        "training_seconds" (None where no run says it) and "answer_seconds"; their "mean" and their "best"; "averaged",
+        their mean probabilities or numbers; "by_size", what the average of fewer members would reach, a mean over as
+        many choices as there are members; "cost", all members together.
+
+        Of classes besides "vote", with the number of "ties"; "disagreement", the share of answers in which two members
+        differ, on average, and for each pair "disagreements"; "against_best", the paired test of the average and the
+        best member, on whole examples. Of numbers besides "spread", the mean squared distance of the members from their
+        mean. Of translations see `translator_ensembles`.
+
+    Raises:
+        dlkit.errors.UsageError: there is one member alone, or the runs are not of the same task, classes and data.
+        dlkit.errors.DlkitError: as `evaluate_run`.
+    """
+    subjects = [Subject.of(text) for text in texts]
+    check_ensemble([subject.run for subject in subjects])
+    for subject in subjects:
+        check_comparable(subjects[0].run, subject.run, same_data=setting.data is None)
+    runtime.import_tensorflow()
+    where = runtime.devices(devices, alone=True)
+    among = [subject.run for subject in subjects]
+    if TASKS[among[0].task].data_kind == "pairs":
+        from dlkit.train.translator_ensembles import translated_together
+
+        return translated_together(subjects, setting, where)
+    members: list[Member] = []
+    cost: dict[str, Any] = {}
+    for subject in subjects:
+        task = subject.task(setting, among=among)
+        model, weights = subject.model(task, setting, where)
+        parts = of_each_head(model) if len(subjects) == 1 else []
+        if len(subjects) == 1 and len(parts) < 2:
+            raise UsageError(
+                f"an ensemble has several members, and {subject.text} is one",
+                "name several runs; `dlkit ensemble MODEL --by heads` trains a net with several heads",
+            )
+        whole = Evaluation(task, model, where, batch_size=setting.batch_size)
+        if parts:
+            members += [_head(number, part, task, where, setting) for number, part in enumerate(parts, 1)]
+            cost = _cost(subject, whole, setting.split)
+        else:
+            result, said = subject.judged(whole, weights, setting)
+            assert isinstance(said, Outputs)
+            members.append(Member(_record(subject.text, result, said, _cost(subject, whole, setting.split)), said))
+    _check_same(members, setting.split)
+    found = {
+        "task": among[0].task, "data": task.options["name"], "split": setting.split,
+        "examples": task.size(setting.split), "batch_size": setting.batch_size,
+        **combined([member.said for member in members], [member.record for member in members]),
+    }  # fmt: skip
+    return found | {"cost": cost or total_cost([member.record for member in members])}
+
+
+def _head(number: int, model: keras.Model, task: Task, devices: Devices, setting: Setting) -> Member:
+    """One head of a net; what it costs says the whole net."""
+    evaluation = Evaluation(task, model, devices, batch_size=setting.batch_size)
+    values, said = evaluation.with_outputs(setting.split)
+    return Member(_record(f"head {number}", values, said, {}), said)
+
+
+def _record(name: str, values: Mapping[str, Any], said: Outputs, cost: Mapping[str, Any]) -> dict[str, Any]:
+    measure = measure_of(said)
+    return {"name": name, "loss": values["loss"], measure: values[measure], "interval": _interval(said), **cost}
+
+
+def measure_of(said: Outputs) -> str:
+    """What an ensemble is measured by: `mse` of numbers, `accuracy` of classes."""
+    return "mse" if said.labels.dtype.kind == "f" else "accuracy"
+
+
+def _interval(said: Outputs) -> list[float] | None:
+    """The 95 % interval of the measure; None of an accuracy over things that hang together, such as words."""
+    if measure_of(said) == "mse":
+        return list(sequence_quality.numbers(said.labels, said.logits)["intervals"]["mse"])
+    return list(metrics.wilson_interval(int(said.right.sum()), len(said.right))) if said.one_each else None
+
+
+def _cost(subject: Subject, evaluation: Evaluation, split: str) -> dict[str, Any]:
+    fixed = cost_of(subject.run, evaluation.model, evaluation.task)
+    return fixed | {"answer_seconds": evaluation.answer_seconds(split)}
+
+
+def cost_of(run: runs.Run, model: keras.Model, task: Task) -> dict[str, Any]:
+    """What a member has, does for an example, and took to train: None where the run does not say."""
+    last = run.pointer("last")
+    state = checkpoints.read_state(run.path / "checkpoints" / last) if last else {}
+    return {
+        "parameters": model.count_params(),
+        "multiply_adds": summarize(model, task.example_inputs()).multiply_adds,
+        "training_seconds": state.get("seconds"),
+    }
+
+
+def total_cost(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all members cost together; None where one of them does not say."""
+    keys = ("parameters", "multiply_adds", "training_seconds", "answer_seconds")
+    values = {key: [record[key] for record in records] for key in keys}
+    return {key: None if None in found else sum(found) for key, found in values.items()}
+
+
+def _check_same(members: Sequence[Member], split: str) -> None:
+    first = members[0]
+    for other in members[1:]:
+        if not np.array_equal(first.said.labels, other.said.labels):
+            names = f"{first.record['name']} and {other.record['name']}"
+            raise DataError(f"the {split} splits of {names} differ", "`--data NAME` evaluates all on one dataset")
+
+
+# ------------------------------------------------------------------------------------------------------ put together
+
+
+def combined(said: Sequence[Outputs], records: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the members say together, as `evaluate_ensemble` describes it.
+
+    Args:
+        said: what each member says of the same examples.
+        records: of each member "name", "loss" and the measure.
+    """
+    measure = measure_of(said[0])
+    best = (max if measure == "accuracy" else min)(records, key=lambda record: record[measure])
+    figures = ("loss", measure)
+    found: dict[str, Any] = {
+        "measure": measure, "members": records,
+        "mean": {name: float(np.mean([record[name] for record in records])) for name in figures},
+        "best": {name: best[name] for name in ("name", *figures)},
+    }  # fmt: skip
+    if measure == "mse":
+        return found | _of_numbers(said)
+    return found | _of_classes(said, records.index(best))
+
+
+def _of_classes(said: Sequence[Outputs], best: int) -> dict[str, Any]:
+    labels, examples = said[0].labels, said[0].examples
+    probabilities = np.stack([metrics.softmax(each.logits) for each in said])  # (members, n, classes)
+    named = np.stack([each.logits.argmax(axis=1) for each in said])
+    mean = probabilities.mean(axis=0)
+    with np.errstate(divide="ignore"):
+        averaged = Outputs(labels, np.log(mean), examples)  # whose softmax is the mean again
+    vote = ensemble_metrics.majority_vote(named, mean)
+    right = Outputs(labels, np.eye(mean.shape[1])[vote.classes], examples)
+    also = classification(averaged, [str(at) for at in range(mean.shape[1])])
+    apart = ensemble_metrics.disagreements(named)
+
+    def accuracy(chosen: NDArray[np.int64]) -> float:
+        return float((probabilities[chosen].mean(axis=0).argmax(axis=1) == labels).mean())
+
+    return {
+        "averaged": {
+            "accuracy": float(averaged.right.mean()), "loss": ensemble_metrics.log_loss(mean, labels),
+            "interval": _interval(averaged), **{name: also[name] for name in ALSO},
+        },
+        "vote": {
+            "accuracy": float(right.right.mean()), "interval": _interval(right), "ties": int(vote.tied.sum())
+        },
+        "disagreement": ensemble_metrics.mean_of_pairs(apart), "disagreements": apart.tolist(),
+        "against_best": paired_test(averaged.right_examples, said[best].right_examples),
+        "by_size": [float(np.mean([accuracy(chosen) for chosen in _choices(len(said), size)]))
+                    for size in range(1, len(said) + 1)],
+    }  # fmt: skip
+
+
+def _of_numbers(said: Sequence[Outputs]) -> dict[str, Any]:
+    labels = said[0].labels
+    told = np.stack([each.logits for each in said]).astype(np.float64)  # (members, n, outputs)
+    averaged = Outputs(labels, told.mean(axis=0), said[0].examples)
+    figures = sequence_quality.numbers(labels, averaged.logits)
+    found = ensemble_metrics.ambiguity(told, labels)
+
+    def error(chosen: NDArray[np.int64]) -> float:
+        return ensemble_metrics.ambiguity(told[chosen], labels).error
+
+    return {
+        "averaged": {
+            "mse": found.error, "interval": figures["intervals"]["mse"], "mae": figures["mae"], "r2": figures["r2"]
+        },
+        "spread": found.spread,
+        "by_size": [float(np.mean([error(chosen) for chosen in _choices(len(said), size)]))
+                    for size in range(1, len(said) + 1)],
+    }  # fmt: skip
+
+
+def _choices(members: int, size: int) -> list[NDArray[np.int64]]:
+    """Choices of so many members, in which each is as often as the others: those that follow on each other in a ring.
+
+    Example:
+        >>> [choice.tolist() for choice in _choices(3, 2)]
+        [[0, 1], [1, 2], [2, 0]]
+    """
+    starts = range(members if size < members else 1)
+    return [(start + np.arange(size)) % members for start in starts]

@@ -1,0 +1,202 @@
+"""Jacobians against finite differences and arithmetic; gradients through time; limits for clipping."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import dlkit
+from dlkit.probe import jacobians
+from dlkit.probe.gradients import gradients, suggested_limit
+from dlkit.probe.jacobians import (
+    across_time,
+    forget_biases,
+    gradient_by_distance,
+    jacobian,
+    singular_values,
+    spectrum,
+    state_jacobians,
+    to_output,
+)
+from dlkit.probe.scores import last_loss
+from dlkit.tasks.task import open_task
+
+RANDOM = np.random.default_rng(0)
+
+
+def differences(function, x, step=1e-3):
+    """(outputs, inputs) by central differences, in float64."""
+    columns = []
+    for at in np.ndindex(x.shape):
+        moved = [x.copy(), x.copy()]
+        moved[0][at] += step
+        moved[1][at] -= step
+        ends = [np.asarray(function(tf.constant(one)), np.float64).ravel() for one in moved]
+        columns.append((ends[0] - ends[1]) / (2 * step))
+    return np.stack(columns, axis=1)
+
+
+def test_a_jacobian_is_what_finite_differences_say():
+    kernel = RANDOM.normal(size=(3, 3, 2, 4))
+
+    def function(x):
+        return tf.tanh(tf.nn.conv2d(x[tf.newaxis], kernel, 1, "VALID"))[0]
+
+    x = RANDOM.normal(size=(4, 5, 2))
+    found = jacobian(function, x)
+    assert found.shape == (2 * 3 * 4, 4 * 5 * 2)
+    np.testing.assert_allclose(found, differences(function, x, step=1e-4), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6)])
+def test_the_spectrum_of_a_matrix_exact_and_estimated(shape):
+    """Of x -> M x the Jacobian is M, whichever of its sides is shorter."""
+    left, right = (np.linalg.qr(RANDOM.normal(size=(side, side)))[0] for side in shape)
+    values = np.array([9.0, 3.0, 2.0, 1.0, 0.5, 0.25])
+    matrix = left[:, :6] * values @ right[:, :6].T
+    x = RANDOM.normal(size=shape[1])
+    exact = spectrum(lambda x: tf.linalg.matvec(matrix, x), x)
+    assert (exact.inputs, exact.outputs) == shape[::-1]
+    assert (exact.largest, exact.smallest) == pytest.approx((9, 0.25))
+    assert exact.mean_square == pytest.approx(np.sqrt((values**2).mean()))
+    guess = spectrum(lambda x: tf.linalg.matvec(matrix, x), x, exact=1)
+    assert guess.largest == pytest.approx(9, rel=1e-6)
+    assert guess.smallest is None
+    assert 0.3 < guess.mean_square / exact.mean_square < 2
+
+
+def test_a_residual_block_stays_near_the_identity():
+    """dH/dx = dF/dx + I (lecture row C8): of a small F all singular values are near 1; of F alone they are small."""
+    kernel = 0.01 * RANDOM.normal(size=(8, 8))
+    x = RANDOM.normal(size=8)
+    branch = lambda x: tf.tanh(tf.linalg.matvec(kernel, x))  # noqa: E731
+    alone, block = spectrum(branch, x), spectrum(lambda x: x + branch(x), x)
+    assert alone.largest < 0.1
+    assert 0.9 < block.smallest < block.largest < 1.1
+
+
+def test_the_product_of_all_layers_behind_one():
+    """logits = V W x, linear: behind the first layer stands V, behind the input of the head nothing."""
+    inputs = keras.Input((5,))
+    hidden = keras.layers.Dense(4, use_bias=False, name="hidden")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(3, use_bias=False, name="head")(hidden))
+    v = model.get_layer("head").kernel.numpy()
+    found = {one.layer: one for one in to_output(model, lambda: model(tf.ones((1, 5)))[0])}
+    np.testing.assert_allclose(found["hidden"].values, singular_values(v), rtol=1e-5)
+    np.testing.assert_allclose(found["head"].values, np.ones(3), rtol=1e-5)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_state_jacobians_are_what_finite_differences_say(cell):
+    layer = dlkit.build(cell, features=2, outputs=1, width=3).stack.levels[0][0]
+    inputs = RANDOM.normal(size=(4, 2)).astype(np.float32)
+    found = state_jacobians(layer, inputs)
+    vector = np.zeros(found.shape[1], np.float32)
+    zero = layer.zero_state(1)
+
+    def step(x, vector):
+        leaves = tf.split(vector[tf.newaxis], len(tf.nest.flatten(zero)), axis=-1)
+        _, after = layer.step(tf.constant(x)[tf.newaxis], tf.nest.pack_sequence_as(zero, leaves))
+        return tf.concat(tf.nest.flatten(after), -1)[0]
+
+    for x, derivative in zip(inputs, found, strict=True):
+        by_differences = differences(lambda vector, x=x: step(x, vector), vector, step=1e-2)
+        np.testing.assert_allclose(derivative, by_differences, atol=2e-4)
+        vector = np.asarray(step(x, tf.constant(vector)))
+
+
+def test_across_time_of_a_linear_recurrence():
+    """h' = U^T h + W^T x: each Jacobian is U^T, and of d steps its d-th power."""
+    net = dlkit.build("rnn", features=1, outputs=1, width=2, activation="linear")
+    layer = net.stack.levels[0][0]
+    layer.recurrent_kernel.assign([[0.5, 0.0], [0.0, 0.25]])
+    found = across_time("rnn", layer, np.ones((5, 1), np.float32))
+    np.testing.assert_allclose(found.each, [[0.5, 0.25]] * 4)
+    assert found.distances.tolist() == [1, 2, 3, 4]
+    np.testing.assert_allclose(found.product[:, 0], 0.5 ** np.arange(1, 5))
+    np.testing.assert_allclose(found.product[:, 1], 0.25 ** np.arange(1, 5))
+
+
+def adding(length, rows=8):
+    task = open_task("sequences", {"name": "synthetic:adding", "length": length, "train": 50, "test": rows})
+    return task, task.batch("test", np.arange(rows), epoch=None)
+
+
+def test_gradient_by_distance_is_what_finite_differences_say():
+    """Of one sequence: the norm over the two channels of each step."""
+    task, batch = adding(5, rows=1)
+    model = dlkit.build("gru", features=2, outputs=1, width=4)
+
+    def loss(inputs):
+        return last_loss(task, model, {"inputs": inputs, "targets": tf.constant(batch["targets"])})
+
+    by_differences = differences(loss, batch["inputs"], step=1e-2).reshape(5, 2)
+    found = gradient_by_distance(task, model, [batch])
+    np.testing.assert_allclose(found, np.linalg.norm(by_differences, axis=1)[::-1], rtol=0.02, atol=1e-4)
+
+
+def test_the_loss_of_the_last_step_of_labels_and_words():
+    """A language model's last loss is the cross-entropy of its last word, by NumPy."""
+    task = open_task("language_modelling", {"name": "shakespeare", "block": 6})
+    model = dlkit.build("lstm_lm", vocabulary=task.info["vocabulary"], width=4)
+    batch = task.batch("train", np.array([0, 50]), epoch=None)
+    logits = np.asarray(model(batch["inputs"]), np.float64)[:, -1]
+    by_hand = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(2), batch["targets"][:, -1]]
+    tensors = {key: tf.constant(array) for key, array in batch.items()}
+    assert float(last_loss(task, model, tensors)) == pytest.approx(by_hand.sum(), rel=1e-5)
+    assert gradient_by_distance(task, model, [batch]).shape == (6,)
+
+
+def test_plain_recurrent_nets_forget_and_open_forget_gates_remember():
+    """At bias b a memory fades by sigmoid(b) a step along the cell, 0.95 at 3, and its gradient with it (row R4).
+
+    Through the other gates the gradient of a small bias has further ways, none of which keeps it.
+    """
+    found = forget_biases((0.0, 1.0, 3.0), length=40, examples=4, width=8)
+    a_step = {bias: (norms[30] / norms[5]) ** (1 / 25) for bias, norms in found.items()}
+    assert a_step[0] < 0.8
+    assert a_step[0] < a_step[1] < a_step[3]
+    assert a_step[3] == pytest.approx(1 / (1 + np.exp(-3)), abs=0.06)
+    plain = jacobians.at_the_start("rnn", length=40, examples=4, width=8)
+    assert (plain[30] / plain[5]) ** (1 / 25) < a_step[3]
+
+
+class Squares:
+    """The task whose loss is the sum of (w x)^2 / 2 over rows."""
+
+    def loss_sums(self, model, batch, *, training, smoothing):
+        from dlkit.tasks.task import Sums
+
+        assert training
+        y = model(batch["x"], training=training)
+        return Sums(tf.reduce_sum(y**2) / 2, tf.cast(tf.size(y), tf.float32))
+
+
+def test_gradients_by_hand_and_the_model_stays_as_it_was():
+    """d/dw of the mean of (w x)^2 / 2 is w times the mean of x^2: 3 * (1 + 4) / 2; the layer has no other weight."""
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, keras.layers.Dense(1, use_bias=False, name="dense")(inputs))
+    model.get_layer("dense").kernel.assign([[3.0]])
+    found = gradients(Squares(), model, {"x": np.array([[1.0], [2.0]], np.float32)})
+    (row,) = found.weights
+    assert (row.layer, row.shape, row.norm, row.largest, row.weight) == ("dense/kernel", (1, 1), 7.5, 7.5, 3.0)
+    assert (found.norm, found.loss) == (7.5, 9 * 5 / 4)
+
+
+def test_moving_statistics_are_put_back():
+    task = open_task("image_classification", {"name": "digits"})
+    model = dlkit.build("lenet", norm="batch", input_shape=(32, 32, 1), classes=10)
+    before = [variable.numpy() for variable in model.variables]
+    found = gradients(task, model, task.batch("train", np.arange(8), epoch=None))
+    for old, variable in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(old, variable.numpy())
+    assert found.norm == pytest.approx(np.sqrt(sum(one.norm**2 for one in found.weights)), rel=1e-5)
+
+
+def test_a_limit_is_suggested_from_the_first_epochs():
+    epochs = np.arange(1, 21) / 5  # four epochs; the last one is not looked at
+    norms = np.concatenate([np.arange(1.0, 16.0), np.full(5, 1e6)])
+    assert suggested_limit(epochs.tolist(), norms.tolist()) == 14  # 90 % of the way from 1 to 15: 13.6, in two digits
+    assert suggested_limit([0.1] * 2, [1.0] * 2) is None
+    assert suggested_limit([0.1, 0.2, 3.1], [1.0] * 3) is None
+    assert suggested_limit([0.1] * 6, [1.0] * 5 + [float("nan")]) == 1.0

@@ -1,0 +1,99 @@
+"""Every view on every family of models: a table with a row for each record, or one line that says why not."""
+
+import json
+import re
+
+import pytest
+from probe_pictures import assert_readable
+
+from dlkit import console
+from dlkit.errors import UsageError
+from dlkit.probe import page, panels
+from dlkit.probe.views import VIEWS, Subject, show
+
+TEXTS = ["data.train=64", "data.validation=4", "data.test=4", "model.width=8"]
+FAMILIES = {
+    "mlp": ["model.hidden=[8]"],
+    "lenet": [],
+    "gru": ["data.length=6", "data.train=8", "data.test=4", "model.width=4", "model.bidirectional=true"],
+    "text_lstm": TEXTS,
+    "text_cnn": [*TEXTS, "model.maps=4"],
+    "text_transformer": [*TEXTS, "model.ffn=8", "model.heads=2", "model.pool=cls"],
+    "tagger_gru": TEXTS,
+    "lstm_lm": ["data.block=8", "model.width=8"],
+    "gpt": ["data.block=8", "model.width=8", "model.heads=2", "model.layers=1"],
+    "seq2seq": TEXTS,
+    "seq2seq_attention": TEXTS,
+    "transformer": [*TEXTS, "model.ffn=8", "model.heads=2", "model.layers=1", "model.decoder_layers=1"],
+    "captioner_attention": [*TEXTS, "model.encoder=lenet", "model.encoder_options={}"],
+    "video_lstm": ["data.train=8", "data.validation=2", "data.test=2", "model.width=8", "model.filters=2"],
+}
+EVERYWHERE = {"activations", "saliency", "gradients", "jacobian"}
+OF_IMAGES = {"features", "filters", "gradcam", "receptive"}
+EXPECTED = {
+    "mlp": EVERYWHERE | {"features", "shift"},
+    "lenet": EVERYWHERE | OF_IMAGES | {"shift"},
+    "gru": EVERYWHERE,
+    "text_lstm": EVERYWHERE | {"embeddings"},
+    "text_cnn": EVERYWHERE | {"embeddings"},
+    "text_transformer": EVERYWHERE | {"embeddings", "positions", "attention"},
+    "tagger_gru": EVERYWHERE | {"embeddings"},
+    "lstm_lm": EVERYWHERE | {"embeddings"},
+    "gpt": EVERYWHERE | {"embeddings", "positions", "attention"},
+    "seq2seq": EVERYWHERE | {"embeddings"},
+    "seq2seq_attention": EVERYWHERE | {"embeddings", "attention"},
+    "transformer": EVERYWHERE | {"embeddings", "positions", "attention"},
+    "captioner_attention": EVERYWHERE | OF_IMAGES | {"embeddings", "attention"},
+    "video_lstm": EVERYWHERE | OF_IMAGES,
+}
+# Of each view a family whose picture is looked at.
+DRAWN = {
+    "activations": "gru", "features": "captioner_attention", "filters": "video_lstm", "saliency": "video_lstm",
+    "gradcam": "lenet", "gradients": "lstm_lm", "jacobian": "gru", "attention": "transformer",
+    "positions": "gpt", "embeddings": "seq2seq", "shift": "mlp", "receptive": "lenet",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def subjects():
+    """One subject of each family, whose model and data are made once."""
+    return {}
+
+
+def of(subjects, family):
+    if family not in subjects:
+        subjects[family] = Subject(family, sets=FAMILIES[family], seed=1)
+    return subjects[family]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_view_or_a_reason(subjects, family):
+    subject, shown = of(subjects, family), set()
+    for name in VIEWS:
+        try:
+            view = show(name, subject)
+        except UsageError as failure:
+            assert "\n" not in failure.message + failure.hint
+            assert family in failure.message
+            continue
+        shown.add(name)
+        assert len(view.rows) > 0, name
+        assert all(len(row) == len(view.columns) for row in view.rows), name
+        assert set(view.right) <= {*view.columns, "frame"}, name
+        assert view.notes or name == "features", name
+        json.dumps(console.finite({**view.facts, view.key: list(view.records)}), allow_nan=False)
+    assert shown == EXPECTED[family]
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_pictures_are_readable_and_pages_need_no_network(subjects, name):
+    view = show(name, of(subjects, DRAWN[name]))
+    drawn = view.draw()
+    assert_readable(drawn)
+    for part in drawn.each() if isinstance(drawn, panels.Sheet) else ():
+        assert_readable(part)
+    text = page.of_view(view, title="<run> & co")
+    assert "&lt;run&gt; &amp; co" in text
+    assert not re.findall(r"""(?:src|href)=["'](?!data:)""", text)
+    assert text.count("<tr>") == 1 + len(view.rows)
+    assert "prefers-color-scheme: dark" in text

@@ -91,7 +91,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "dense_vs_conv": Experiment(
         "dlkit.experiments.dense_vs_conv:dense_vs_conv",
-        "to a dense net a shifted image is a new one, to a conv net it is not",
+        "to a dense net a moved image is a new one; a conv net shares its weights over all places",
         ("C1", "C2"),
         first_look={"steps": 20, "seeds": 1, "shifts": [0, 1, 2]},
     ),

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dlkit.experiments.finding import Chart, Finding, Line, Verdict
-from dlkit.experiments.training import Prepared, Trained, train
+from dlkit.experiments.training import Trained, train
 from dlkit.layers.activations import Activation
+from dlkit.train.start import Prepared
 
 Count = Annotated[int, Field(ge=1)]
 

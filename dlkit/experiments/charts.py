@@ -40,7 +40,9 @@ def _draw(axes: "Axes", chart: Chart) -> None:
     measured = [line for line in chart.lines if not line.is_theory]
     for line in chart.lines:
         # What was calculated has the colour of what was measured and is named alike, else gray.
-        of = [at for at, other in enumerate(measured) if other is line or line.is_theory and other.label in line.label]
+        of = [
+            at for at, other in enumerate(measured) if other is line or (line.is_theory and other.label in line.label)
+        ]
         colour = COLOURS[of[0] % len(COLOURS)] if of else "0.45"
         _draw_line(axes, line, colour, MARKERS[of[0] % len(MARKERS)] if of else "")
     if chart.log_x:

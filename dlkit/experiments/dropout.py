@@ -93,10 +93,12 @@ def _trained(images: int, width: int, rate: float, steps: int, seed: int) -> Tra
 
 def _drift(run: Trained, rate: float) -> float:
     """How far the mean input of the second layer's units is, averaged over many masks, from that without dropout."""
+    if not rate:
+        return 0.0
     made = run.prepared
     images = made.task.batch("test", np.arange(50), epoch=None)["images"]
     first, second, drop = (made.model.get_layer(name) for name in ("dense1", "dense2", "dense_dropout1"))
     on = tf.nn.relu(first(tf.reshape(images, (len(images), -1))))
     plain = tf.matmul(on, second.kernel)
-    dropped = tf.add_n([tf.matmul(drop(on, training=True), second.kernel) for _ in range(MASKS)]) / MASKS if rate else plain
+    dropped = tf.add_n([tf.matmul(drop(on, training=True), second.kernel) for _ in range(MASKS)]) / MASKS
     return float(tf.reduce_mean(tf.abs(dropped - plain)) / tf.reduce_mean(tf.abs(plain)))

@@ -8,10 +8,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlkit import recipe
+from dlkit.errors import UsageError
 from dlkit.experiments.finding import Chart, Finding, Line, Verdict
+from dlkit.experiments.training import prepared
 from dlkit.layers.initializers import initializer
-from dlkit.train import start
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -42,10 +42,8 @@ def padding_and_stride(
         dlkit.errors.UsageError: an even kernel, which has no middle.
     """
     if kernel % 2 == 0:
-        from dlkit.errors import UsageError
-
         raise UsageError(f"a kernel of {kernel} has no middle", "choose an odd number")
-    made = start.prepare(recipe.resolve("lenet", "synthetic:shapes", flags={"data.train": images, "data.size": 32}, shipped=False))
+    made = prepared("lenet", "synthetic:shapes", {"data.train": images, "data.size": 32}, seed=seed)
     standard = made.task.batch("train", np.arange(images), epoch=None)["images"]
     mean, std = (np.asarray(made.task.info[key], np.float32) for key in ("mean", "std"))
     raw = standard * std + mean  # 0 is black, 1 is white

@@ -91,7 +91,7 @@ def _error(lr: float, steps: int) -> float:
 def _lattice(random: np.random.Generator, values: int) -> NDArray[np.float64]:
     """Evenly spaced places over the range, laid at random: as a grid that was not fitted to the answer."""
     cell = (HIGH - LOW) / values
-    return LOW + cell * (np.arange(values) + random.uniform())
+    return np.asarray(LOW + cell * (np.arange(values) + random.uniform()), np.float64)
 
 
 def _best(exponents: NDArray[np.float64], errors: NDArray[np.float64], tried: NDArray[np.float64]) -> float:

@@ -9,7 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from dlkit.experiments.finding import Chart, Finding, Line, Verdict
-from dlkit.experiments.training import Prepared, Trained, train
+from dlkit.experiments.training import Trained, train
+from dlkit.train.start import Prepared
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]

@@ -14,8 +14,9 @@ from pydantic import Field
 
 from dlkit.data import tokenizer
 from dlkit.experiments.finding import Chart, Finding, Line, Verdict
-from dlkit.experiments.training import Prepared, prepared, train
+from dlkit.experiments.training import prepared, train
 from dlkit.train.losses import softmax_cross_entropy
+from dlkit.train.start import Prepared
 
 Count = Annotated[int, Field(ge=1)]
 

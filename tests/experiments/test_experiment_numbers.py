@@ -59,10 +59,14 @@ def test_a_block_multiplies_as_its_layers_say():
     assert sum(attention_cost.multiply_adds(time, width, ffn).values()) == counted
 
 
-def test_a_digit_is_moved_and_its_edge_drawn_out():
-    image = np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1)
-    assert dense_vs_conv.moved(image, 1)[0, :, :, 0].tolist() == [[0, 0, 1], [3, 3, 4]]
-    assert dense_vs_conv.moved(image, 0) is image
+def test_a_digit_stands_on_a_canvas_of_its_background():
+    digit = np.zeros((1, 8, 8, 1), np.float32)
+    digit[0, 0, 0], digit[0, 7, 7] = 5, -1
+    for shift in (0, 3):
+        canvas = dense_vs_conv.on_canvas(digit, shift)
+        assert canvas.shape == (1, 16, 16, 1)
+        np.testing.assert_array_equal(canvas[:, 4:12, 4 + shift : 12 + shift], digit)
+        assert canvas.sum() == digit.sum() - (16 * 16 - 8 * 8)
 
 
 def test_a_bootstrap_sample_is_drawn_with_replacement():
@@ -79,7 +83,7 @@ def test_a_lattice_is_even_and_lies_at_random():
     random = np.random.default_rng(0)
     one, other = random_vs_grid._lattice(random, 5), random_vs_grid._lattice(random, 5)
     np.testing.assert_allclose(np.diff(one), 1.0)
-    assert -5 <= one.min() and one.max() <= 0
+    assert one.min() >= -5 and one.max() <= 0
     assert not np.array_equal(one, other)
 
 

@@ -101,6 +101,21 @@ EXPERIMENTS: dict[str, Experiment] = {
         ("C4",),
         first_look={"images": 20, "filters": 4},
     ),
+    "degradation": Experiment(
+        "dlkit.experiments.degradation:degradation",
+        "deeper plain nets learn worse, deeper residual nets better",
+        ("C7", "C8"),
+        full={"steps": 12_000},
+        first_look={
+            "data": "synthetic:shapes",
+            "deep": 32,
+            "steps": 2,
+            "batch_size": 8,
+            "rates": [0.1],
+            "seeds": 1,
+            "precision": "float32",
+        },
+    ),
     "attention_cost": Experiment(
         "dlkit.experiments.attention_cost:attention_cost",
         "attention costs n^2, and at usual lengths most of the work is elsewhere",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dlkit import recipe
 from dlkit.train import start
 from dlkit.train.evaluation import Evaluation
-from dlkit.train.loop import Progress, batches
+from dlkit.train.loop import Progress, batches, rates
 from dlkit.train.start import Prepared
 
 # What would blur a comparison unless an experiment is about it.
@@ -29,16 +29,27 @@ class Trained:
         prepared: the model, its task and where it runs.
         losses: (steps,) the loss of each batch before its update; infinity from the first that was not finite on.
         norms: (steps,) the norm of each gradient before clipping; likewise.
+        accuracies: (steps,) the share of each batch that was right; zero where training broke off or has none.
     """
 
     prepared: Prepared
     losses: NDArray[np.float64]
     norms: NDArray[np.float64]
+    accuracies: NDArray[np.float64]
 
     @property
     def last_loss(self) -> float:
         """Mean of the last tenth of the losses."""
-        return float(np.mean(self.losses[-max(1, len(self.losses) // 10) :]))
+        return float(np.mean(self.losses[-self._tenth :]))
+
+    @property
+    def last_accuracy(self) -> float:
+        """Mean of the last tenth of the accuracies."""
+        return float(np.mean(self.accuracies[-self._tenth :]))
+
+    @property
+    def _tenth(self) -> int:
+        return max(1, len(self.losses) // 10)
 
     def evaluate(self, split: str) -> dict[str, float]:
         """Loss and metrics on a split."""
@@ -64,7 +75,7 @@ def train(
     watch: Callable[[int, Prepared], None] | None = None,
     change: Callable[[Prepared], None] | None = None,
 ) -> Trained:
-    """Trains a model for so many updates at the recipe's constant learning rate; ends early when it diverges.
+    """Trains a model for so many updates at the recipe's learning rates; ends early when it diverges.
 
     Args:
         model: its name.
@@ -80,15 +91,18 @@ def train(
         change(made)
     update = start.training_step(made)
     settings = made.recipe.train
-    losses, norms = np.full(steps, np.inf), np.full(steps, np.inf)
+    losses, norms, accuracies = np.full(steps, np.inf), np.full(steps, np.inf), np.zeros(steps)
+    rate = rates(settings, steps, width=None)
     drawn = batches(made.task, settings, Progress(), made.devices)
     for number in range(steps):
         if watch:
             watch(number, made)
         batch = next(drawn)
-        measured = update(batch.batch, step=number, lr=settings.lr, begins=batch.position == 0)
+        measured = update(batch.batch, step=number, lr=rate(number), begins=batch.position == 0)
         loss, norm = float(measured["loss"]) / float(measured["weight"]), float(measured["gradient_norm"])
         if not (math.isfinite(loss) and math.isfinite(norm)):
             break
         losses[number], norms[number] = loss, norm
-    return Trained(made, losses, norms)
+        if "accuracy/sum" in measured:
+            accuracies[number] = float(measured["accuracy/sum"]) / float(measured["accuracy/weight"])
+    return Trained(made, losses, norms, accuracies)

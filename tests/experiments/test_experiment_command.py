@@ -22,7 +22,12 @@ def test_the_list_names_each_experiment_with_its_claim(capsys):
     assert [each["name"] for each in json.loads(capsys.readouterr().out)] == list(EXPERIMENTS)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+LONG = {"degradation"}  # four deep nets have to be traced
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in EXPERIMENTS]
+)
 def test_a_first_look_ends_with_verdicts_and_a_picture(name, tmp_path, capsys):
     picture = tmp_path / "picture.png"
     assert main(["experiment", name, str(picture), "--png", "--first-look", "--json"]) == 0

@@ -386,6 +386,7 @@ def resolve(
     recipe_path: str | Path | None = None,
     overrides: Iterable[tuple[str, str, str]] = (),
     flags: Mapping[str, Any] | None = None,
+    shipped: bool = True,
 ) -> Recipe:
     """Puts a recipe together: flag > `--set` > recipe file > default of the task > default of the field.
 
@@ -397,6 +398,7 @@ def resolve(
         recipe_path: the name of a shipped recipe, or a file.
         overrides: (key, text, source): the text is read as a TOML value, and as plain text when it is none.
         flags: "section.key" -> value of a flag; None when it was not given.
+        shipped: whether a shipped recipe is looked for; without, the defaults of the task are all there is.
 
     Raises:
         dlkit.errors.DlkitError: an unknown name or key, a wrong value, or a recipe file that cannot be read.
@@ -414,10 +416,10 @@ def resolve(
     if not isinstance(model_name, str):
         raise UsageError("no model is named", "give one, such as `lenet`; `dlkit models` lists all")
     task = TASKS[models.task_of(model_name)]
-    if path is None:
-        shipped = folder() / f"{default_name(model_name, given['data.name'] or task.default_data)}.toml"
-        if shipped.is_file():
-            path, content = shipped, read(shipped)
+    if path is None and shipped:
+        own = folder() / f"{default_name(model_name, given['data.name'] or task.default_data)}.toml"
+        if own.is_file():
+            path, content = own, read(own)
     layers: list[_Given] = [_Given(key, value, "task default") for key, value in task.defaults.items()]
     layers.insert(0, _Given("data.name", task.default_data, "task default"))
     layers += _from_file(content)
@@ -565,14 +567,17 @@ def _in_file(failure: DlkitError, source: str, path: Path | None) -> DlkitError:
 
 def _parsed(item: _Given) -> Any:
     """The value of an option that is checked later; for the text of `--set`, what TOML makes of it."""
-    if not item.is_text:
-        return item.value
+    return value_of(item.value) if item.is_text else item.value
+
+
+def value_of(text: str) -> Any:
+    """The value that TOML reads in a text; the text itself when it is none."""
     try:
-        table = tomllib.loads(f"value = {item.value}")
+        table = tomllib.loads(f"value = {text}")
     except (tomllib.TOMLDecodeError, RecursionError, ValueError):
-        return item.value
+        return text
     value = table["value"]
-    return value if len(table) == 1 and isinstance(value, bool | int | float | str | list | dict) else item.value
+    return value if len(table) == 1 and isinstance(value, bool | int | float | str | list | dict) else text
 
 
 def _check_field(declared: FieldInfo, item: _Given) -> Any:

@@ -16,6 +16,7 @@ from dlkit.cli import (
     doctor,
     ensemble,
     evaluate,
+    experiment,
     export,
     generate,
     inspect,
@@ -65,8 +66,8 @@ def _root(
 for _verb in (
     train.train, evaluate.evaluate, predict.predict, translate.translate, score.score,
     summarize.summarize, inspect.inspect, plot.plot, generate.generate,
-    ensemble.ensemble, search.search, average.average, export.export, models.models,
-    caption.caption,
+    ensemble.ensemble, search.search, experiment.experiment, average.average, export.export,
+    models.models, caption.caption,
 ):  # fmt: skip
     app.add(_verb)
 app.add_typer(data.app, name="data")

@@ -1,0 +1,142 @@
+"""`dlkit experiment`: a claim of the lecture, tried out."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dlkit import console
+from dlkit.cli import options as opt
+from dlkit.errors import UsageError, unknown
+from dlkit.experiments import EXPERIMENTS, function_of
+
+if TYPE_CHECKING:
+    from dlkit.experiments.finding import Finding
+
+
+def _complete_name(incomplete: str) -> list[str]:
+    return [name for name in EXPERIMENTS if name.startswith(incomplete)]
+
+
+def experiment(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            show_default=False,
+            autocompletion=_complete_name,
+            help=", ".join(EXPERIMENTS) + "; without a name they are listed.",
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE.png", show_default=False, help="Where --png draws; by default NAME.png here."),
+    ] = None,
+    *,
+    full: Annotated[bool, typer.Option("--full", help="In the real size: much longer.")] = False,
+    first_look: Annotated[bool, typer.Option("--first-look", help="In seconds, too small to tell much.")] = False,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change an option of the experiment. Repeat for more."),
+    ] = None,
+    png: Annotated[bool, typer.Option("--png", help="Draw a picture as well.")] = False,
+    seed: opt.Seed = None,
+) -> None:
+    """Try out what the lecture claims, and say whether it holds here.
+
+    Example: dlkit experiment initialization --png
+    """  # fmt: skip
+    if name is None:
+        _list(
+            {"--full": full, "--first-look": first_look, "--set": bool(sets), "--png": png, "--seed": seed is not None}
+        )
+        return
+    from dlkit.cli.inspect import check_picture_name
+
+    if full and first_look:
+        raise UsageError("--full is the real size, and --first-look the smallest", "choose one of them")
+    if file is not None and not png:
+        raise UsageError(f"what to do with {file}?", f"`--png {file}` draws a picture into it")
+    check_picture_name(file)
+    path = (file or Path(f"{name}.png")) if png else None
+    if path is not None and path.exists():
+        raise UsageError(f"{path} exists", "name another file after --png, or remove this one")
+    finding, options, seconds = run(name, sets or [], full=full, first_look=first_look, seed=seed)
+    if path is not None:
+        _draw(name, finding, path)
+    if console.settings.json:
+        _print_json(name, finding, options, seconds, path)
+        return
+    for line in finding.notes:
+        console.note(line)
+    console.table(finding.columns, finding.rows, right=finding.right)
+    for verdict in finding.verdicts:
+        console.data(str(verdict))
+    console.note(f"time {seconds:.0f} s" + (f"; picture {path}" if path else ""))
+
+
+def run(
+    name: str, sets: Sequence[str], *, full: bool = False, first_look: bool = False, seed: int | None = None
+) -> "tuple[Finding, dict[str, Any], float]":
+    """Runs an experiment; gives what it found, the options it had, and the seconds it took.
+
+    Raises:
+        dlkit.errors.UsageError: an unknown name or option, or a value that does not fit.
+    """
+    from dlkit import recipe, runtime
+
+    given = dict(_divided(text) for text in sets)
+    if name not in EXPERIMENTS:  # said before TensorFlow starts
+        raise unknown("experiment", name, EXPERIMENTS)
+    runtime.import_tensorflow()
+    function = function_of(name)
+    sizes = EXPERIMENTS[name].full if full else EXPERIMENTS[name].first_look if first_look else {}
+    chosen = {**sizes, **{key: recipe.value_of(text) for key, text in given.items()}}
+    if seed is not None:
+        if "seed" not in recipe.parameters_of(function):
+            raise UsageError(f"nothing is drawn in {name}", "leave --seed out")
+        chosen["seed"] = seed
+    options = recipe.defaults_of(function) | recipe.check_call(function, chosen, where=name)
+    began = time.monotonic()
+    return function(**options), options, time.monotonic() - began
+
+
+def _divided(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set {text} has no value", f"write `--set {key.strip() or 'key'}=value`")
+    return key.strip(), value.strip()
+
+
+def _list(given: dict[str, bool]) -> None:
+    for flag, is_given in given.items():
+        if is_given:
+            raise UsageError(f"{flag} is for an experiment, and none is named", "`dlkit experiment` lists them")
+    if console.settings.json:
+        console.data_json([{"name": name, "claim": e.claim, "parts": list(e.parts)} for name, e in EXPERIMENTS.items()])
+        return
+    rows = [(name, ", ".join(each.parts), each.claim) for name, each in EXPERIMENTS.items()]
+    console.table(["experiment", "lecture", "claim"], rows)
+
+
+def _draw(name: str, finding: "Finding", path: Path) -> None:
+    from dlkit.experiments import charts
+    from dlkit.probe import pictures
+
+    held = sum(verdict.holds for verdict in finding.verdicts)
+    subtitle = f"{held} of {len(finding.verdicts)} claims hold"
+    drawn = charts.figure(finding.charts, title=EXPERIMENTS[name].claim, subtitle=f"{name}: {subtitle}")
+    pictures.save(drawn, path)
+
+
+def _print_json(name: str, finding: "Finding", options: dict[str, Any], seconds: float, path: Path | None) -> None:
+    verdicts = [{"claim": each.claim, "holds": each.holds, "numbers": each.numbers} for each in finding.verdicts]
+    picture = {"picture": str(path)} if path else {}
+    console.data_json(
+        {
+            "experiment": name, "options": options, "verdicts": verdicts, "seconds": round(seconds, 2), **picture,
+            "records": list(finding.records),
+        }
+    )  # fmt: skip

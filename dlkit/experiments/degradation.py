@@ -1,0 +1,124 @@
+"""C7: deeper plain nets learn their training data worse, deeper residual nets better."""
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from dlkit import console
+from dlkit.experiments.finding import Chart, Finding, Line, Verdict
+from dlkit.experiments.training import Trained, train
+
+Count = Annotated[int, Field(ge=1)]
+Depth = Literal[20, 32, 44, 56, 110]
+Positive = Annotated[float, Field(gt=0)]
+
+
+def degradation(
+    *,
+    data: str = "cifar10",
+    shallow: Depth = 20,
+    deep: Depth = 56,
+    steps: Count = 1500,
+    batch_size: Count = 128,
+    rates: Annotated[list[Positive], Field(min_length=1)] = [0.05, 0.1, 0.2],  # noqa: B006
+    pilot: Count = 150,
+    precision: Literal["float32", "bfloat16"] = "bfloat16",
+    shortcuts: bool = True,
+    seeds: Count = 3,
+    seed: Annotated[int, Field(ge=0)] = 0,
+) -> Finding:
+    """Plain and residual nets of two depths, all trained alike; compared is the error on what they train on.
+
+    He et al. 2015, Deep residual learning, section 4.2 and figure 6. The learning rate is the one, of a few, at which
+    the shallow plain net has the lowest training loss after a short training: nothing favours the residual nets.
+
+    Args:
+        data: images of 32x32, say.
+        shallow: layers of the shallow nets.
+        deep: layers of the deep ones.
+        steps: updates of each net, by momentum with a one-cycle schedule, with crops and flips.
+        batch_size: images of an update.
+        rates: learning rates that are tried out.
+        pilot: updates of each try.
+        precision: of the multiplications.
+        shortcuts: whether the residual nets have theirs; without, they are plain nets and the verdict turns.
+        seeds: trainings of each net.
+        seed: of the first.
+    """
+    common: dict[str, Any] = {
+        "data.augment": ["crop_flip"], "train.batch_size": batch_size, "train.momentum": 0.9, "train.nesterov": True,
+        "train.weight_decay": 1e-4, "train.schedule": "one_cycle", "train.warmup": 0.2, "train.precision": precision,
+    }  # fmt: skip
+
+    def run(net: str, lr: float, updates: int, number: int) -> Trained:
+        console.note(f"{net}, seed {number}, learning rate {lr:g}, {updates:,} updates")
+        return train(net, data, common | {"train.lr": lr, "train.steps": updates}, steps=updates, seed=number)
+
+    tried = {rate: run(f"plain{shallow}", rate, pilot, seed).last_loss for rate in rates} if len(rates) > 1 else {}
+    lr = min(tried, key=tried.__getitem__) if tried else rates[0]
+    nets = [f"plain{shallow}", f"plain{deep}"]
+    residual = [f"resnet{shallow}", f"resnet{deep}"] if shortcuts else nets
+    titles = dict(
+        zip(("plain, shallow", "plain, deep", "residual, shallow", "residual, deep"), nets + residual, strict=True)
+    )
+    found = {title: [run(net, lr, steps, seed + at) for at in range(seeds)] for title, net in titles.items()}
+    errors = {title: np.array([1 - each.last_accuracy for each in runs]) for title, runs in found.items()}
+    curves = {title: np.mean([each.losses for each in runs], 0) for title, runs in found.items()}
+    gap = {kind: errors[f"{kind}, deep"] - errors[f"{kind}, shallow"] for kind in ("plain", "residual")}
+    spread = {kind: _spread(errors[f"{kind}, shallow"], errors[f"{kind}, deep"]) for kind in gap}
+    window = max(1, steps // 50)
+    return Finding(
+        columns=["net", "training error", "of the seeds", "training loss"],
+        rows=[
+            [
+                net, f"{100 * errors[title].mean():.1f} %", " ".join(f"{100 * each:.1f}" for each in errors[title]),
+                f"{np.mean([each.last_loss for each in found[title]]):.3f}",
+            ]
+            for title, net in titles.items()
+        ],
+        right=["training error", "training loss"],
+        verdicts=[
+            Verdict(
+                "the deeper plain net has the higher training error, by more than the spread",
+                bool(gap["plain"].mean() > spread["plain"]), _told(gap["plain"].mean(), spread["plain"]),
+            ),
+            Verdict(
+                "the deeper residual net has the lower training error, by more than the spread",
+                bool(-gap["residual"].mean() > spread["residual"]),
+                _told(gap["residual"].mean(), spread["residual"]),
+            ),
+        ],
+        charts=[
+            Chart(
+                f"{data}, mean of {seeds} trainings of each net", "update", "training loss, nats",
+                [
+                    Line(titles[title] + (" again" if title.startswith("residual") and not shortcuts else ""),
+                         range(0, steps, window), _smooth(each, window))
+                    for title, each in curves.items()
+                ],
+            )
+        ],
+        records=[
+            {"net": net, "lr": lr, "errors": errors[title].tolist(), "losses": [r.last_loss for r in found[title]]}
+            for title, net in titles.items()
+        ],
+        notes=[
+            f"learning rate {lr:g}" + (f", the best of {len(tried)} on plain{shallow}" if tried else ""),
+            "training error: of the batches of the last tenth of the training, with crops and flips",
+        ],
+    )  # fmt: skip
+
+
+def _spread(*errors: np.ndarray) -> float:
+    """The larger of the standard deviations over the seeds; 0 of one seed."""
+    return max(float(each.std(ddof=1)) if len(each) > 1 else 0.0 for each in errors)
+
+
+def _told(gap: float, spread: float) -> str:
+    way = "higher" if gap > 0 else "lower"
+    return f"{100 * abs(gap):.2f} points {way}, standard deviation over the seeds {100 * spread:.2f}"
+
+
+def _smooth(values: np.ndarray, window: int) -> list[float]:
+    return [float(np.mean(values[at : at + window])) for at in range(0, len(values), window)]

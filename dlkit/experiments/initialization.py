@@ -1,0 +1,168 @@
+"""T3: what a deep net makes of its input before any training, by how its weights were drawn."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Annotated, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from pydantic import Field
+
+from dlkit.experiments.finding import Chart, Finding, Line, Verdict
+from dlkit.layers.initializers import initializer
+
+Depth = Annotated[int, Field(ge=2, le=1000)]
+Width = Annotated[int, Field(ge=2, le=16_384)]
+Count = Annotated[int, Field(ge=1)]
+
+SIZE = "root mean square of the pre-activations"
+TINY = float(np.finfo(np.float32).tiny)  # below it a float32 loses digits
+
+
+class Net(NamedTuple):
+    """One way to draw and to fold."""
+
+    init: str
+    activation: str
+
+    def __str__(self) -> str:
+        return f"{self.init}, {self.activation}"
+
+
+FOLDS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {"linear": tf.identity, "relu": tf.nn.relu, "tanh": tf.tanh}
+
+
+def initialization(
+    *,
+    depth: Depth = 50,
+    width: Width = 1024,
+    rows: Count = 256,
+    seeds: Count = 5,
+    seed: Annotated[int, Field(ge=0)] = 0,
+    for_relu: str = "he",
+    small: str = "gaussian:0.0001",
+    orthogonal: str = "orthogonal",
+) -> Finding:
+    """How large the pre-activations of each layer are, in a deep net of dense layers that nobody has trained.
+
+    He et al. 2015, section 2.2, and Glorot and Bengio 2010, section 4.2.1: with weights of variance g / fan_in a layer
+    multiplies the mean square of what it gets by g, and ReLU halves it. Inputs are N(0, 1).
+
+    Args:
+        depth: layers.
+        width: units of each layer.
+        rows: inputs that the mean square is taken over.
+        seeds: nets of each kind; shown is the mean.
+        seed: of the first.
+        for_relu: how the weights below ReLU are drawn; with another one than `he` the first verdict turns.
+        small: how the weights of the net that dies are drawn, `gaussian:SD`.
+        orthogonal: how the matrix is drawn whose singular values are looked at.
+    """
+    nets = [Net(for_relu, "relu"), Net("xavier", "linear"), Net("xavier", "tanh"), Net("xavier", "relu")]
+    nets.append(Net(small, "linear"))
+    seen = {net: np.stack([_sizes(net, depth, width, rows, seed + at) for at in range(seeds)]) for net in nets}
+    mean = {net: sizes.mean(0) for net, sizes in seen.items()}
+    linear, tanh, halving, silent = nets[1:]
+    expected = _tanh_sizes(mean[tanh][0], depth)
+    # N(0, sd^2) with sd from the name; another kind of init has the spread that it draws.
+    spread = float(np.std(_draw(small, width, seed)))
+    shrinking, alive = _ratios(mean[silent])
+    singular = np.linalg.svd(_draw(orthogonal, width, seed), compute_uv=False)
+    verdicts = [
+        _stays(f"{for_relu} keeps ReLU nets alive at every layer", mean[nets[0]]),
+        _stays("xavier keeps linear nets alive at every layer", mean[linear]),
+        _within(
+            "xavier with tanh shrinks as q <- E[tanh(sqrt(q) z)^2] says",
+            mean[tanh] / expected - 1, 0.1, "largest error",
+        ),
+        _within(
+            "xavier with ReLU halves the mean square at each layer",
+            np.sqrt((mean[halving][1:] ** 2 / mean[halving][:-1] ** 2).prod() ** (1 / (depth - 1)) / 0.5) - 1,
+            0.05, "off by",
+        ),
+        _within(
+            f"{small} shrinks by sd * sqrt(fan_in) at each layer until nothing is left",
+            shrinking / (spread * math.sqrt(width)) - 1, 0.05, f"largest error over {alive} layers",
+        ),
+        _within(f"all singular values of {orthogonal} are 1", singular - 1, 1e-5, "largest deviation"),
+    ]  # fmt: skip
+    layers = list(range(1, depth + 1))
+    lines = [
+        Line(str(net), layers, _drawable(mean[net]), _drawable(sizes.min(0)), _drawable(sizes.max(0)))
+        for net, sizes in seen.items()
+    ]
+    lines.append(Line(f"{tanh}, calculated", layers, expected.tolist(), is_theory=True))
+    shown = sorted({0, depth // 4, depth // 2, 3 * depth // 4, depth - 1})
+    return Finding(
+        columns=["net", *(f"layer {at + 1}" for at in shown)],
+        rows=[[str(net), *(f"{mean[net][at]:.3g}" for at in shown)] for net in nets],
+        right=[f"layer {at + 1}" for at in shown],
+        verdicts=verdicts,
+        charts=[
+            Chart(f"{depth} dense layers of {width:,} units, untrained", "layer", SIZE, lines, log_y=True),
+            Chart("without the one that dies", "layer", SIZE, [*lines[:-2], lines[-1]], log_y=True),
+        ],
+        records=[
+            {"init": net.init, "activation": net.activation, "rms": sizes.mean(0).tolist(), "seeds": seeds}
+            for net, sizes in seen.items()
+        ],
+        notes=[f"root mean square of the pre-activations, mean of {seeds} nets; inputs are N(0, 1)"],
+    )  # fmt: skip
+
+
+def _draw(init: str, width: int, seed: int) -> NDArray[np.float32]:
+    keras.utils.set_random_seed(seed)
+    return np.asarray(initializer(init)((width, width), "float32"))
+
+
+def _weights(init: str, depth: int, width: int, seed: int) -> Iterator[tf.Tensor]:
+    keras.utils.set_random_seed(seed)
+    for _ in range(depth):
+        yield initializer(init)((width, width), "float32")
+
+
+def _sizes(net: Net, depth: int, width: int, rows: int, seed: int) -> NDArray[np.float64]:
+    """Root mean square of the pre-activations of each layer, (depth,)."""
+    x = tf.constant(np.random.default_rng(seed).standard_normal((rows, width)), tf.float32)
+    found = []
+    for weight in _weights(net.init, depth, width, seed):
+        z = tf.matmul(x, weight)
+        found.append(math.sqrt(float(tf.reduce_mean(tf.square(tf.cast(z, tf.float64))))))
+        x = FOLDS[net.activation](z)
+    return np.array(found)
+
+
+def _tanh_sizes(first: float, depth: int) -> NDArray[np.float64]:
+    """Square roots of q <- E[tanh(sqrt(q) z)^2], z of N(0, 1), from the first layer on, (depth,)."""
+    points, weights = np.polynomial.hermite_e.hermegauss(61)  # of exp(-z^2 / 2)
+    weights = weights / weights.sum()
+    q = [first**2]
+    while len(q) < depth:
+        q.append(float(weights @ np.tanh(math.sqrt(q[-1]) * points) ** 2))
+    return np.sqrt(q)
+
+
+def _ratios(sizes: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
+    """By what each layer multiplies, as long as float32 can say it to all digits, and the number of such layers."""
+    alive = int(np.argmax(sizes < 100 * TINY)) if (sizes < 100 * TINY).any() else len(sizes)
+    kept = sizes[: max(alive, 2)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return kept[1:] / kept[:-1], alive
+
+
+def _stays(claim: str, sizes: NDArray[np.float64]) -> Verdict:
+    factors = sizes / sizes[0]
+    worst = factors[np.argmax(np.abs(np.log(np.maximum(factors, TINY))))]
+    return Verdict(f"{claim}, within a factor of 2", bool(0.5 <= worst <= 2), f"farthest: {worst:.3g} times the first")
+
+
+def _within(claim: str, errors: NDArray[np.floating] | float, limit: float, what: str) -> Verdict:
+    error = float(np.max(np.abs(errors)))
+    return Verdict(f"{claim}, within {limit:g}", bool(error <= limit), f"{what}: {error:.2g}")
+
+
+def _drawable(sizes: NDArray[np.float64]) -> list[float]:
+    """A logarithmic axis has no zero."""
+    return [float(size) if size > 0 else math.nan for size in sizes]

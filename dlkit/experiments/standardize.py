@@ -1,0 +1,124 @@
+"""T1: inputs and, in regression, outputs train better when they are standardized."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from dlkit.experiments.finding import Chart, Finding, Line, Verdict
+from dlkit.experiments.training import Trained, train
+from dlkit.train.start import Prepared
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+DIGITS, ADDING = "digits, inputs", "adding problem, outputs"
+
+
+def standardize(
+    *,
+    inputs: bool = True,
+    outputs: bool = True,
+    offset: float = 100.0,
+    steps: Count = 150,
+    rates: Annotated[list[Positive], Field(min_length=1)] = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1],  # noqa: B006
+    seeds: Count = 2,
+    seed: Annotated[int, Field(ge=0)] = 0,
+) -> Finding:
+    """A dense net on digits as they are, 0 to 255, and standardized; a recurrent net that tells numbers far from zero.
+
+    LeCun, Bottou, Orr and Mueller 1998, Efficient BackProp, section 4.3. Each training has the best of the learning
+    rates, so that scale alone is no excuse.
+
+    Args:
+        inputs: whether the digits are standardized on the better side; without, the verdict turns.
+        outputs: whether the numbers to be told are; likewise.
+        offset: what is added to them.
+        steps: updates of plain gradient descent.
+        rates: learning rates that each side may choose from.
+        seeds: trainings at each rate; the mean counts.
+        seed: of the first.
+    """
+    raw_sums = partial(_far_from_zero, offset=offset)
+    sides: dict[tuple[str, str], Callable[[Prepared], None] | None] = {
+        (DIGITS, "as they are"): _as_they_are,
+        (DIGITS, "standardized"): None if inputs else _as_they_are,
+        (ADDING, "as they are"): raw_sums,
+        (ADDING, "standardized"): None if outputs else raw_sums,
+    }
+    found: dict[tuple[str, str], dict[float, list[Trained]]] = {}
+    for (of, how), change in sides.items():
+        found[of, how] = {rate: [_trained(of, rate, steps, seed + at, change) for at in range(seeds)] for rate in rates}
+    measured = {
+        side: {rate: float(np.mean([_error(side[0], run) for run in runs])) for rate, runs in each.items()}
+        for side, each in found.items()
+    }
+    best = {side: min(each, key=each.__getitem__) for side, each in measured.items()}
+    lowest = {side: measured[side][best[side]] for side in sides}
+    verdicts = []
+    for of, claim in ((DIGITS, "digits are learned faster"), (ADDING, "numbers far from zero are told better")):
+        raw, standard = lowest[of, "as they are"], lowest[of, "standardized"]
+        verdicts.append(
+            Verdict(
+                f"standardized, {claim}: the error is at most two thirds", bool(standard <= raw * 2 / 3),
+                f"{standard:.3g} against {raw:.3g} after {steps} updates, each with its best learning rate",
+            )
+        )  # fmt: skip
+    curves = {side: np.mean([run.losses for run in found[side][best[side]]], 0) for side in sides if side[0] == DIGITS}
+    return Finding(
+        columns=["data", "how", "best learning rate", "error"],
+        rows=[[of, how, f"{best[of, how]:g}", f"{lowest[of, how]:.3g}"] for of, how in sides],
+        right=["best learning rate", "error"],
+        verdicts=verdicts,
+        charts=[
+            Chart(
+                "digits, each with its best learning rate", "update", "training loss, nats",
+                [Line(how, range(steps), _drawable(each)) for (_, how), each in curves.items()], log_y=True,
+            ),
+            Chart(
+                "digits, every learning rate", "learning rate", "share of test digits that are wrong",
+                [
+                    Line(how, list(rates), [measured[of, how][rate] for rate in rates])
+                    for of, how in sides if of == DIGITS
+                ], log_x=True,
+            ),
+        ],
+        records=[
+            {"data": of, "how": how, "lr": rate, "error": error}
+            for (of, how), each in measured.items() for rate, error in each.items()
+        ],
+        notes=["error: share of test digits that are wrong; mean squared error of the sums"],
+    )  # fmt: skip
+
+
+def _as_they_are(made: Prepared) -> None:
+    """Undoes the standardization of images: they go in as numbers from 0 to 255."""
+    made.task.info["mean"], made.task.info["std"] = [0.0], [1 / 255]
+
+
+def _far_from_zero(made: Prepared, offset: float) -> None:
+    """The sums have to be told as they are, `offset` higher: a mean of -offset, which is subtracted, adds it."""
+    made.task.info["output_mean"], made.task.info["output_std"] = [-offset], [1.0]
+
+
+def _trained(of: str, lr: float, steps: int, seed: int, change: Callable[[Prepared], None] | None) -> Trained:
+    options: dict[str, Any] = {"train.lr": lr, "train.batch_size": 64, "train.steps": steps}
+    if of == DIGITS:
+        return train("mlp", "digits", options | {"model.hidden": [64]}, steps=steps, seed=seed, change=change)
+    options |= {"data.length": 8, "data.train": 6400, "data.validation": 10, "data.test": 500, "model.width": 32}
+    return train("gru", "synthetic:adding", options, steps=steps, seed=seed, change=change)
+
+
+def _error(of: str, run: Trained) -> float:
+    """Share of test digits that are wrong, or the mean squared error of the sums; infinite when training broke off."""
+    if not np.isfinite(run.losses).all():
+        return math.inf
+    measured = run.evaluate("test")
+    return 1 - measured["accuracy"] if of == DIGITS else measured["mse"]
+
+
+def _drawable(values: np.ndarray) -> list[float]:
+    return [float(value) if np.isfinite(value) else float("nan") for value in values]

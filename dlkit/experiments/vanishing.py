@@ -1,0 +1,214 @@
+"""R4 and S6: how much of the last loss reaches each earlier input, by its distance."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Annotated, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from pydantic import Field
+
+from dlkit.data import tokenizer
+from dlkit.experiments.finding import Chart, Finding, Line, Verdict
+from dlkit.experiments.training import prepared, train
+from dlkit.train.losses import softmax_cross_entropy
+from dlkit.train.start import Prepared
+
+Count = Annotated[int, Field(ge=1)]
+
+ROWS = 32
+FADED = 1e-12  # what is drawn of a gradient that is smaller
+
+
+def vanishing(
+    *,
+    length: Annotated[int, Field(ge=8, le=1000)] = 100,
+    width: Count = 64,
+    steps: Count = 500,
+    seeds: Count = 5,
+    seed: Annotated[int, Field(ge=0)] = 0,
+    biases: Annotated[list[float], Field(min_length=2)] = [0.0, 1.0, 3.0],  # noqa: B006
+    forget_bias: float = 3.0,
+    remembers: str = "lstm",
+    words: Annotated[int, Field(ge=4, le=200)] = 30,
+) -> Finding:
+    """The gradient of the loss at the end with respect to the input at each step before it.
+
+    Hochreiter, Bengio, Frasconi and Schmidhuber 2001, Gradient flow in recurrent nets. Recurrent nets of one width and
+    one recurrent initialization are looked at before and after training on the adding problem; translators, untrained,
+    by the word of the source that their last word depends on.
+
+    Args:
+        length: steps of a sequence of the adding problem.
+        width: units of the state.
+        steps: updates of Adam, each of 32 sequences, with the norm of the gradient clipped at 1.
+        seeds: nets of each kind; shown is the median.
+        seed: of the first.
+        biases: forget biases of untrained LSTMs, from small to large.
+        forget_bias: of the LSTM that is trained.
+        remembers: the net that is to remember; with `rnn` the first verdict turns.
+        words: words of a source sentence.
+    """
+    which = [seed + at for at in range(seeds)]
+    nets: dict[str, tuple[str, dict[str, Any]]] = {
+        "rnn": ("rnn", {}),
+        **{f"lstm, forget bias {bias:g}": ("lstm", {"model.forget_bias": bias}) for bias in biases},
+        "gru": ("gru", {}),
+    }
+    fresh = {
+        title: _median([by_distance(_made(net, options, length, width, at)) for at in which])
+        for title, (net, options) in nets.items()
+    }
+    of_lstm = {"model.forget_bias": forget_bias} if remembers == "lstm" else {}
+    trained_nets = {"rnn, trained": ("rnn", {}), f"{remembers}, trained": (remembers, of_lstm)}
+    if remembers == "rnn":
+        trained_nets = {"rnn, trained": ("rnn", {}), "rnn again, trained": ("rnn", {})}
+    trained = {
+        title: _median([_after_training(net, options, length, width, steps, at) for at in which])
+        for title, (net, options) in trained_nets.items()
+    }
+    translators = {
+        title: _median([by_word(net, words, at) for at in which[:3]])
+        for title, net in (
+            ("seq2seq", "seq2seq"), ("with attention", "seq2seq_attention"), ("Transformer", "transformer")
+        )
+    }  # fmt: skip
+    plain, good = trained.values()
+    name = list(trained)[1]
+    times = _ratio(good[-1], plain[-1])
+    ends = [fresh[f"lstm, forget bias {bias:g}"][-1] for bias in sorted(biases)]
+    reach = {title: _ratio(each[-1], each[0]) for title, each in translators.items()}
+    shown = [0, length // 4, length // 2, length - 1]
+    return Finding(
+        columns=["net", *(f"distance {at}" for at in shown)],
+        rows=[
+            [title, *(f"{each[at]:.2g}" for at in shown)] for title, each in (fresh | trained).items()
+        ],
+        right=[f"distance {at}" for at in shown],
+        verdicts=[
+            Verdict(
+                f"after training the gradient of {name.partition(',')[0]} at distance {length - 1} is at least 100 "
+                "times that of the plain recurrent net", times >= 100, f"{good[-1]:.2g} against {plain[-1]:.2g}",
+            ),
+            Verdict(
+                "before training the gradient at the greatest distance grows with the forget bias",
+                all(a < b for a, b in pairwise(ends)),
+                ", ".join(f"bias {bias:g}: {end:.2g}" for bias, end in zip(sorted(biases), ends, strict=True)),
+            ),
+            Verdict(
+                "attention brings the last word to the farthest word of the source at one hop",
+                min(reach["with attention"], reach["Transformer"]) > 0.01
+                and reach["seq2seq"] < reach["with attention"],
+                "farthest against nearest: " + ", ".join(f"{title} {each:.2g}" for title, each in reach.items()),
+            ),
+        ],
+        charts=[
+            Chart(
+                f"adding problem, width {width}", "steps before the end", "norm of the gradient",
+                [Line(title, range(length), _drawable(each)) for title, each in (fresh | trained).items()], log_y=True,
+            ),
+            Chart(
+                "translators, untrained", "place of the source word, from the first on", "norm of the gradient",
+                [Line(title, range(len(each)), _drawable(each)) for title, each in translators.items()], log_y=True,
+            ),
+        ],
+        records=[
+            {"net": title, "gradient": each.tolist()} for title, each in (fresh | trained | translators).items()
+        ],
+        notes=[
+            f"median of {seeds} nets of each kind; mean over {ROWS} sequences of the norm of d loss / d input",
+            "seq2seq reads the source backwards: its first word is the nearest to the last one said",
+        ],
+    )  # fmt: skip
+
+
+def by_distance(made: Prepared) -> NDArray[np.float64]:
+    """Mean norm of the gradient of each sequence's squared error with respect to the input of each step, (time,).
+
+    The first number is of the last step.
+    """
+    batch = made.task.batch("test", np.arange(ROWS), epoch=None)
+    inputs = tf.constant(batch["inputs"])
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        sums = made.task.loss_sums(made.model, batch | {"inputs": inputs}, training=False, smoothing=0.0)
+    gradient = tape.gradient(sums.loss, inputs)  # (rows, time, features): a row's loss depends on that row alone
+    return tf.reduce_mean(tf.norm(gradient, axis=-1), 0).numpy()[::-1].astype(np.float64)
+
+
+def by_word(net: str, words: int, seed: int) -> NDArray[np.float64]:
+    """Mean norm of the gradient of the last word's loss with respect to the vector of each source word, (words,).
+
+    Of an untrained translator. The first number is of the source's first word: recurrent translators read the source
+    backwards, so that it lies all of the target away from the last word, and the source's last word twice as far.
+    """
+    # Lengths are drawn evenly: so many pairs have enough of the greatest.
+    options = {"data.length": words, "data.train": 3 * ROWS * words}
+    made = prepared(net, "synthetic:reverse", options, seed=seed)
+    lengths = made.task.data.splits["train"].lengths[0]
+    batch = made.task.batch("train", np.flatnonzero(lengths == lengths.max())[:ROWS], epoch=None)
+    with tf.GradientTape() as tape, _watched(made.model.source_embedding, tape) as seen:
+        logits = made.model((batch["source"], batch["target_in"]), training=False)
+        said = tf.reduce_sum(tf.cast(batch["target_out"] != tokenizer.PAD, tf.int32), 1) - 1
+        last = tf.gather(logits, said, batch_dims=1)
+        labels = tf.gather(tf.constant(batch["target_out"]), said, batch_dims=1)
+        loss = tf.reduce_sum(softmax_cross_entropy(last, labels))
+    gradient = tape.gradient(loss, seen[0])
+    return tf.reduce_mean(tf.norm(gradient, axis=-1), 0).numpy()[:words].astype(np.float64)
+
+
+@contextmanager
+def _watched(layer: keras.layers.Layer, tape: tf.GradientTape) -> Iterator[list[tf.Tensor]]:
+    """What the layer gives while the context lasts, watched by the tape."""
+    seen: list[tf.Tensor] = []
+    inner = layer.call
+
+    def call(*arguments: Any, **options: Any) -> tf.Tensor:
+        result = inner(*arguments, **options)
+        tape.watch(result)
+        seen.append(result)
+        return result
+
+    layer.call = call
+    try:
+        yield seen
+    finally:
+        layer.call = inner
+
+
+def _options(length: int, width: int) -> dict[str, Any]:
+    return {
+        "model.width": width, "model.recurrent_init": "orthogonal", "data.length": length, "data.train": 50_000,
+        "data.validation": 10, "data.test": 200,
+    }  # fmt: skip
+
+
+def _made(net: str, options: dict[str, Any], length: int, width: int, seed: int) -> Prepared:
+    return prepared(net, "synthetic:adding", _options(length, width) | options, seed=seed)
+
+
+def _after_training(
+    net: str, options: dict[str, Any], length: int, width: int, steps: int, seed: int
+) -> NDArray[np.float64]:
+    settings = {
+        "train.optimizer": "adam", "train.lr": 0.005, "train.batch_size": 32, "train.clip_norm": 1.0,
+        "train.steps": steps,
+    }  # fmt: skip
+    run = train(net, "synthetic:adding", _options(length, width) | settings | options, steps=steps, seed=seed)
+    return by_distance(run.prepared)
+
+
+def _median(found: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.median(found, axis=0)
+
+
+def _ratio(a: float, b: float) -> float:
+    return float(a / b) if b > 0 else math.inf
+
+
+def _drawable(values: NDArray[np.float64]) -> list[float]:
+    return np.maximum(values, FADED).tolist()

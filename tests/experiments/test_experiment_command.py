@@ -1,0 +1,79 @@
+"""`dlkit experiment` on all experiments, in their first look, and what users get wrong."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from dlkit.cli import main
+from dlkit.experiments import EXPERIMENTS
+
+PARTS = {f"{letter}{number}" for letter, most in (("C", 8), ("T", 8), ("R", 10), ("S", 6), ("X", 9))
+         for number in range(1, most + 1)}  # fmt: skip
+
+
+def test_the_list_names_each_experiment_with_its_claim(capsys):
+    assert main(["experiment"]) == 0
+    told = capsys.readouterr().out
+    for name, each in EXPERIMENTS.items():
+        assert name in told
+        assert each.parts and set(each.parts) <= PARTS
+    assert main(["experiment", "--json"]) == 0
+    assert [each["name"] for each in json.loads(capsys.readouterr().out)] == list(EXPERIMENTS)
+
+
+LONG = {"degradation"}  # four deep nets have to be traced
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in EXPERIMENTS]
+)
+def test_a_first_look_ends_with_verdicts_and_a_picture(name, tmp_path, capsys):
+    picture = tmp_path / "picture.png"
+    assert main(["experiment", name, str(picture), "--png", "--first-look", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["experiment"] == name
+    assert said["verdicts"]
+    assert all(isinstance(each["holds"], bool) and each["claim"] and each["numbers"] for each in said["verdicts"])
+    assert {key: said["options"][key] for key in EXPERIMENTS[name].first_look} == dict(EXPERIMENTS[name].first_look)
+    assert said["records"]
+    with Image.open(picture) as image:
+        assert image.width > 500
+
+
+def test_the_table_ends_with_a_line_for_each_verdict(capsys):
+    assert main(["experiment", "ensembles", "--first-look", "--set", "by=none"]) == 0
+    told = capsys.readouterr()
+    assert told.out.count("\ndoes not hold: ") == 2
+    assert "mean of the members" in told.out
+    assert "time " in told.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["dropuot"], "unknown experiment: dropuot", "`dropout`"),
+        (["dropout", "--set", "rat=0.1"], "unknown key: dropout.rat", "rate"),
+        (["dropout", "--set", "rate=much"], "dropout.rate must be", ""),
+        (["dropout", "--set", "rate"], "--set rate has no value", "--set rate=value"),
+        (["dropout", "--full", "--first-look"], "--full is the real size", "one of them"),
+        (["dropout", "a.png"], "what to do with a.png?", "--png a.png"),
+        (["dropout", "--png", "a.pdf"], "a.pdf has no name for a picture", "PNG"),
+        (["attention_cost", "--seed", "3"], "nothing is drawn in attention_cost", "leave --seed out"),
+        (["padding_and_stride", "--set", "kernel=4"], "a kernel of 4 has no middle", "odd"),
+        (["--full"], "--full is for an experiment", "lists them"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(arguments, message, hint, capsys):
+    assert main(["experiment", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert hint in told
+
+
+def test_no_picture_is_written_over(tmp_path, capsys):
+    picture = tmp_path / "mine.png"
+    picture.write_bytes(b"precious")
+    assert main(["experiment", "ensembles", str(picture), "--png", "--first-look"]) == 2
+    assert f"{picture} exists" in capsys.readouterr().err
+    assert picture.read_bytes() == b"precious"

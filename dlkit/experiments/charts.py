@@ -1,6 +1,7 @@
 """The charts of an experiment as one picture."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,8 @@ def figure(charts: Sequence[Chart], *, title: str, subtitle: str = "") -> "Figur
     drawn = Figure(figsize=(5.8 * columns, 4.4 * rows + 0.6), layout="constrained")
     for place, chart in enumerate(charts):
         _draw(drawn.add_subplot(rows, columns, place + 1), chart)
-    heading = f"{fitting(title, 60 * columns)}\n{fitting(subtitle, 75 * columns)}" if subtitle else fitting(title)
-    drawn.suptitle(heading, x=0.01, ha="left", fontsize=11, parse_math=False)
+    lines = [*textwrap.wrap(title, 62 * columns), *([fitting(subtitle, 75 * columns)] if subtitle else [])]
+    drawn.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=11, parse_math=False)
     return drawn
 
 

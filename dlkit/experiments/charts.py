@@ -67,7 +67,7 @@ def _draw(axes: "Axes", chart: Chart) -> None:
 
 
 def _draw_line(axes: "Axes", line: Line, colour: str, marker: str) -> None:
-    few = len(line.x) < DOTTED_BELOW
+    few = sum(map(math.isfinite, line.y)) < DOTTED_BELOW  # one point alone is no line
     axes.plot(
         line.x, line.y, color=colour, linewidth=1.1 if line.is_theory else 1.6,
         linestyle=":" if line.is_theory else "-",

@@ -55,6 +55,8 @@ def experiment(
         return
     from dlkit.cli.inspect import check_picture_name
 
+    if full and name in EXPERIMENTS and not EXPERIMENTS[name].full:
+        raise UsageError(f"{name} has its real size already", "leave --full out")
     if full and first_look:
         raise UsageError("--full is the real size, and --first-look the smallest", "choose one of them")
     if file is not None and not png:
@@ -63,18 +65,21 @@ def experiment(
     path = (file or Path(f"{name}.png")) if png else None
     if path is not None and path.exists():
         raise UsageError(f"{path} exists", "name another file after --png, or remove this one")
+    if path is not None and not path.parent.is_dir():  # said now, and not after an hour
+        raise UsageError(f"there is no folder {path.parent}", "make it, or name another file after --png")
     finding, options, seconds = run(name, sets or [], full=full, first_look=first_look, seed=seed)
+    if not console.settings.json:
+        for line in finding.notes:
+            console.note(line)
+        console.table(finding.columns, finding.rows, right=finding.right)
+        for verdict in finding.verdicts:
+            console.data(str(verdict))
+        console.note(f"time {seconds:.0f} s")
     if path is not None:
         _draw(name, finding, path)
+        console.note(f"picture {path}")
     if console.settings.json:
         _print_json(name, finding, options, seconds, path)
-        return
-    for line in finding.notes:
-        console.note(line)
-    console.table(finding.columns, finding.rows, right=finding.right)
-    for verdict in finding.verdicts:
-        console.data(str(verdict))
-    console.note(f"time {seconds:.0f} s" + (f"; picture {path}" if path else ""))
 
 
 def run(

@@ -80,8 +80,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         "dlkit.experiments.random_vs_grid:random_vs_grid",
         "random search beats a grid of as many trials",
         ("T7",),
-        full={"rates": 161, "steps": 200},
-        first_look={"steps": 5, "rates": 5, "repeats": 50},
+        full={"rates": 41, "decays": 5, "steps": 200},
+        first_look={"steps": 5, "rates": 4, "decays": 2, "repeats": 50},
     ),
     "vanishing": Experiment(
         "dlkit.experiments.vanishing:vanishing",

@@ -59,11 +59,11 @@ def attention_cost(
     }
     rates = {kind: [tokens / each for each in found] for kind, found in seconds.items()}
     of_lstm = {n: 8 * n * width**2 for n in grid}
-    work = {
-        "Transformer block": [sum(products[n].values()) * (tokens // n) / 1e9 / s for n, s in
-                              zip(grid, seconds["Transformer block"], strict=True)],
-        "LSTM layer": [of_lstm[n] * (tokens // n) / 1e9 / s for n, s in zip(grid, seconds["LSTM layer"], strict=True)],
-    }  # fmt: skip
+    of_block = {n: sum(products[n].values()) for n in grid}
+    work = {  # multiply-adds of a pass forwards, 10^9 in a second
+        kind: [of[n] * tokens / n / 1e9 / each for n, each in zip(grid, seconds[kind], strict=True)]
+        for kind, of in (("Transformer block", of_block), ("LSTM layer", of_lstm))
+    }
     at = max(place for place, n in enumerate(grid) if n <= max(usual, grid[0]))
     faster = work["Transformer block"][at] / work["LSTM layer"][at]
     slower = rates["Transformer block"][0] / rates["Transformer block"][-1]
@@ -81,7 +81,7 @@ def attention_cost(
                 shares[grid[at]] < 0.2, f"{100 * shares[grid[at]]:.1f} %; half of it from a length of {half:,} on",
             ),
             Verdict(
-                "it grows with the square of the length: a token costs more in a long sequence than in a short one",
+                "a token takes more time in a long sequence than in a short one",
                 slower > 1, f"{slower:.1f} times as much at {grid[-1]:,} as at {grid[0]:,}",
             ),
             Verdict(

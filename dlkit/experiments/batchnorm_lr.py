@@ -42,8 +42,9 @@ def batchnorm_lr(
     grid = sorted(rates)
     found: dict[str, list[list[Trained]]] = {}
     for kind, title in kinds.items():
+        first = seed if kind else seed + seeds
         found[title] = [
-            [_trained(kind or "none", depth, width, rate, steps, seed + at) for at in range(seeds)] for rate in grid
+            [_trained(kind or "none", depth, width, rate, steps, first + at) for at in range(seeds)] for rate in grid
         ]
     losses = {title: [max(run.last_loss for run in runs) for runs in each] for title, each in found.items()}
     works = {
@@ -57,8 +58,8 @@ def batchnorm_lr(
         verdicts=[
             Verdict(
                 f"with {list(found)[1]} the net trains at learning rates at least three times as large",
-                with_norm >= 3 * without and with_norm > 0,
-                f"largest that works: {with_norm:g} against {without:g}",
+                with_norm >= 3 * without > 0,
+                f"largest that works: {with_norm:g} against {without:g}" + ("" if without else ", which is none"),
             )
         ],
         charts=[

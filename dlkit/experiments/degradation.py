@@ -57,12 +57,13 @@ def degradation(
 
     tried = {rate: run(f"plain{shallow}", rate, pilot, seed).last_loss for rate in rates} if len(rates) > 1 else {}
     lr = min(tried, key=tried.__getitem__) if tried else rates[0]
-    nets = [f"plain{shallow}", f"plain{deep}"]
-    residual = [f"resnet{shallow}", f"resnet{deep}"] if shortcuts else nets
-    titles = dict(
-        zip(("plain, shallow", "plain, deep", "residual, shallow", "residual, deep"), nets + residual, strict=True)
-    )
-    found = {title: [run(net, lr, steps, seed + at) for at in range(seeds)] for title, net in titles.items()}
+    nets = {"plain, shallow": f"plain{shallow}", "plain, deep": f"plain{deep}"}
+    family, first = ("resnet", seed) if shortcuts else ("plain", seed + seeds)  # the same nets with other seeds
+    nets |= {"residual, shallow": f"{family}{shallow}", "residual, deep": f"{family}{deep}"}
+    found = {
+        title: [run(net, lr, steps, at + (first if title.startswith("residual") else seed)) for at in range(seeds)]
+        for title, net in nets.items()
+    }
     errors = {title: np.array([1 - each.last_accuracy for each in runs]) for title, runs in found.items()}
     curves = {title: np.mean([each.losses for each in runs], 0) for title, runs in found.items()}
     gap = {kind: errors[f"{kind}, deep"] - errors[f"{kind}, shallow"] for kind in ("plain", "residual")}
@@ -75,7 +76,7 @@ def degradation(
                 net, f"{100 * errors[title].mean():.1f} %", " ".join(f"{100 * each:.1f}" for each in errors[title]),
                 f"{np.mean([each.last_loss for each in found[title]]):.3f}",
             ]
-            for title, net in titles.items()
+            for title, net in nets.items()
         ],
         right=["training error", "training loss"],
         verdicts=[
@@ -93,7 +94,7 @@ def degradation(
             Chart(
                 f"{data}, mean of {seeds} trainings of each net", "update", "training loss, nats",
                 [
-                    Line(titles[title] + (" again" if title.startswith("residual") and not shortcuts else ""),
+                    Line(nets[title] + (" again" if title.startswith("residual") and not shortcuts else ""),
                          range(0, steps, window), _smooth(each, window))
                     for title, each in curves.items()
                 ],
@@ -101,7 +102,7 @@ def degradation(
         ],
         records=[
             {"net": net, "lr": lr, "errors": errors[title].tolist(), "losses": [r.last_loss for r in found[title]]}
-            for title, net in titles.items()
+            for title, net in nets.items()
         ],
         notes=[
             f"learning rate {lr:g}" + (f", the best of {len(tried)} on plain{shallow}" if tried else ""),

@@ -36,11 +36,10 @@ def dropout(
         seed: of the first.
     """
     found = {p: [_trained(images, width, p, steps, seed + at) for at in range(seeds)] for p in (0.0, rate)}
-    gaps = {
-        p: [run.evaluate("test")["loss"] - run.evaluate("train")["loss"] for run in runs] for p, runs in found.items()
-    }
-    right = {p: [run.evaluate("test")["accuracy"] for run in runs] for p, runs in found.items()}
-    losses = {p: [run.evaluate("test")["loss"] for run in runs] for p, runs in found.items()}
+    tested = {p: [_tested(run) for run in runs] for p, runs in found.items()}
+    losses = {p: [test["loss"] for _, test in each] for p, each in tested.items()}
+    right = {p: [test["accuracy"] for _, test in each] for p, each in tested.items()}
+    gaps = {p: [test["loss"] - learned["loss"] for learned, test in each] for p, each in tested.items()}
     noise = {p: float(np.mean([run.losses[-steps // 4 :].mean() for run in runs])) for p, runs in found.items()}
     drift = _drift(found[rate][0], rate)
     better = np.subtract(losses[0.0], losses[rate])  # of nets with the same seed
@@ -89,6 +88,13 @@ def _trained(images: int, width: int, rate: float, steps: int, seed: int) -> Tra
         "train.batch_size": 50, "train.limit": images, "train.steps": steps,
     }  # fmt: skip
     return train("mlp", "digits", options, steps=steps, seed=seed)
+
+
+def _tested(run: Trained) -> tuple[dict[str, float], dict[str, float]]:
+    """Loss and accuracy on the images that were trained on, and on all test digits."""
+    learned = run.evaluate("train")
+    run.prepared.task.limit = None
+    return learned, run.evaluate("test")
 
 
 def _drift(run: Trained, rate: float) -> float:

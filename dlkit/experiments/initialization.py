@@ -10,6 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from pydantic import Field
 
+from dlkit.errors import UsageError
 from dlkit.experiments.finding import Chart, Finding, Line, Verdict
 from dlkit.layers.initializers import initializer
 
@@ -59,6 +60,9 @@ def initialization(
         for_relu: how the weights below ReLU are drawn; with another one than `he` the first verdict turns.
         small: how the weights of the net that dies are drawn, `gaussian:SD`.
         orthogonal: how the matrix is drawn whose singular values are looked at.
+
+    Raises:
+        dlkit.errors.UsageError: there is no such initializer, or the small one is no `gaussian:SD`.
     """
     nets = [Net(for_relu, "relu"), Net("xavier", "linear"), Net("xavier", "tanh"), Net("xavier", "relu")]
     nets.append(Net(small, "linear"))
@@ -66,8 +70,9 @@ def initialization(
     mean = {net: sizes.mean(0) for net, sizes in seen.items()}
     linear, tanh, halving, silent = nets[1:]
     expected = _tanh_sizes(mean[tanh][0], depth)
-    # N(0, sd^2) with sd from the name; another kind of init has the spread that it draws.
-    spread = float(np.std(_draw(small, width, seed)))
+    if not small.startswith("gaussian:"):
+        raise UsageError(f"the small weights are drawn from N(0, sd^2), and {small} says no sd", "say gaussian:SD")
+    spread = float(small.partition(":")[2])
     shrinking, alive = _ratios(mean[silent])
     singular = np.linalg.svd(_draw(orthogonal, width, seed), compute_uv=False)
     verdicts = [
@@ -79,8 +84,7 @@ def initialization(
         ),
         _within(
             "xavier with ReLU halves the mean square at each layer",
-            np.sqrt((mean[halving][1:] ** 2 / mean[halving][:-1] ** 2).prod() ** (1 / (depth - 1)) / 0.5) - 1,
-            0.05, "off by",
+            (mean[halving][1:] / mean[halving][:-1]) ** 2 / 0.5 - 1, 0.15, "largest error",
         ),
         _within(
             f"{small} shrinks by sd * sqrt(fan_in) at each layer until nothing is left",

@@ -60,7 +60,9 @@ def padding_and_stride(
     strided = _strided(standard, kernels, stride, radius)
     skipped = same[:, ::stride, ::stride]
     pooled = tf.nn.max_pool2d(same, stride, stride, "VALID").numpy()
-    off_pool = float(np.sqrt(np.mean((pooled[:, : strided.shape[1], : strided.shape[2]] - strided) ** 2)) / same.std())
+    both = min(pooled.shape[1], strided.shape[1])
+    apart = pooled[:, :both, :both] - strided[:, :both, :both]
+    off_pool = float(np.sqrt(np.mean(apart**2)) / same.std())
     distances = list(range(min(8, side // 2)))
     return Finding(
         columns=["convolution", "output"],

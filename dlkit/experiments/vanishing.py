@@ -1,12 +1,9 @@
 """R4 and S6: how much of the last loss reaches each earlier input, by its distance."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
@@ -15,6 +12,8 @@ from pydantic import Field
 from dlkit.data import tokenizer
 from dlkit.experiments.finding import Chart, Finding, Line, Verdict
 from dlkit.experiments.training import prepared, train
+from dlkit.probe.jacobians import gradient_by_distance
+from dlkit.probe.watching import Seen, watching
 from dlkit.train.losses import softmax_cross_entropy
 from dlkit.train.start import Prepared
 
@@ -26,14 +25,15 @@ FADED = 1e-12  # what is drawn of a gradient that is smaller
 
 def vanishing(
     *,
-    length: Annotated[int, Field(ge=8, le=1000)] = 100,
+    length: Annotated[int, Field(ge=8, le=1000)] = 101,
     width: Count = 64,
     steps: Count = 500,
     seeds: Count = 5,
     seed: Annotated[int, Field(ge=0)] = 0,
     biases: Annotated[list[float], Field(min_length=2)] = [0.0, 1.0, 3.0],  # noqa: B006
     forget_bias: float = 3.0,
-    remembers: str = "lstm",
+    remembers: Literal["lstm", "gru", "rnn"] = "lstm",
+    attention: bool = True,
     words: Annotated[int, Field(ge=4, le=200)] = 30,
 ) -> Finding:
     """The gradient of the loss at the end with respect to the input at each step before it.
@@ -50,7 +50,8 @@ def vanishing(
         seed: of the first.
         biases: forget biases of untrained LSTMs, from small to large.
         forget_bias: of the LSTM that is trained.
-        remembers: the net that is to remember; with `rnn` the first verdict turns.
+        remembers: the net that is to remember; with `rnn`, the plain one again, the first verdict turns.
+        attention: whether the second translator has attention; without, the last verdict turns.
         words: words of a source sentence.
     """
     which = [seed + at for at in range(seeds)]
@@ -64,21 +65,19 @@ def vanishing(
         for title, (net, options) in nets.items()
     }
     of_lstm = {"model.forget_bias": forget_bias} if remembers == "lstm" else {}
-    trained_nets = {"rnn, trained": ("rnn", {}), f"{remembers}, trained": (remembers, of_lstm)}
-    if remembers == "rnn":
-        trained_nets = {"rnn, trained": ("rnn", {}), "rnn again, trained": ("rnn", {})}
+    named = (
+        f"lstm, forget bias {forget_bias:g}" if of_lstm else f"{remembers} again" if remembers == "rnn" else remembers
+    )
     trained = {
-        title: _median([_after_training(net, options, length, width, steps, at) for at in which])
-        for title, (net, options) in trained_nets.items()
+        f"{title}, trained": _median([_after_training(net, options, length, width, steps, at) for at in which])
+        for title, net, options in (("rnn", "rnn", {}), (named, remembers, of_lstm))
     }
+    second = "seq2seq_attention" if attention else "seq2seq"
     translators = {
-        title: _median([by_word(net, words, at) for at in which[:3]])
-        for title, net in (
-            ("seq2seq", "seq2seq"), ("with attention", "seq2seq_attention"), ("Transformer", "transformer")
-        )
-    }  # fmt: skip
+        title: _median([by_word(net, words, at) for at in which])
+        for title, net in (("seq2seq", "seq2seq"), ("with attention", second), ("Transformer", "transformer"))
+    }
     plain, good = trained.values()
-    name = list(trained)[1]
     times = _ratio(good[-1], plain[-1])
     ends = [fresh[f"lstm, forget bias {bias:g}"][-1] for bias in sorted(biases)]
     reach = {title: _ratio(each[-1], each[0]) for title, each in translators.items()}
@@ -91,8 +90,8 @@ def vanishing(
         right=[f"distance {at}" for at in shown],
         verdicts=[
             Verdict(
-                f"after training the gradient of {name.partition(',')[0]} at distance {length - 1} is at least 100 "
-                "times that of the plain recurrent net", times >= 100, f"{good[-1]:.2g} against {plain[-1]:.2g}",
+                f"after training the gradient of {named} at distance {length - 1} is at least 100 times that of the "
+                "plain recurrent net", times >= 100, f"{good[-1]:.2g} against {plain[-1]:.2g}",
             ),
             Verdict(
                 "before training the gradient at the greatest distance grows with the forget bias",
@@ -127,17 +126,8 @@ def vanishing(
 
 
 def by_distance(made: Prepared) -> NDArray[np.float64]:
-    """Mean norm of the gradient of each sequence's squared error with respect to the input of each step, (time,).
-
-    The first number is of the last step.
-    """
-    batch = made.task.batch("test", np.arange(ROWS), epoch=None)
-    inputs = tf.constant(batch["inputs"])
-    with tf.GradientTape() as tape:
-        tape.watch(inputs)
-        sums = made.task.loss_sums(made.model, batch | {"inputs": inputs}, training=False, smoothing=0.0)
-    gradient = tape.gradient(sums.loss, inputs)  # (rows, time, features): a row's loss depends on that row alone
-    return tf.reduce_mean(tf.norm(gradient, axis=-1), 0).numpy()[::-1].astype(np.float64)
+    """Mean norm of the gradient of a sequence's loss to the input of each step, (time,), the last step first."""
+    return gradient_by_distance(made.task, made.model, [made.task.batch("test", np.arange(ROWS), epoch=None)])
 
 
 def by_word(net: str, words: int, seed: int) -> NDArray[np.float64]:
@@ -151,33 +141,22 @@ def by_word(net: str, words: int, seed: int) -> NDArray[np.float64]:
     made = prepared(net, "synthetic:reverse", options, seed=seed)
     lengths = made.task.data.splits["train"].lengths[0]
     batch = made.task.batch("train", np.flatnonzero(lengths == lengths.max())[:ROWS], epoch=None)
-    with tf.GradientTape() as tape, _watched(made.model.source_embedding, tape) as seen:
+    vectors: list[tf.Tensor] = []
+
+    def note(seen: Seen) -> None:
+        # Of a table that both sides share, the first call looks up the source.
+        if seen.layer is made.model.source_embedding and not vectors:
+            tape.watch(seen.result)
+            vectors.append(seen.result)
+
+    with tf.GradientTape() as tape, watching(made.model, note):
         logits = made.model((batch["source"], batch["target_in"]), training=False)
         said = tf.reduce_sum(tf.cast(batch["target_out"] != tokenizer.PAD, tf.int32), 1) - 1
         last = tf.gather(logits, said, batch_dims=1)
         labels = tf.gather(tf.constant(batch["target_out"]), said, batch_dims=1)
         loss = tf.reduce_sum(softmax_cross_entropy(last, labels))
-    gradient = tape.gradient(loss, seen[0])
+    gradient = tape.gradient(loss, vectors[0])
     return tf.reduce_mean(tf.norm(gradient, axis=-1), 0).numpy()[:words].astype(np.float64)
-
-
-@contextmanager
-def _watched(layer: keras.layers.Layer, tape: tf.GradientTape) -> Iterator[list[tf.Tensor]]:
-    """What the layer gives while the context lasts, watched by the tape."""
-    seen: list[tf.Tensor] = []
-    inner = layer.call
-
-    def call(*arguments: Any, **options: Any) -> tf.Tensor:
-        result = inner(*arguments, **options)
-        tape.watch(result)
-        seen.append(result)
-        return result
-
-    layer.call = call
-    try:
-        yield seen
-    finally:
-        layer.call = inner
 
 
 def _options(length: int, width: int) -> dict[str, Any]:

@@ -290,7 +290,7 @@ def _draw_rows(axes: Axes, panel: Rows) -> None:
         handles, labels = axes.get_legend_handles_labels()
         del handles
         if any(labels):
-            below = 0.55 / max(HEIGHT - 1.4, 0.2 * len(panel.names))
+            below = 0.55 / (_height(panel) - 1.4)  # inches below the axis
             axes.legend(
                 loc="upper left", bbox_to_anchor=(0, -below), frameon=False, fontsize=8, ncols=2, borderaxespad=0.0
             )

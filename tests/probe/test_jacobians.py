@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from probe_pictures import assert_readable
 
 import dlkit
 from dlkit.probe import panels
@@ -108,6 +109,12 @@ def test_zeros_have_a_place_on_a_logarithmic_axis():
     assert (hollow, full) == ([[0, 0]], [[0.5, 1]])
     assert axes.collections[0].get_facecolor()[0].tolist() == [1, 1, 1, 1]
     assert axes.get_xlabel() == "singular value (hollow: 0)"
+
+
+def test_the_legend_of_many_rows_stands_below_the_axis():
+    series = {"root mean square": [0.5] * 160, "smallest": [0.25] * 160}
+    rows = panels.Rows("", "singular value", [f"layer{at}" for at in range(160)], series)
+    assert_readable(panels.figure([rows], title=""))
 
 
 def test_each_call_of_a_layer_has_its_jacobian():

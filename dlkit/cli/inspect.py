@@ -38,7 +38,10 @@ def inspect(
     png: Annotated[bool, typer.Option("--png", help="Draw a picture as well.")] = False,
     html: Annotated[bool, typer.Option("--html", help="Write a page that a browser shows without a network.")] = False,
     split: Annotated[
-        str | None, typer.Option("--split", metavar="SPLIT", help="Where examples come from; by default test.")
+        str | None,
+        typer.Option(
+            "--split", metavar="SPLIT", help="Where examples come from; by default test, the batch of gradients train."
+        ),
     ] = None,
     limit: Annotated[
         int | None,
@@ -93,7 +96,10 @@ def inspect(
     paths = {suffix: picture_path(subject.run or stem, what, file, suffix=suffix) for suffix in wanted}
     view = show(what, subject)
     for suffix, path in paths.items():
-        (_draw if suffix == ".png" else _write_page)(view, path, f"{model}: {what}")
+        if suffix == ".png":
+            _draw(view, path)
+        else:
+            _write_page(view, path, title=f"{model}: {what}")
     if console.settings.json:
         written = {"picture" if suffix == ".png" else "page": str(path) for suffix, path in paths.items()}
         console.data_json({"model": model, "view": what, **view.facts, **written, view.key: list(view.records)})
@@ -144,14 +150,13 @@ def picture_path(run: Run | str | None, what: str, file: Path | None, *, suffix:
     return path
 
 
-def _draw(view: View, path: Path, title: str) -> None:
+def _draw(view: View, path: Path) -> None:
     from dlkit.probe import pictures
 
-    del title
     pictures.save(view.draw(), path)
 
 
-def _write_page(view: View, path: Path, title: str) -> None:
+def _write_page(view: View, path: Path, *, title: str) -> None:
     from dlkit.probe import page
 
     write_page(page.of_view(view, title=title), path)

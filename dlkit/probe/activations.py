@@ -153,12 +153,18 @@ class _Totals:
     def add_to(self, name: str, sums: Mapping[str, tf.Tensor]) -> None:
         own = self.by_name.setdefault(name, {})
         for key, value in sums.items():
-            own[key] = own[key] + np.asarray(value) if key in own else np.asarray(value)
+            own[key] = own.get(key, 0) + _wide(value)
 
     def __getitem__(self, name: str) -> Sums:
         if name not in self.by_name:
             raise DataError("no images to look at")
         return self.by_name[name]
+
+
+def _wide(value: tf.Tensor) -> NDArray:
+    """In 64 bits: a whole split has more outputs than 32 bits count."""
+    array = np.asarray(value)
+    return array.astype(np.int64 if np.issubdtype(array.dtype, np.integer) else np.float64)
 
 
 def _note_shape(shapes: dict[str, tuple[int | None, ...]], name: str, output: tf.Tensor) -> None:
@@ -175,7 +181,7 @@ def _sums(output: tf.Tensor, *, has_slope: str | None = None) -> dict[str, tf.Te
     values = tf.cast(output, tf.float64)
     over_channels = list(range(values.shape.rank - 1))
     sums = {
-        "count": tf.size(values),
+        "count": tf.size(values, out_type=tf.int64),
         "values": tf.reduce_sum(values),
         "squares": tf.reduce_sum(values * values),
         "zeros": tf.math.count_nonzero(tf.equal(values, 0)),
@@ -191,7 +197,7 @@ def _moments(given: tf.Tensor) -> dict[str, tf.Tensor]:
     """Sums over the inputs of a batch norm, by channel."""
     values = tf.cast(given, tf.float64)
     axes = list(range(values.shape.rank - 1))
-    rows = tf.size(values) / tf.shape(values)[-1]
+    rows = tf.size(values, out_type=tf.int64) // tf.shape(values, out_type=tf.int64)[-1]
     return {
         "rows": rows,
         "by_channel": tf.reduce_sum(values, axes),

@@ -84,6 +84,8 @@ def panel_by_distance(found: dict[str, NDArray[np.float64]]) -> Any:
 
 
 def _of_time(subject: Subject) -> View:
+    if subject.task_name not in WITH_STEPS:
+        _one_alone(subject)
     one = example(subject)
     read = jacobians.recurrent_calls(subject.model, _run(subject, one.batch))
     long = {call[0]: call for call in read if len(call[2]) > 1}
@@ -105,7 +107,7 @@ def _of_time(subject: Subject) -> View:
             ),
             Lines(
                 "all steps between multiplied", "steps between the two states", "largest singular value",
-                [Line(each.layer, each.distances.tolist(), _above_zero(each.product[:, 0])) for each in found],
+                [Line(each.layer, each.distances.tolist(), _on_log_axis(each.product[:, 0])) for each in found],
                 logarithmic=True, levels=[(1.0, "1")],
             ),
         ]  # fmt: skip
@@ -153,16 +155,17 @@ def _in_words(label: str, norms: NDArray[np.float64]) -> str:
     )
 
 
-def _above_zero(values: NDArray[np.float64]) -> list[float]:
-    return np.maximum(values, np.finfo(np.float64).tiny).tolist()
+def _on_log_axis(values: NDArray[np.float64]) -> list[float]:
+    """The values; a product that has come to 0 has no place on the axis, and the line ends before it."""
+    return np.where(values > 0, values, np.nan).tolist()
 
 
 # --------------------------------------------------------------------------------------------------------------- layers
 
 
 def _of_layers(subject: Subject) -> View:
+    _one_alone(subject)
     model, one = subject.model, example(subject)
-    _nothing_to_compare(subject)
     whole = {each.layer: each for each in jacobians.to_output(model, _logits(subject, one.batch))}
     own = _local(subject, one.batch) if is_flat(model) and "images" in one.batch else {}
     names = subject.chosen(list(dict.fromkeys([*own, *whole])) if not own else _in_order(own, whole))
@@ -179,7 +182,7 @@ def _of_layers(subject: Subject) -> View:
                     {
                         "largest": [each.largest for each in spectra.values()],
                         "root mean square": [each.mean_square for each in spectra.values()],
-                        "smallest": [each.smallest or None for each in spectra.values()],
+                        "smallest": [each.smallest for each in spectra.values()],
                     },
                     logarithmic=True,
                 )
@@ -209,7 +212,7 @@ def _of_layers(subject: Subject) -> View:
         )
     notes.append(
         "to logits: the largest one of d logits / d output, of all layers behind multiplied, and the median of those"
-        " that are not 0"
+        " that are not 0; 0 where floating point shows no more of it"
     )
     return View(
         columns=columns,
@@ -232,9 +235,14 @@ def _of_layers(subject: Subject) -> View:
     )
 
 
-def _nothing_to_compare(subject: Subject) -> None:
+def _one_alone(subject: Subject) -> None:
+    """Refuses what belongs to the gradients by distance, where there are none."""
     if subject.against:
         raise UsageError(f"{subject.operand} has no state across time to compare", "leave out --against")
+    if subject.limit is not None:
+        raise UsageError(
+            f"the Jacobians of {subject.operand} are those at one example", "leave out --limit; --index chooses it"
+        )
 
 
 def _cells(name: str, own: jacobians.Spectrum | None, whole: jacobians.ToOutput | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ singular values lie below 1 it vanishes, where they lie above 1 it explodes (Ben
 section 2); a residual block's dH/dx = dF/dx + I stays near the identity (He et al. 2016, Identity mappings, section 2).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from dlkit import models
 from dlkit.data.batching import Batch
 from dlkit.errors import DataError
 from dlkit.layers.recurrent import Recurrent
 from dlkit.probe.scores import SHOWN, last_loss, vectors_of
-from dlkit.probe.watching import Seen, calls_of, watching
-from dlkit.tasks.task import Task, open_task
+from dlkit.probe.watching import Seen, calls_of, numbered, watching
+from dlkit.tasks.task import Task
 
 Function = Callable[[tf.Tensor], tf.Tensor]
 
@@ -157,7 +156,7 @@ class ToOutput:
     """How what a layer gives goes into what the net says.
 
     Args:
-        layer: its name.
+        layer: its name, and of a second call of it the number behind.
         values: the singular values of d logits / d output, the largest first.
         size: numbers that the layer gives.
     """
@@ -168,8 +167,9 @@ class ToOutput:
 
     @property
     def median(self) -> float:
-        """Of those that are not 0: where there are more logits than the net is wide, some are."""
-        return float(np.median(self.values[self.values > 1e-6 * self.values[0]]))
+        """Of those that are not 0: where there are more logits than the net is wide, some are. 0 where all are."""
+        there = self.values[self.values > 1e-6 * self.values[0]]
+        return float(np.median(there)) if len(there) else 0.0
 
 
 def to_output(model: keras.Model, logits: Callable[[], tf.Tensor], *, most: int = 64) -> list[ToOutput]:
@@ -179,6 +179,10 @@ def to_output(model: keras.Model, logits: Callable[[], tf.Tensor], *, most: int 
         model: any.
         logits: runs it on one example and returns its logits, (outputs,).
         most: of more outputs than these the most probable are taken.
+
+    Returns:
+        Of each call in order. A Jacobian that is 0 because it is too small for floating point is one, too: it has
+        vanished. Calls that the logits do not depend on are left out.
     """
     with tf.GradientTape(persistent=True) as tape:
 
@@ -192,16 +196,17 @@ def to_output(model: keras.Model, logits: Callable[[], tf.Tensor], *, most: int 
             told = logits()
         chosen = np.sort(np.argsort(-np.asarray(told))[:most])
         parts = [told[int(at)] for at in chosen]
-    rows: list[list[NDArray]] = [[] for _ in calls]
+    rows: list[list[NDArray | None]] = [[] for _ in calls]
     for part in parts:
-        gradients = tape.gradient(part, [seen.output for seen in calls], unconnected_gradients="zero")
+        gradients = tape.gradient(part, [seen.output for seen in calls])  # None where there is no way to the logit
         for own, gradient in zip(rows, gradients, strict=True):
-            own.append(np.asarray(tf.convert_to_tensor(gradient)).ravel())
+            own.append(None if gradient is None else np.asarray(tf.convert_to_tensor(gradient), np.float64).ravel())
     found = []
-    for seen, own in zip(calls, rows, strict=True):
-        matrix = np.stack(own).astype(np.float64)
-        if matrix.any():  # what the answer does not depend on has no Jacobian worth a row
-            found.append(ToOutput(seen.name, singular_values(matrix), matrix.shape[1]))
+    for name, own in zip(numbered(calls), rows, strict=True):
+        size = next((len(row) for row in own if row is not None), None)
+        if size is not None:
+            matrix = np.stack([np.zeros(size) if row is None else row for row in own])
+            found.append(ToOutput(name, singular_values(matrix), size))
     return found
 
 
@@ -296,13 +301,14 @@ def recurrent_calls(model: keras.Model, run: Callable[[], Any]) -> list[tuple[st
 
     Inputs are in the order in which the layer reads them.
     """
+    calls, _ = calls_of(model, run)
     found = []
-    for seen in calls_of(model, run)[0]:
+    for name, seen in zip(numbered(calls), calls, strict=True):
         if isinstance(seen.layer, Recurrent) and seen.given is not None:
             inputs = np.asarray(seen.given)[0]
             first = seen.kwargs.get("initial_state")
             first = None if first is None else tf.nest.map_structure(lambda leaf: leaf[0], first)
-            found.append((seen.name, seen.layer, inputs[::-1] if seen.kwargs.get("reverse") else inputs, first))
+            found.append((name, seen.layer, inputs[::-1] if seen.kwargs.get("reverse") else inputs, first))
     return found
 
 
@@ -354,44 +360,6 @@ def _input_norms(task: Task, model: keras.Model, batch: Batch) -> NDArray[np.flo
     gradient = tape.gradient(loss, inputs, unconnected_gradients="zero")
     values = np.asarray(tf.convert_to_tensor(gradient), np.float64)[:, -shown.shape[1] :]
     return np.linalg.norm(values.reshape(*values.shape[:2], -1), axis=-1)
-
-
-def at_the_start(
-    cell: str, *, length: int = 100, examples: int = 32, seed: int = 0, **options: Any
-) -> NDArray[np.float64]:
-    """`gradient_by_distance` of a recurrent net before any training, on the adding problem.
-
-    Args:
-        cell: rnn, lstm or gru.
-        length: steps of the sequences.
-        examples: how many sequences.
-        seed: of the weights.
-        options: of the model, such as `forget_bias=3.0` or `width=64`.
-
-    Returns:
-        (length,), see `gradient_by_distance`.
-
-    Example:
-        >>> at_the_start("lstm", forget_bias=3.0)[99] > at_the_start("lstm", forget_bias=0.0)[99]
-        True
-    """
-    task = open_task("sequences", {"name": "synthetic:adding", "length": length, "train": 1000, "test": examples})
-    keras.utils.set_random_seed(seed)
-    model = models.build(cell, **task.model_arguments(), **options)
-    return gradient_by_distance(task, model, [task.batch("test", np.arange(examples), epoch=None)])
-
-
-def forget_biases(
-    biases: Sequence[float] = (0.0, 1.0, 3.0), *, length: int = 100, examples: int = 32, seed: int = 0, **options: Any
-) -> dict[float, NDArray[np.float64]]:
-    """`at_the_start` of LSTMs that differ in the bias of their forget gates alone: bias -> gradient by distance.
-
-    At bias b a memory fades to 1/e within about e**b steps, and the gradient with it.
-    """
-    return {
-        bias: at_the_start("lstm", length=length, examples=examples, seed=seed, forget_bias=bias, **options)
-        for bias in biases
-    }
 
 
 def lines_by_distance(found: dict[str, NDArray[np.float64]]) -> Iterator[tuple[str, list[int], list[float]]]:

@@ -75,7 +75,7 @@ class Rows:
         x_label: what lies to the right, with its unit.
         names: of the rows.
         series: label -> a value for each row; None for none.
-        logarithmic: whether the axis is.
+        logarithmic: whether the axis is; zeros then are hollow points at its left end.
         bars: whether the only series is drawn as bars.
     """
 
@@ -258,11 +258,18 @@ def _powers(axis: Axis, values: Sequence[float]) -> None:
 
 
 def _draw_rows(axes: Axes, panel: Rows) -> None:
-    places = np.arange(len(panel.names))
+    places, some_zero = np.arange(len(panel.names)), False
     for at, (label, values) in enumerate(panel.series.items()):
         there = [(place, value) for place, value in zip(places, values, strict=True) if value is not None]
         if panel.logarithmic:
+            nothing = [place for place, value in there if value == 0]
             there = [(place, value) for place, value in there if value > 0]
+            if nothing:
+                some_zero = True
+                axes.scatter(
+                    [0.0] * len(nothing), nothing, s=22, facecolor="white", edgecolor=COLOURS[at % len(COLOURS)],
+                    marker=MARKERS[at % len(MARKERS)], transform=axes.get_yaxis_transform(), zorder=3, clip_on=False,
+                )  # fmt: skip
         where, size = [place for place, _ in there], [value for _, value in there]
         if panel.bars:
             axes.barh(where, size, 0.65, color=COLOURS[at])
@@ -277,13 +284,13 @@ def _draw_rows(axes: Axes, panel: Rows) -> None:
     shown = spread(len(panel.names), LABELS)
     axes.set_yticks(shown, [fitting(panel.names[at], NAME) for at in shown], fontsize=8, parse_math=False)
     axes.set_ylim(len(panel.names) - 0.4, -0.6)
-    _plain(axes, x=panel.x_label, y="")
+    _plain(axes, x=f"{panel.x_label} (hollow: 0)" if some_zero else panel.x_label, y="")
     axes.grid(visible=False, axis="y")
     if not panel.bars:
         handles, labels = axes.get_legend_handles_labels()
         del handles
         if any(labels):
-            below = 0.55 / max(HEIGHT - 1.4, 0.2 * len(panel.names))
+            below = 0.55 / (_height(panel) - 1.4)  # inches below the axis
             axes.legend(
                 loc="upper left", bbox_to_anchor=(0, -below), frameon=False, fontsize=8, ncols=2, borderaxespad=0.0
             )

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -13,7 +12,7 @@ from dlkit.errors import UsageError
 from dlkit.probe.features import shape_text
 from dlkit.probe.scores import Derivative, derivative
 from dlkit.probe.views import Subject, View
-from dlkit.probe.watching import calls_of
+from dlkit.probe.watching import numbered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,64 +24,33 @@ POOLS = (
 )  # fmt: skip
 
 
-def saliency(model: keras.Model, image: NDArray[np.float32], label: int) -> NDArray[np.float32]:
-    """How fast the logit of a class changes with each pixel: max over channels of |d logit / d x|.
+def strength(gradient: NDArray) -> NDArray:
+    """How fast a number changes with each pixel: the greatest absolute value of its derivative over the channels.
 
     Simonyan, Vedaldi and Zisserman 2014, Deep inside convolutional networks, section 3.1.
 
     Args:
-        model: from images to logits.
-        image: (height, width, channels), standardized.
-        label: the class.
+        gradient: (..., channels).
 
     Returns:
-        (height, width).
-
-    Example:
-        >>> saliency(lenet, image, 7).shape
-        (32, 32)
+        (...).
     """
-    x = tf.convert_to_tensor(image[np.newaxis])
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        logit = model(x, training=False)[0, label]
-    return strength(np.asarray(tape.gradient(logit, x))[0])
-
-
-def strength(gradient: NDArray) -> NDArray:
-    """The greatest absolute value over the last axis, the channels."""
     return np.abs(gradient).max(axis=-1)
 
 
-def gradcam(model: keras.Model, image: NDArray[np.float32], label: int, layer: str) -> NDArray[np.float32]:
-    """Where the maps of a layer speak for a class.
+def weighted_maps(maps: NDArray, gradient: NDArray) -> NDArray:
+    """Where the maps of a layer speak for a class: ReLU(sum_k a_k A_k).
 
     Selvaraju et al. 2017, Grad-CAM, equations 1 and 2: each map A_k weighs what the logit's derivative with respect to
-    it is on average over its places, a_k, and of the sum over the maps only what is positive stays:
-    ReLU(sum_k a_k A_k).
+    it is on average over its places, a_k, and of the sum over the maps only what is positive stays.
 
     Args:
-        model: from images to logits.
-        image: (height, width, channels), standardized.
-        label: the class.
-        layer: the name of a layer whose output is (height, width, maps).
+        maps: (height, width, maps).
+        gradient: of the class's logit with respect to them, of the same shape.
 
     Returns:
-        (height, width) of the layer's maps.
+        (height, width).
     """
-    with tf.GradientTape() as tape:
-
-        def run() -> tf.Tensor:
-            return model(tf.convert_to_tensor(image[np.newaxis]), training=False)[0, label]
-
-        calls, logit = calls_of(model, run)
-        maps = next(seen.output for seen in calls if seen.name == layer)
-    gradient = tape.gradient(logit, maps)
-    return weighted_maps(np.asarray(maps)[0], np.asarray(gradient)[0])
-
-
-def weighted_maps(maps: NDArray, gradient: NDArray) -> NDArray:
-    """ReLU(sum_k a_k A_k) of maps (height, width, maps), a_k the mean of the gradient of map k."""
     return np.maximum((maps * gradient.mean(axis=(0, 1))).sum(axis=-1), 0)
 
 
@@ -247,10 +215,10 @@ def view_gradcam(subject: Subject) -> View:
 def _weighted(subject: Subject, found: Derivative) -> list[_Weighted]:
     """The maps of the layers that are asked for, else of the last that is no pool."""
     spatial: dict[str, tuple[Any, NDArray]] = {}
-    for seen, gradient in zip(found.calls, found.of_calls, strict=True):
+    for name, seen, gradient in zip(numbered(found.calls), found.calls, found.of_calls, strict=True):
         output = seen.output
         if gradient is not None and output is not None and output.shape.rank == 4 and min(output.shape[1:3]) > 1:
-            spatial[seen.name] = seen, gradient
+            spatial[name] = seen, gradient
     if not spatial:
         raise UsageError(f"{subject.operand} has no maps to weigh: its layers have no height and width", "saliency can")
     if subject.layers:

@@ -9,9 +9,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from dlkit.errors import UsageError
 from dlkit.probe.features import LayerFeatures, computing_layers, main_maps, watched
 from dlkit.probe.pictures import spread
-from dlkit.probe.views import Subject, View
+from dlkit.probe.views import BATCH_SIZE, Subject, View
 from dlkit.probe.watching import inner_layers
 
 if TYPE_CHECKING:
@@ -133,7 +134,12 @@ def first_kernel(model: keras.Model, channels: int, *, seed: int = 0) -> tuple[N
 
 def view(subject: Subject) -> View:
     """The view `shift`."""
-    images = np.concatenate([batch for batch, _ in zip(subject.batches(), range(1), strict=False)])
+    if subject.limit is not None and subject.limit > BATCH_SIZE:
+        raise UsageError(
+            f"shift compares what {subject.operand} makes of {BATCH_SIZE} images at most",
+            f"give --limit {BATCH_SIZE} or less",
+        )
+    images = next(subject.batches())
     count = min(len(images), IMAGES if subject.limit is None else subject.limit)
     images = images[:count] if count > 1 else np.concatenate([images[:1], images[:1][:, ::-1]])
     model = subject.model

@@ -161,8 +161,9 @@ class Subject:
 
     Args:
         operand: a run or a checkpoint; or the name of a model, which then has fresh weights.
-        split: which split the examples come from; None for `test`, or what the data have instead.
-        limit: how many of them, from the first on; None for 1,000.
+        split: which split the examples come from; None for `test`, or what the data have instead; the batch of
+            `gradients` comes from `train` then.
+        limit: how many of them, from the first on; None for as many as the view takes, such as 1,000.
         whole: whether all of them are looked at.
         image: a file to show instead of an image of the split.
         index: which example of the split; None for the first.

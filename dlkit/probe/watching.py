@@ -1,6 +1,7 @@
 """What the layers of any model get and give in a call, whether the model is a graph of layers or code of its own."""
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -130,3 +131,18 @@ def calls_of(model: keras.Model, run: Callable[[], Any]) -> tuple[list[Seen], An
     with watching(model, found.append):
         result = run()
     return found, result
+
+
+def numbered(calls: Sequence[Seen]) -> list[str]:
+    """A name of its own for each call: the layer's, with the number of the call behind it from the second one on.
+
+    Example:
+        >>> numbered(calls_of(transformer, run)[0])[:3]  # source and target share an embedding
+        ['embedding', 'embedding (2)', 'encoder1_attention']
+    """
+    count: Counter[str] = Counter()
+    names = []
+    for seen in calls:
+        count[seen.name] += 1
+        names.append(seen.name if count[seen.name] == 1 else f"{seen.name} ({count[seen.name]})")
+    return names

@@ -188,6 +188,8 @@ def test_a_hostile_file_name_stays_text(inspect, lenet, tmp_path):
         (["gradcam", "--class", "eight"], 2, "unknown class: eight", ""),
         (["gradcam", "--layer", "dense1"], 2, "no layer of this view is named dense1", ""),
         (["embeddings"], 2, "is a model for image classification", "activations"),
+        (["jacobian", "--limit", "5"], 2, "are those at one example", "leave out --limit"),
+        (["shift", "--limit", "101"], 2, "of 100 images at most", "--limit 100 or less"),
         (["shift", "--against", "mlp"], 2, "shift has no use for --against", "gradients, jacobian"),
     ],
 )

@@ -1,9 +1,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from dlkit.errors import DataError
-from dlkit.probe.activations import activations, has_relu
+from dlkit.probe.activations import _moments, _sums, _Totals, activations, has_relu
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +93,15 @@ def test_what_counts_as_a_relu():
     assert not has_relu(keras.layers.LeakyReLU())
     assert not has_relu(keras.layers.Activation("tanh"))
     assert not has_relu(keras.layers.MaxPooling2D())
+
+
+def test_more_outputs_than_32_bits_count():
+    """50,000 images of 32x32x64 outputs are 3.3e9."""
+    totals = _Totals()
+    for _ in range(2):
+        totals.add({"conv": {"count": tf.constant(2**31 - 1)}})
+    assert totals["conv"]["count"] == 2**32 - 2
+    outputs = tf.ones((2, 3, 4))
+    counts = _sums(outputs, has_slope="tanh") | _moments(outputs)
+    assert {value.dtype for value in counts.values()} == {tf.int64, tf.float64}
+    assert (int(counts["count"]), int(counts["rows"])) == (24, 6)

@@ -4,13 +4,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from probe_pictures import assert_readable
 
 import dlkit
-from dlkit.probe import jacobians
+from dlkit.probe import panels
 from dlkit.probe.gradients import gradients, suggested_limit
 from dlkit.probe.jacobians import (
     across_time,
-    forget_biases,
     gradient_by_distance,
     jacobian,
     singular_values,
@@ -86,6 +86,49 @@ def test_the_product_of_all_layers_behind_one():
     np.testing.assert_allclose(found["head"].values, np.ones(3), rtol=1e-5)
 
 
+def test_what_has_vanished_is_0_and_what_is_not_connected_is_left_out():
+    """1e-30 twice is less than float32 has; what goes to another output has no Jacobian."""
+    inputs = keras.Input((2,))
+    small = {"use_bias": False, "kernel_initializer": keras.initializers.Constant(1e-30)}
+    hidden = keras.layers.Dense(2, name="hidden", **small)(inputs)
+    middle = keras.layers.Dense(2, name="middle", **small)(hidden)
+    outputs = [keras.layers.Dense(3, name="head", **small)(middle), keras.layers.Dense(1, name="other")(hidden)]
+    model = keras.Model(inputs, outputs)
+    found = {one.layer: one for one in to_output(model, lambda: model(tf.ones((1, 2)))[0][0])}
+    assert list(found) == ["hidden", "middle", "head"]
+    assert found["hidden"].values.tolist() == [0, 0]
+    assert [found[name].median for name in ("hidden", "head")] == [0, 1]
+    assert found["middle"].median == pytest.approx(6**0.5 * 1e-30)  # of a 3x2 matrix of 1e-30
+
+
+def test_zeros_have_a_place_on_a_logarithmic_axis():
+    """They are drawn hollow at its left end, and the axis says so."""
+    rows = panels.Rows("", "singular value", ["first", "last"], {"largest": [0.0, 0.5]}, logarithmic=True)
+    (axes,) = panels.figure([rows], title="").axes
+    hollow, full = (points.get_offsets().tolist() for points in axes.collections)
+    assert (hollow, full) == ([[0, 0]], [[0.5, 1]])
+    assert axes.collections[0].get_facecolor()[0].tolist() == [1, 1, 1, 1]
+    assert axes.get_xlabel() == "singular value (hollow: 0)"
+
+
+def test_the_legend_of_many_rows_stands_below_the_axis():
+    series = {"root mean square": [0.5] * 160, "smallest": [0.25] * 160}
+    rows = panels.Rows("", "singular value", [f"layer{at}" for at in range(160)], series)
+    assert_readable(panels.figure([rows], title=""))
+
+
+def test_each_call_of_a_layer_has_its_jacobian():
+    """Behind the first call of x -> x S stands S V, behind the second V."""
+    inputs = keras.Input((3,))
+    shared = keras.layers.Dense(3, use_bias=False, name="shared")
+    model = keras.Model(inputs, keras.layers.Dense(2, use_bias=False, name="head")(shared(shared(inputs))))
+    s, v = shared.kernel.numpy(), model.get_layer("head").kernel.numpy()
+    found = {one.layer: one.values for one in to_output(model, lambda: model(tf.ones((1, 3)))[0])}
+    assert list(found) == ["shared", "shared (2)", "head"]
+    np.testing.assert_allclose(found["shared"], singular_values(s @ v), rtol=1e-4)
+    np.testing.assert_allclose(found["shared (2)"], singular_values(v), rtol=1e-4)
+
+
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_state_jacobians_are_what_finite_differences_say(cell):
     layer = dlkit.build(cell, features=2, outputs=1, width=3).stack.levels[0][0]
@@ -152,13 +195,18 @@ def test_plain_recurrent_nets_forget_and_open_forget_gates_remember():
 
     Through the other gates the gradient of a small bias has further ways, none of which keeps it.
     """
-    found = forget_biases((0.0, 1.0, 3.0), length=40, examples=4, width=8)
-    a_step = {bias: (norms[30] / norms[5]) ** (1 / 25) for bias, norms in found.items()}
+    task, batch = adding(40, rows=4)
+
+    def a_step_of(cell, **options):
+        keras.utils.set_random_seed(0)
+        norms = gradient_by_distance(task, dlkit.build(cell, features=2, outputs=1, width=8, **options), [batch])
+        return (norms[30] / norms[5]) ** (1 / 25)
+
+    a_step = {bias: a_step_of("lstm", forget_bias=bias) for bias in (0.0, 1.0, 3.0)}
     assert a_step[0] < 0.8
     assert a_step[0] < a_step[1] < a_step[3]
     assert a_step[3] == pytest.approx(1 / (1 + np.exp(-3)), abs=0.06)
-    plain = jacobians.at_the_start("rnn", length=40, examples=4, width=8)
-    assert (plain[30] / plain[5]) ** (1 / 25) < a_step[3]
+    assert a_step_of("rnn") < a_step[3]
 
 
 class Squares:

@@ -7,14 +7,35 @@ import tensorflow as tf
 
 from dlkit.errors import UsageError
 from dlkit.probe.one_example import example
-from dlkit.probe.saliency import as_large_as, gradcam, saliency
+from dlkit.probe.saliency import as_large_as, view, view_gradcam
 from dlkit.probe.scores import SHOWN, derivative
 from dlkit.probe.views import Subject
 
 RANDOM = np.random.default_rng(0)
 
 
-def test_saliency_of_two_dense_layers():
+@pytest.fixture(scope="module")
+def task():
+    return Subject("lenet").task
+
+
+@pytest.fixture
+def of(task):
+    """A subject with a net of the test's own and one image, of which a class is asked for; of the named layers."""
+
+    def make(model, image, label, *layers):
+        subject = Subject("lenet", label=str(label), layers=layers)
+        subject.__dict__.update(model=model, task=task, one_image=lambda: (image, "an image"))
+        return subject
+
+    return make
+
+
+def maps(subject):
+    return [one["map"] for one in view_gradcam(subject).records]
+
+
+def test_saliency_of_two_dense_layers(of):
     """logit_c = V_c . relu(W x + b): its derivative is W^T (V_c where the unit is on)."""
     inputs = keras.Input((3, 4, 2))
     hidden = keras.layers.Dense(5, activation="relu", name="hidden")(keras.layers.Flatten()(inputs))
@@ -26,33 +47,47 @@ def test_saliency_of_two_dense_layers():
     on = image.reshape(-1) @ w + b > 0
     assert 0 < on.sum() < 5
     by_hand = np.abs((w[:, on] @ v[on, 1]).reshape(3, 4, 2)).max(axis=-1)
-    np.testing.assert_allclose(saliency(model, image, 1), by_hand, rtol=1e-5)
+    np.testing.assert_allclose(view(of(model, image, 1)).facts["map"], by_hand[np.newaxis], rtol=1e-5)
 
 
-def test_gradcam_of_a_convolution_and_a_dense_layer():
+def test_gradcam_of_a_convolution_and_a_dense_layer(of):
     """With maps A_k, and logit_c the sum of V_kc A_k over 6 places: each derivative is V_kc, and so is its mean."""
     inputs = keras.Input((2, 3, 1))
-    maps = keras.layers.Conv2D(2, 1, activation="relu", name="conv")(inputs)
+    conv = keras.layers.Conv2D(2, 1, activation="relu", name="conv")(inputs)
     model = keras.Model(
-        inputs, keras.layers.Dense(2, name="head")(keras.layers.GlobalAveragePooling2D(name="pool")(maps))
+        inputs, keras.layers.Dense(2, name="head")(keras.layers.GlobalAveragePooling2D(name="pool")(conv))
     )
     model.get_layer("conv").set_weights([np.array([[[[1.0, -1.0]]]]), np.zeros(2)])
     model.get_layer("head").set_weights([np.array([[6.0, 0.0], [-12.0, 18.0]]), np.zeros(2)])
     image = np.array([[1, 2, -3], [0, -1, 4]], np.float32)[..., np.newaxis]
     # A_1 = relu(x), A_2 = relu(-x); for class 0 they weigh 1 and -2, for class 1 they weigh 0 and 3.
-    np.testing.assert_allclose(gradcam(model, image, 0, "conv"), [[1, 2, 0], [0, 0, 4]], atol=1e-6)
-    np.testing.assert_allclose(gradcam(model, image, 1, "conv"), [[0, 0, 9], [0, 3, 0]], atol=1e-6)
+    np.testing.assert_allclose(maps(of(model, image, 0)), [[[[1, 2, 0], [0, 0, 4]]]], atol=1e-6)
+    np.testing.assert_allclose(maps(of(model, image, 1)), [[[[0, 0, 9], [0, 3, 0]]]], atol=1e-6)
 
 
-def test_the_weight_of_a_map_is_the_mean_of_its_derivatives():
+def test_the_weight_of_a_map_is_the_mean_of_its_derivatives(of):
     """Each place has its own weight in the dense layer: 4, 0, 0, 0; the mean is 1, not what stands at a place."""
     inputs = keras.Input((2, 2, 1))
-    maps = keras.layers.Conv2D(1, 1, use_bias=False, name="conv")(inputs)
-    model = keras.Model(inputs, keras.layers.Dense(1, use_bias=False, name="head")(keras.layers.Flatten()(maps)))
+    conv = keras.layers.Conv2D(1, 1, use_bias=False, name="conv")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(1, use_bias=False, name="head")(keras.layers.Flatten()(conv)))
     model.get_layer("conv").set_weights([np.ones((1, 1, 1, 1))])
     model.get_layer("head").set_weights([np.array([[4.0], [0], [0], [0]])])
     image = np.array([[1, 2], [3, -4]], np.float32)[..., np.newaxis]
-    np.testing.assert_allclose(gradcam(model, image, 0, "conv"), [[1, 2], [3, 0]])
+    np.testing.assert_allclose(maps(of(model, image, 0)), [[[[1, 2], [3, 0]]]])
+
+
+def test_each_call_of_a_layer_has_its_maps(of):
+    """Twice times 2, and the sum over four places: the maps are 2 x and 4 x, their weights 2 and 1."""
+    inputs = keras.Input((2, 2, 1))
+    conv = keras.layers.Conv2D(1, 1, use_bias=False, name="conv")
+    head = keras.layers.Dense(1, use_bias=False, name="head")
+    model = keras.Model(inputs, head(keras.layers.Flatten()(conv(conv(inputs)))))
+    conv.set_weights([np.full((1, 1, 1, 1), 2.0)])
+    head.set_weights([np.ones((4, 1))])
+    image = np.array([[1, 2], [3, -4]], np.float32)[..., np.newaxis]
+    found = view_gradcam(of(model, image, 0, "conv*"))
+    assert [one["layer"] for one in found.records] == ["conv", "conv (2)"]
+    np.testing.assert_allclose([one["map"] for one in found.records], [[[[4, 8], [12, 0]]]] * 2)
 
 
 def test_maps_are_enlarged_smoothly():

@@ -459,7 +459,7 @@ def test_a_classifier_and_a_translator_are_not_compared(classifier, first, evalu
     assert error.startswith("error: --output is about one run, and here are 2\n")
 
 
-# ------------------------------------------------------------------------------------------------------ several together
+# ---------------------------------------------------------------------------------------------------- several together
 
 
 def test_what_an_ensemble_says_is_of_all_its_members(folder, monkeypatch):

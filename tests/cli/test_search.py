@@ -164,6 +164,9 @@ def at_work(tmp_path, monkeypatch):
         def outcome(self):
             return Outcome("failed", "no such data", perhaps_common=True)
 
+        def scores(self):
+            return []
+
         def figures(self):
             return {}
 

@@ -291,7 +291,7 @@ def test_the_first_signal_leaves_a_trial_that_was_pruned_time_to_save(begin):
 def test_what_is_being_saved_after_a_signal_is_not_pruned(begin):
     class Late(Saving):
         def scores(self):
-            return super().scores() if self.stopped else []
+            return self.seen[:1] if self.stopped else []
 
     jobs = [Slow([1]), Slow([1]), Slow([1]), Slow([1]), Late([9, 9, 9, 9])]
     search = begin(["a.x=0..1"], lambda v, n: jobs[n], trials=6)

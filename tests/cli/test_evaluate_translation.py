@@ -79,7 +79,7 @@ def scripted(monkeypatch):
     """Lets runs write what the test says, a list for each run's name, and have a loss of 1.5; notes their searches."""
     script, searches = {}, []
 
-    def outputs(self, model, split, search, *, batch_size):
+    def outputs(self, model, split, search, *, batch_size, translator=None):
         searches.append((self.folder.name, search, batch_size))
         yield from script[self.folder.name][: self.size(split)]
 
@@ -250,7 +250,7 @@ def runs_texts(path):
 
 
 def test_a_file_is_whole_or_not_there(monkeypatch, first, evaluate, tmp_path):
-    def outputs(self, model, split, search, *, batch_size):
+    def outputs(self, model, split, search, *, batch_size, translator=None):
         yield "one"
         raise DataError("broken off")
 

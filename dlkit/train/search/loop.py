@@ -29,7 +29,7 @@ from dlkit.train.search.study import (
     results,
     space_of,
     trials_of,
-)  # fmt: skip
+)
 
 POLL = 0.5  # seconds between looks at the trials
 ORPHAN = 60.0  # seconds after which a trial without a folder is nobody's

@@ -16,6 +16,7 @@ def _complete_operand(incomplete: str) -> list[str]:
 
 
 def search(
+    context: typer.Context,
     operands: Annotated[
         list[str] | None,
         typer.Argument(
@@ -127,16 +128,17 @@ def search(
     from dlkit.cli import searching
 
     options = searching.Options(
-        jobs=jobs, devices=devices, png=png, seconds=searching.seconds_of(time_limit) if time_limit else None
+        jobs=jobs, devices=devices, png=png, seconds=None if time_limit is None else searching.seconds_of(time_limit)
     )
     if resume is not None:
         others = {
-            "MODEL or KEY=SPACE": operands, "--data": data, "--recipe": recipe, "--set": sets, "--sampler": sampler,
-            "--refine": refine, "--prune": prune != "median", "--first-look": first_look != 1, "--name": name,
-            "--runs-dir": runs_dir != opt.RUNS_DIR, "--data-dir": data_dir, "--epochs": epochs, "--steps": steps,
-            "--limit": limit, "--seed": seed,
+            "operands": "MODEL or KEY=SPACE", "data": "--data", "recipe": "--recipe", "sets": "--set",
+            "sampler": "--sampler", "refine": "--refine", "prune": "--prune", "first_look": "--first-look",
+            "name": "--name", "runs_dir": "--runs-dir", "data_dir": "--data-dir", "epochs": "--epochs",
+            "steps": "--steps", "limit": "--limit", "seed": "--seed",
         }  # fmt: skip
-        if given := [flag for flag, value in others.items() if value]:
+        sources = {flag: context.get_parameter_source(key) for key, flag in others.items()}
+        if given := [flag for flag, source in sources.items() if source is not None and source.name == "COMMANDLINE"]:
             raise UsageError(
                 f"--resume takes all from the search: {', '.join(given)} cannot change now",
                 "--trials, --jobs, --time-limit, --devices and --png may; begin another search for the rest",

@@ -14,7 +14,7 @@ from dlkit import recipe as recipes
 from dlkit.cli.live import amount, metric
 from dlkit.cli.search import TRIALS
 from dlkit.cli.training import resolve
-from dlkit.errors import Interrupted, UsageError
+from dlkit.errors import DlkitError, Interrupted, UsageError
 from dlkit.tasks import TASKS
 from dlkit.train.search import keys as checks
 from dlkit.train.search import study as studies
@@ -99,14 +99,14 @@ def begin(question: Question, options: Options, *, runs_dir: Path, name: str | N
     plan, stem = _planned(question)
     study, plan, folder = studies.create(runs_dir, plan, stem=stem, name=name, storage=storage)
     return _work(Search(study, plan, _trainer(folder, options), folder, display=_Shown(plan), jobs=options.jobs,
-                        read=checks.read), options)  # fmt: skip
+                        read=checks.read), options, storage=storage)  # fmt: skip
 
 
 def resume(folder: Path, options: Options, *, trials: int | None, storage: str | None) -> int:
     """Goes on with a search; what it was asked for is its own."""
     study, plan = studies.open_search(folder, storage, trials=trials)
     return _work(Search(study, plan, _trainer(folder, options), folder, display=_Shown(plan), jobs=options.jobs,
-                        read=checks.read), options)  # fmt: skip
+                        read=checks.read), options, storage=storage)  # fmt: skip
 
 
 def _trainer(folder: Path, options: Options) -> Processes:
@@ -256,10 +256,16 @@ def _counts(found: Sequence[Result]) -> str:
     return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) or "no trial"
 
 
-def _work(search: Search, options: Options) -> int:
+def _work(search: Search, options: Options, *, storage: str | None) -> int:
     """Trains, and tells what came of it.
 
+    Args:
+        search: on what.
+        options: how.
+        storage: as the user gave it.
+
     Raises:
+        dlkit.errors.DlkitError: the first trials all fail alike; trials.csv has them.
         dlkit.errors.Interrupted: a signal came; what was trained is saved.
     """
     plan, display = search.plan, search.display
@@ -268,16 +274,23 @@ def _work(search: Search, options: Options) -> int:
     before = results(search.study, plan, search.folder)
     display.told = {each.number for each in before if each.state != "running"}
     _introduce(search, folder, before)
-    columns = _columns(plan)
+    columns, table = _columns(plan), folder / "trials.csv"
     with ExitStack() as stack:
         received = stack.enter_context(workers.noted_signals())
         if console.is_terminal() and not console.settings.quiet:
             display.table = stack.enter_context(console.LiveTable(columns, right=columns[:-1]))
-        reason = search.run(lambda: len(received), seconds=options.seconds or float("inf"))
+        seconds = float("inf") if options.seconds is None else options.seconds
+        try:
+            reason = search.run(lambda: len(received), seconds=seconds)
+        except DlkitError:
+            write_csv(table, results(search.study, plan, search.folder), plan)
+            raise
     found = results(search.study, plan, search.folder)
-    table = folder / "trials.csv"
     write_csv(table, found, plan)
-    again = f"`dlkit search --resume {shlex.quote(str(folder))}` goes on"
+    words = ["dlkit", "search", "--resume", str(folder)]
+    if storage is not None and (masked := studies.without_password(storage)) != storage:
+        words += ["--storage", masked]  # the folder does not keep the password
+    again = f"`{shlex.join(words)}` goes on"
     if reason == "interrupted":
         open_ones = sum(each.state == "running" for each in found)
         saved = f", {open_ones} saved on their way" if open_ones else ""
@@ -366,7 +379,8 @@ def _report(search: Search, found: Sequence[Result], folder: Path, table: Path, 
         console.labelled([
             ("best", words),
             ("again", f"{shlex.join(again)}   # at full length"),
-            ("look", f"dlkit evaluate {shlex.quote(_short(Path(best.run)))} | dlkit runs list --runs-dir {folder}"),
+            ("look", shlex.join(["dlkit", "evaluate", _short(Path(best.run))])),
+            ("all", shlex.join(["dlkit", "runs", "list", "--runs-dir", str(folder)])),
         ])  # fmt: skip
     console.labelled([("table", str(table))] + ([("picture", str(picture))] if picture else []))
 

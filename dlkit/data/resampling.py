@@ -17,7 +17,8 @@ Kind = Literal["bootstrap", "head_bootstrap", "part"]
 def bootstrap(count: int, *, seed: int, draw: int = 0) -> NDArray[np.int64]:
     """As many examples as there are, drawn with replacement (Breiman 1996, Bagging predictors, section 1).
 
-    About 1 - 1/e = 63 % of the examples are among them, some of them several times.
+    About 1 - 1/e = 63 % of the examples are among them, some of them several times. Augmentation is a function of seed,
+    epoch and example, so within an epoch the copies of one are augmented alike.
 
     Args:
         count: number of examples.

@@ -58,17 +58,21 @@ def translate(
         write: is called with each output as soon as it is there, in their order.
         translator: another one than that of the model, such as one of several models.
     """
-    search = Search(
-        method="beam" if decode.beams > 1 else "greedy", beams=decode.beams, length_norm=decode.length_norm,
-        alpha=decode.alpha, max_len=decode.max_len,
-    )  # fmt: skip
     outputs = []
     size = max(1, batch_size // decode.beams)
-    for output in task.outputs(model, split, search, batch_size=size, translator=translator):
+    for output in task.outputs(model, split, search_of(decode), batch_size=size, translator=translator):
         outputs.append(output)
         if write:
             write(output)
     return Translations(outputs, task.texts(split).target, task.is_text)
+
+
+def search_of(decode: DecodeSection) -> Search:
+    """How a run's section [decode] says to search."""
+    return Search(
+        method="beam" if decode.beams > 1 else "greedy", beams=decode.beams, length_norm=decode.length_norm,
+        alpha=decode.alpha, max_len=decode.max_len,
+    )  # fmt: skip
 
 
 def quality(said: Translations, *, lowercase: bool) -> dict[str, Any]:

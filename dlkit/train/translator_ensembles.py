@@ -32,7 +32,7 @@ def translated_together(subjects: Sequence[Subject], setting: Setting, devices: 
 
     Their "measure" is `bleu`, or of what is no text `exact`. There is no vote, since whole sentences are hardly ever
     the same; "disagreement" is the share of outputs in which two members differ. An answer is timed with all that its
-    search takes, in the order and the batches of the split.
+    search takes, in the order and the batches of the split, after a batch that warms up.
 
     Raises:
         dlkit.errors.UsageError: they have different target vocabularies, or are tested on different pairs.
@@ -80,6 +80,10 @@ def _searched(
     task: Translation, model: keras.Model, decode: DecodeSection, setting: Setting, translator: Translator | None = None
 ) -> tuple[Translations, dict[str, Any], float]:
     """The outputs, figures of them, and the seconds that each took."""
+    translator = translator or task.translator(model)
+    size = max(1, setting.batch_size // decode.beams)
+    first = task.texts(setting.split).source[:size]
+    list(translator.each([first], translation_quality.search_of(decode), batch_size=size))  # its graph takes seconds
     started = time.perf_counter()
     said = translation_quality.translate(
         task, model, setting.split, decode, batch_size=setting.batch_size, translator=translator

@@ -8,13 +8,16 @@ import pytest
 import sacrebleu
 from matplotlib.figure import Figure
 
-from dlkit import recipe, runs
+from dlkit import recipe, runs, runtime
 from dlkit.cli import main
 from dlkit.errors import DataError
 from dlkit.probe import translation
+from dlkit.recipe import DecodeSection
+from dlkit.tasks import translator
 from dlkit.tasks.translation import Translation
-from dlkit.train import checkpoints, start
-from dlkit.train.evaluation import Evaluation
+from dlkit.train import checkpoints, start, translation_quality, translator_ensembles
+from dlkit.train.ensembles import evaluate_ensemble
+from dlkit.train.evaluation import Evaluation, Setting, Subject
 
 NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 TEST = [
@@ -76,7 +79,7 @@ def scripted(monkeypatch):
     """Lets runs write what the test says, a list for each run's name, and have a loss of 1.5; notes their searches."""
     script, searches = {}, []
 
-    def outputs(self, model, split, search, *, batch_size):
+    def outputs(self, model, split, search, *, batch_size, translator=None):
         searches.append((self.folder.name, search, batch_size))
         yield from script[self.folder.name][: self.size(split)]
 
@@ -247,7 +250,7 @@ def runs_texts(path):
 
 
 def test_a_file_is_whole_or_not_there(monkeypatch, first, evaluate, tmp_path):
-    def outputs(self, model, split, search, *, batch_size):
+    def outputs(self, model, split, search, *, batch_size, translator=None):
         yield "one"
         raise DataError("broken off")
 
@@ -454,3 +457,43 @@ def test_a_classifier_and_a_translator_are_not_compared(classifier, first, evalu
     code, out, error = evaluate(first, first, "-o", "x")
     assert (code, out) == (2, "")
     assert error.startswith("error: --output is about one run, and here are 2\n")
+
+
+# ---------------------------------------------------------------------------------------------------- several together
+
+
+def test_what_an_ensemble_says_is_of_all_its_members(folder, monkeypatch):
+    paths = [saved(folder, f"member-{seed}", "decode.max_len=12", "decode.beams=2", weights=3.0, seed=seed)
+             for seed in (0, 1)]  # fmt: skip
+    seen, quality = [], translation_quality.quality
+
+    def watched(said, **options):
+        seen.append(list(said.outputs))
+        return quality(said, **options)
+
+    monkeypatch.setattr(translation_quality, "quality", watched)
+    found = evaluate_ensemble([str(path) for path in paths], Setting(batch_size=8), devices="cpu")
+    search = translator.Search(beams=2)
+    sources = [source for source, _ in TEST]
+    expected = [translator.load(paths[:1]), translator.load(paths[1:]), translator.load(paths)]
+    assert seen == [each(sources, search) for each in expected]
+    assert len({tuple(outputs) for outputs in seen}) == 3  # else nothing would be shown
+    differ = np.mean([one != other for one, other in zip(*seen[:2], strict=True)])
+    assert found["disagreement"] == pytest.approx(differ)
+    assert found["cost"]["answer_seconds"] > 0
+
+
+def test_an_answer_is_timed_after_its_graph_is_there(folder, monkeypatch, first):
+    told = []
+    monkeypatch.setattr(translator.Translator, "each", lambda self, groups, *a, **k: told.append("warm") or iter(()))
+    monkeypatch.setattr(translation_quality, "translate", lambda *a, **k: told.append("timed") or NOTHING_SAID)
+    monkeypatch.setattr(translator_ensembles.time, "perf_counter", lambda: told.append("clock") or 0.0)
+    subject, setting = Subject.of(str(first)), Setting(batch_size=8)
+    task = subject.task(setting)
+    model, _ = subject.model(task, setting, runtime.devices("cpu", alone=True))
+    told.clear()
+    translator_ensembles._searched(task, model, DecodeSection(), setting)
+    assert told[:4] == ["warm", "clock", "timed", "clock"]
+
+
+NOTHING_SAID = translation_quality.Translations(["x"], ["x"], is_text=False)

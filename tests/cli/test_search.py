@@ -15,9 +15,12 @@ from PIL import Image
 
 from dlkit import console, recipe, runs
 from dlkit.cli import searching
+from dlkit.errors import DlkitError
 from dlkit.train.search import study as studies
+from dlkit.train.search.loop import Outcome, Search
 from dlkit.train.search.space import parse
 from dlkit.train.search.study import Plan, Result
+from dlkit.train.search.trials import Finished
 
 
 def test_a_grid_of_two_one_of_which_fails(dlkit, monkeypatch, tmp_path):
@@ -77,6 +80,11 @@ def test_a_grid_of_two_one_of_which_fails(dlkit, monkeypatch, tmp_path):
         (["lenet", "train.lr=0.1..1", "--name", "a/b"], 2, "not a name for a run"),
         (["--resume", "nowhere"], 3, "no search nowhere"),
         (["--resume", "nowhere", "--seed", "1", "--epochs", "2"], 2, "--epochs, --seed cannot change now"),
+        (
+            ["--resume", "nowhere", "--first-look", "1", "--prune", "median", "--seed", "0", "--refine", "0"],
+            2,
+            "takes all from the search: --refine, --prune, --first-look, --seed cannot change now",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_a_hint(dlkit, arguments, code, words, tmp_path):
@@ -132,11 +140,63 @@ def in_place(tmp_path, monkeypatch):
         def __init__(self, plan):
             self.plan = plan
 
-    def report(plan, found):
+    def report(plan, found, folder=tmp_path):
         monkeypatch.setattr(searching, "importances", lambda study, plan: {})
-        searching._report(Nothing(plan), found, tmp_path, tmp_path / "trials.csv", reason="done", png=False)
+        searching._report(Nothing(plan), found, folder, tmp_path / "trials.csv", reason="done", png=False)
 
     return report
+
+
+def test_each_command_to_look_further_stands_by_itself(capsys, in_place):
+    in_place(PLAN, [result(0, "complete", 0.5, a=0.25, b="x")], folder=Path("my runs/s"))
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().err.splitlines()]
+    told = {line[0]: line[1] for line in lines if len(line) == 2}
+    assert told["look"] == "dlkit evaluate r/0"
+    assert told["all"] == "dlkit runs list --runs-dir 'my runs/s'"
+
+
+@pytest.fixture
+def at_work(tmp_path, monkeypatch):
+    """Works on a search of twelve trials which all fail, for so many seconds; gives its folder."""
+    monkeypatch.chdir(tmp_path)
+
+    class Failed(Finished):
+        def outcome(self):
+            return Outcome("failed", "no such data", perhaps_common=True)
+
+        def scores(self):
+            return []
+
+        def figures(self):
+            return {}
+
+    class Trainer:
+        def begin(self, number, values, folder, lock):
+            return Failed(folder)
+
+    def work(seconds, *, storage=None):
+        plan = Plan(tuple(parse(["a=0..1"])), 12)
+        study, plan, folder = studies.create(tmp_path / "runs", plan, stem="x")
+        search = Search(study, plan, Trainer(), folder, display=searching._Shown(plan), poll=0.001)
+        searching._work(search, searching.Options(jobs=1, devices="cpu", png=False, seconds=seconds), storage=storage)
+
+    return work
+
+
+def test_trials_that_all_fail_are_in_the_table(at_work, tmp_path):
+    with pytest.raises(DlkitError, match="the first 5 trials have all failed: no such data"):
+        at_work(None)
+    with (tmp_path / "runs" / "x-search-1" / "trials.csv").open() as stream:
+        assert [row["reason"] for row in csv.DictReader(stream)] == ["no such data"] * 5
+
+
+def test_no_time_is_no_time_and_a_password_has_to_be_given_again(at_work, capsys):
+    at_work(0.0, storage="postgresql://there/x?password=secret")
+    said = capsys.readouterr().err
+    again = "dlkit search --resume runs/x-search-1 --storage 'postgresql://there/x?password=***'"
+    assert f"time is up: `{again}` goes on" in said
+    at_work(0.0, storage="shared.journal")
+    assert "time is up: `dlkit search --resume runs/x-search-2` goes on" in capsys.readouterr().err
 
 
 class Terminal(io.StringIO):

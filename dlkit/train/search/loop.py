@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -11,12 +12,24 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from dlkit.errors import DlkitError
 from dlkit.train.search.space import Space, Value, grid_points, narrowed
-from dlkit.train.search.study import Plan, Result, best_of, claim, place_of, result_of, results, space_of, trials_of
+from dlkit.train.search.study import (
+    Plan,
+    Result,
+    best_of,
+    claim,
+    has_trial,
+    place_of,
+    result_of,
+    results,
+    space_of,
+    trials_of,
+)
 
 POLL = 0.5  # seconds between looks at the trials
 ORPHAN = 60.0  # seconds after which a trial without a folder is nobody's
@@ -46,6 +59,9 @@ class Job(Protocol):
 
     def scores(self) -> list[float]:
         """The metric at each evaluation so far."""
+
+    def was_measured(self) -> bool:
+        """Whether the metric was measured at all; what is not finite is no score."""
 
     def at_its_end(self) -> bool:
         """Whether nothing is left to train, so that stopping it would save nothing."""
@@ -104,11 +120,18 @@ class _Chosen(BaseSampler):
 @dataclass
 class _Running:
     trial: optuna.Trial
+    values: dict[str, Value]
     job: Job
     lock: int
-    began: float
     reported: int
     pruned: bool = False
+    asked: bool = False
+
+    def ask(self) -> None:
+        """Asks it to save and to end, once: the job takes a second time for haste."""
+        if not self.asked:
+            self.asked = True
+            self.job.stop()
 
 
 class Search:
@@ -142,7 +165,7 @@ class Search:
         self.chosen = _Chosen()
         study.sampler = self.chosen
         self.running: list[_Running] = []
-        self.ended: list[Outcome] = []
+        self.ended: list[tuple[Outcome, dict[str, Value]]] = []
 
     def run(self, asked: Callable[[], int] = lambda: 0, *, seconds: float = float("inf")) -> str:
         """Trains until the end, and says why it ended: "done", "time is up" or "interrupted".
@@ -153,7 +176,7 @@ class Search:
             seconds: after which it stops in the same way.
 
         Raises:
-            dlkit.errors.DlkitError: the first trials all fail for the same reason.
+            dlkit.errors.DlkitError: the first trials all fail for the same reason, and share no value of a key.
         """
         over, reason = time.monotonic() + seconds, ""
         signals = 0
@@ -163,10 +186,12 @@ class Search:
                 if not reason and (asked() or time.monotonic() >= over):
                     reason = "interrupted" if asked() else "time is up"
                     signals = asked()
-                    self._stop()
+                    for each in self.running:
+                        each.ask()
                 if asked() > max(signals, 1):
                     signals = asked()
-                    self._stop()
+                    for each in self.running:
+                        each.job.stop()
                 if not reason:
                     self._check_failures()
                     changed |= self._fill()
@@ -182,10 +207,6 @@ class Search:
                 each.job.stop()
                 os.close(each.lock)
 
-    def _stop(self) -> None:
-        for each in self.running:
-            each.job.stop()
-
     # ------------------------------------------------------------------------------------------ the trials in progress
 
     def _look(self) -> bool:
@@ -194,16 +215,20 @@ class Search:
         for each in list(self.running):
             outcome = each.job.outcome()  # before the scores, so that none is missed
             scores = each.job.scores()
-            for step in range(each.reported, len(scores)):
-                each.trial.report(scores[step], step + 1)
+            try:
+                for step in range(each.reported, len(scores)):
+                    each.trial.report(scores[step], step + 1)
+            except UpdateFinishedTrialError:  # others have ended it meanwhile
+                each.pruned = True
+                each.ask()
             fresh = len(scores) > each.reported
             each.reported = max(each.reported, len(scores))
             changed |= fresh or outcome is not None
             if outcome is not None:
                 self._end(each, outcome, scores)
-            elif fresh and not each.pruned and not each.job.at_its_end() and each.trial.should_prune():
+            elif fresh and not each.asked and not each.job.at_its_end() and each.trial.should_prune():
                 each.pruned = True
-                each.job.stop()
+                each.ask()
         return changed
 
     def _end(self, each: _Running, outcome: Outcome, scores: Sequence[float]) -> None:
@@ -212,13 +237,13 @@ class Search:
         self.running.remove(each)
         try:
             if outcome.how == "finished" and not scores:
-                reason = f"its {self.plan.metric} was never measured on a validation split"
-                outcome = Outcome("failed", reason, perhaps_common=True)
+                measured, metric = each.job.was_measured(), self.plan.metric
+                reason = f"its {metric} was never " + ("finite" if measured else "measured on a validation split")
+                outcome = Outcome("failed", reason, perhaps_common=not measured)
             if outcome.how == "stopped" and not each.pruned:
                 return
-            self.ended.append(outcome)
+            self.ended.append((outcome, each.values))
             trial.set_user_attr("figures", each.job.figures())
-            trial.set_user_attr("seconds", trial.user_attrs.get("seconds", 0.0) + time.monotonic() - each.began)
             if outcome.how == "finished":
                 best = min(scores, key=lambda value: self.plan.sign * value)
                 self.study.tell(trial, best, skip_if_finished=True)
@@ -227,20 +252,30 @@ class Search:
             else:
                 trial.set_user_attr("reason", outcome.reason)
                 self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        except UpdateFinishedTrialError:
+            pass  # others have ended it meanwhile, and what they told stays
         finally:
             os.close(each.lock)
 
     def _check_failures(self) -> None:
         """Stops a search whose trials cannot but fail.
 
+        Where all had the same value of a key, as those of a grid have, that value may be to blame: every space has
+        others, so it goes on until one of them has been tried.
+
         Raises:
             dlkit.errors.DlkitError: the first ones of this process failed for one reason, which all may have.
         """
-        first = self.ended[:ALIKE]
-        if len(first) < ALIKE or len(set(first)) > 1 or not first[0].perhaps_common:
+        outcomes = {outcome for outcome, _ in self.ended}
+        if len(self.ended) < ALIKE or len(outcomes) > 1:
+            return
+        (outcome,) = outcomes
+        values = [values for _, values in self.ended]
+        shared = any(key in values[0] and len({each.get(key) for each in values}) == 1 for key in values[0])
+        if shared or not outcome.perhaps_common:
             return
         raise DlkitError(
-            f"the first {ALIKE} trials have all failed: {self.ended[0].reason}",
+            f"the first {len(values)} trials have all failed: {outcome.reason}",
             f"the logs `{self.folder}/trial-*.log` have all that was said",
         )
 
@@ -262,36 +297,55 @@ class Search:
         return not others and len(trials) >= self.plan.trials
 
     def _place_of(self, trial: FrozenTrial) -> Path | None:
-        """The folder that a trial lies in; None while it may just have been begun by another process."""
+        """The folder on this machine, or shared with it, that a trial lies in; None where there is none.
+
+        One that has none yet may just have been begun by another process; after a time it is nobody's.
+        """
         place = place_of(trial, self.folder)
         if place is not None:
-            return place
+            return place if has_trial(place, trial.number) else None
         age = time.time() - (trial.datetime_start.timestamp() if trial.datetime_start else 0)
         return self.folder if age > ORPHAN else None
 
     def _sees(self, trial: FrozenTrial) -> bool:
-        """Whether the folder of a trial is on this machine, or shared with it: else it is for another to go on with."""
+        """Whether a trial lies on this machine, or is shared with it: else it is for another to go on with."""
         here = trial.user_attrs.get("host", socket.gethostname()) == socket.gethostname()
-        place = self._place_of(trial)
-        return here if place is None else place.is_dir()
+        return (here and "folder" not in trial.user_attrs) or self._place_of(trial) is not None
 
     def _take_up(self) -> bool:
         """Goes on with a trial that nobody works on any more, if there is one."""
         ours = {each.trial.number for each in self.running}
         for trial in trials_of(self.study):
             place = self._place_of(trial)
-            if trial.state.is_finished() or trial.number in ours or place is None or not place.is_dir():
+            if trial.state.is_finished() or trial.number in ours or place is None:
                 continue
             lock = claim(place, trial.number)
             if lock is None:
                 continue
             now = next(each for each in trials_of(self.study) if each.number == trial.number)
-            if now.state.is_finished():  # by the process that had it until now
+            taken = "folder" in now.user_attrs and "folder" not in trial.user_attrs  # elsewhere, at the same moment
+            if now.state.is_finished() or taken:  # by the process that had it until now
                 os.close(lock)
                 continue
-            self._start(optuna.Trial(self.study, now._trial_id), now, place, lock)
+            asked = optuna.Trial(self.study, now._trial_id)
+            # A kill just after it was begun leaves a trial without a place.
+            number = now.user_attrs["place"] if "place" in now.user_attrs else self._place_among_all(asked)
+            if number is None:
+                os.close(lock)
+                continue
+            self._start(asked, now, number, place, lock)
             return True
         return False
+
+    def _place_among_all(self, asked: optuna.Trial) -> int | None:
+        """The place of a new trial in the plan; None when others were faster: one too many, which is told."""
+        place = sum(each.number < asked.number for each in trials_of(self.study))
+        if place < self.plan.trials:
+            return place
+        with suppress(UpdateFinishedTrialError):  # by others, who told the same
+            asked.set_user_attr("surplus", True)
+            self.study.tell(asked, state=TrialState.FAIL, skip_if_finished=True)
+        return None
 
     def _begin(self) -> bool:
         """Begins a new trial, if there is one to begin now."""
@@ -299,18 +353,14 @@ class Search:
         if len(trials) >= plan.trials or not self._is_ready(plan.round_of(len(trials)), trials):
             return False
         asked = self.study.ask()
-        trials = trials_of(self.study)
-        trial = next(each for each in trials if each.number == asked.number)
-        place = sum(each.number < asked.number for each in trials)
-        if place >= plan.trials:  # another process was faster: there is one too many
-            asked.set_user_attr("surplus", True)
-            self.study.tell(asked, state=TrialState.FAIL)
+        trial = next(each for each in trials_of(self.study) if each.number == asked.number)
+        place = self._place_among_all(asked)
+        if place is None:
             return False
         lock = claim(self.folder, asked.number)
         if lock is None:
             return False
-        asked.set_user_attr("place", place)
-        self._start(asked, trial, self.folder, lock)
+        self._start(asked, trial, place, self.folder, lock)
         return True
 
     def _is_ready(self, number: int, trials: Sequence[FrozenTrial]) -> bool:
@@ -319,13 +369,13 @@ class Search:
             trial.state.is_finished() or not self._sees(trial) for trial in trials[: self.plan.begin_of(number)]
         )
 
-    def _start(self, trial: optuna.Trial, frozen: FrozenTrial, folder: Path, lock: int) -> None:
-        place = int(trial.user_attrs.get("place", trial.number))
+    def _start(self, trial: optuna.Trial, frozen: FrozenTrial, place: int, folder: Path, lock: int) -> None:
+        trial.set_user_attr("place", place)
         trial.set_user_attr("host", socket.gethostname())
         trial.set_user_attr("folder", str(folder))
         values = self._values(trial, frozen, place)
         job = self.trainer.begin(trial.number, values, folder, lock)
-        self.running.append(_Running(trial, job, lock, time.monotonic(), len(frozen.intermediate_values)))
+        self.running.append(_Running(trial, values, job, lock, len(frozen.intermediate_values)))
 
     # ------------------------------------------------------------------------------------------------ the values of one
 

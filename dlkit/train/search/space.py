@@ -18,6 +18,7 @@ Kind = Literal["float", "int", "choice"]
 Value = float | int | str
 
 EXAMPLES = "such as log:1e-4..1e-1, 0..0.5, int:1..4 or {64,128}; a grid of five points is log:1e-4..1e-1/5"
+DIGITS = 4  # of a number that is drawn, where its range is wide
 SHRINK = 0.5  # of every range, from one round of `--refine` to the next
 
 
@@ -51,8 +52,14 @@ class Space:
         return f"{prefix}{self.low:.9g}..{self.high:.9g}" + (f"/{self.points}" if self.points else "")
 
     def text(self, value: Value) -> str:
-        """A value as `--set` takes it: numbers with four digits."""
-        return f"{value:.4g}" if self.kind == "float" else str(value)
+        """A value as `--set` takes it: numbers with four digits, and more where the range is narrow for its ends."""
+        return f"{value:.{self._digits}g}" if self.kind == "float" else str(value)
+
+    @property
+    def _digits(self) -> int:
+        """Significant digits: as many again as the ends of 0.9999..0.99999 have in common."""
+        widths = max(abs(self.low), abs(self.high)) / (self.high - self.low)
+        return min(17, DIGITS + max(0, math.floor(math.log10(widths))))
 
     def rounded(self, value: Value) -> Value:
         """The value that `text` says, within the range: what is stored is what is trained with."""

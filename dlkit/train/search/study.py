@@ -169,7 +169,7 @@ def _value(trial: FrozenTrial) -> float | None:
 def place_of(trial: FrozenTrial, home: Path | None = None) -> Path | None:
     """The folder that a trial lies in, which may have been moved to `home`; None as long as it has none."""
     told = trial.user_attrs.get("folder")
-    if home is not None and told is not None and not Path(told).is_dir() and _lock_of(home, trial.number).exists():
+    if home is not None and told is not None and not Path(told).is_dir() and has_trial(home, trial.number):
         return home
     return None if told is None else Path(told)
 
@@ -195,6 +195,14 @@ def run_path(folder: Path, number: int) -> Path:
 
 def _lock_of(folder: Path, number: int) -> Path:
     return folder / f".trial-{number}.lock"
+
+
+def has_trial(folder: Path, number: int) -> bool:
+    """Whether a trial lies in this folder here: another machine may have a folder of the same path.
+
+    Who begins a trial takes its lock before telling others of the folder, and the lock's file stays.
+    """
+    return _lock_of(folder, number).exists()
 
 
 def claim(folder: Path, number: int) -> int | None:
@@ -315,7 +323,7 @@ def _same(ours: Plan, begun: Plan, storage: str) -> Plan:
     for key in [*there, *(key for key in here if key not in there)]:
         if there.get(key) != here.get(key):
             raise UsageError(
-                f"{_without_password(storage)} holds another search: its {key.replace('_', ' ')} is"
+                f"{without_password(storage)} holds another search: its {key.replace('_', ' ')} is"
                 f" {there.get(key, 'not given')}, here it is {here.get(key, 'not given')}",
                 "join with the command that began it, or begin another one with --name or another --storage",
             )
@@ -332,7 +340,7 @@ def _values(recipe: str) -> dict[str, Any]:
 
 def _folder(runs_dir: Path, plan: Plan, *, name: str | None, stem: str, storage: str | None, study: str) -> Path:
     """Makes the folder of a search, or finds the one that is there of the same search."""
-    place = JOURNAL if storage is None else _without_password(storage)
+    place = JOURNAL if storage is None else without_password(storage)
     content = {"format": FORMAT, "storage": place, "study": study, "plan": plan.to_dict()}
 
     def fill(path: Path) -> None:
@@ -365,11 +373,18 @@ def _is_url(storage: str) -> bool:
     return "://" in storage
 
 
-def _without_password(storage: str) -> str:
-    parts = urlsplit(storage) if _is_url(storage) else None
-    if parts is None or parts.password is None:
+def without_password(storage: str) -> str:
+    """A storage with `***` for the passwords in its URL, before the host and among the options (`?password=...`)."""
+    if not _is_url(storage):
         return storage
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))
+    parts = urlsplit(storage)
+    host = parts.netloc if parts.password is None else parts.netloc.replace(f":{parts.password}@", ":***@")
+    options = parts.query.split("&")
+    masked = [f"{key}=***" if "pass" in key.lower() and value else option
+              for option in options for key, _, value in [option.partition("=")]]  # fmt: skip
+    if host == parts.netloc and masked == options:
+        return storage  # sqlite:////x would lose slashes
+    return urlunsplit(parts._replace(netloc=host, query="&".join(masked)))
 
 
 def _study(storage: str, name: str, plan: Plan) -> optuna.Study:
@@ -390,7 +405,7 @@ def _study(storage: str, name: str, plan: Plan) -> optuna.Study:
         words = failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)
         reason = words.strip().splitlines()
         raise DlkitError(
-            f"cannot use the storage {_without_password(storage)}: {reason[0] if reason else type(failure).__name__}",
+            f"cannot use the storage {without_password(storage)}: {reason[0] if reason else type(failure).__name__}",
             "a storage is a file, or the URL of a database, such as postgresql://user@host/name",
         ) from None
 
@@ -402,15 +417,14 @@ def _opened(storage: str) -> BaseStorage:
         return JournalStorage(JournalRedisBackend(storage))
     if _is_url(storage):
         return RDBStorage(storage)
-    lock = _JournalLock(storage)
-    _mend(Path(storage), lock)
-    return JournalStorage(JournalFileBackend(storage, lock_obj=lock))
+    return JournalStorage(JournalFileBackend(storage, lock_obj=_JournalLock(storage)))
 
 
 class _JournalLock(JournalFileOpenLock):
     """Lets one process at a time write to a journal; the system drops it with its process, however that ends.
 
-    Optuna's own locks are files, which outlive a kill in the middle of a line by half a minute.
+    Optuna's own locks are files, which outlive a kill in the middle of a line by half a minute. Before each line a
+    process looks whether the last one, of any process, is whole.
     """
 
     def __init__(self, journal: str) -> None:
@@ -418,27 +432,32 @@ class _JournalLock(JournalFileOpenLock):
 
     def acquire(self) -> bool:
         self.descriptor = os.open(self.journal, os.O_RDWR | os.O_CREAT, 0o666)
-        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+            _mend(self.descriptor)
+        except OSError:
+            os.close(self.descriptor)
+            raise
         return True
 
     def release(self) -> None:
         os.close(self.descriptor)
 
 
-def _mend(journal: Path, lock: _JournalLock) -> None:
+def _mend(journal: int) -> None:
     """Takes off the end of a journal a line that a kill, a power cut or a full disk has left incomplete.
 
     What is appended to it would be lost with it, and the journal unreadable.
+
+    Args:
+        journal: a descriptor of it, which holds the lock.
     """
-    lock.acquire()
-    try:
-        with journal.open("rb+") as stream:
-            content = stream.read()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                stream.truncate(whole)
-    finally:
-        lock.release()
+    size = os.fstat(journal).st_size
+    if not size or os.pread(journal, 1, size - 1) == b"\n":
+        return
+    with open(journal, "rb", closefd=False) as stream:
+        whole = stream.read().rfind(b"\n") + 1
+    os.ftruncate(journal, whole)
 
 
 def _pruner(plan: Plan) -> optuna.pruners.BasePruner:

@@ -63,6 +63,11 @@ class Process:
         values = run.monitored() if run else {}
         return [values[step] for step in sorted(values)]
 
+    def was_measured(self) -> bool:
+        """Whether the metric was measured at all, finite or not."""
+        run = _opened(self.run)
+        return run is not None and _was_measured(run)
+
     def at_its_end(self) -> bool:
         """Whether the last step is made: what is left is the test."""
         run = _opened(self.run)
@@ -104,6 +109,10 @@ class Finished:
         """The metric at each evaluation."""
         values = runs.open_run(self.run).monitored()
         return [values[step] for step in sorted(values)]
+
+    def was_measured(self) -> bool:
+        """Whether the metric was measured at all, finite or not."""
+        return _was_measured(runs.open_run(self.run))
 
     def at_its_end(self) -> bool:
         """It is."""
@@ -154,3 +163,10 @@ def _opened(path: Path) -> runs.Run | None:
         return runs.open_run(path) if (path / "run.json").exists() else None
     except (DlkitError, OSError):
         return None
+
+
+def _was_measured(run: runs.Run) -> bool:
+    name, _ = run.monitor
+    return any(
+        line["kind"] == "evaluation" and line.get("split") == "validation" and name in line for line in run.metrics()
+    )

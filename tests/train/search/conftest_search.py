@@ -29,6 +29,9 @@ class Done:
     def scores(self):
         return self.seen
 
+    def was_measured(self):
+        return bool(self.seen)
+
     def at_its_end(self):
         return True
 

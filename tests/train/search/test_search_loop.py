@@ -14,6 +14,7 @@ import pytest
 from conftest_search import Done, Slow
 
 from dlkit.errors import DataError, DlkitError, UsageError
+from dlkit.train.search import loop
 from dlkit.train.search import study as studies
 from dlkit.train.search.loop import Outcome
 from dlkit.train.search.study import Plan, best_of, results, run_path
@@ -145,7 +146,7 @@ def test_nothing_is_pruned_unless_asked_for_and_nothing_at_its_end(begin):
     worse = [Slow([n] * 4) for n in range(5)]
     search = begin(["a.x=0..1"], lambda v, n: worse[n], trials=5, prune="none")
     search.run()
-    ended = [Slow([1, 1, 1, 1])] * 0 + [Slow([1, 1]) for _ in range(4)] + [Slow([9, 9])]
+    ended = [*(Slow([1, 1]) for _ in range(4)), Slow([9, 9])]
     other = begin(["a.x=0..1"], lambda v, n: ended[n], trials=5, first_look=2)
     other.run()
     assert {each.state for each in [*found(search), *found(other)]} == {"complete"}
@@ -175,6 +176,25 @@ def test_a_trial_that_was_never_evaluated_failed(begin):
     search = begin(["a.x=0..1"], lambda v, n: Done([]), trials=1)
     search.run()
     assert found(search)[0].reason == "its loss was never measured on a validation split"
+
+
+def test_losses_that_were_never_finite_are_no_common_failure(begin):
+    class Divergent(Done):
+        def was_measured(self):
+            return True
+
+    search = begin(["a.x=0..1"], lambda v, n: Divergent([]), trials=6)
+    assert search.run() == "done"
+    assert [each.reason for each in found(search)] == ["its loss was never finite"] * 6
+
+
+def test_failures_that_share_a_value_do_not_end_a_search_before_another_is_tried(begin):
+    grid = {"spaces": ["a.kind={no,yes}", "a.x=0..1/6"], "sampler": "grid", "trials": 12}
+    search = begin(function=lambda v, n: Failing("unknown") if v["a.kind"] == "no" else 1.0, **grid)
+    assert search.run() == "done"
+    assert [each.state for each in found(search)] == ["failed"] * 6 + ["complete"] * 6
+    with pytest.raises(DlkitError, match="the first 7 trials have all failed: unknown"):
+        begin(function=lambda v, n: Failing("unknown"), **grid).run()
 
 
 def test_a_search_whose_first_trials_all_fail_for_one_reason_ends(begin):
@@ -245,6 +265,61 @@ def test_a_second_signal_stops_at_once(begin):
     search = begin(["a.x=0..1"], lambda v, n: Stubborn(), trials=1)
     assert search.run(lambda: len(signals)) == "interrupted"
     assert job.stopped == 2
+
+
+class Saving(Slow):
+    """Takes three looks to save, unless it is asked a second time."""
+
+    def outcome(self):
+        if not self.stopped:
+            return super().outcome()
+        self.looks += 1
+        return Outcome("stopped") if self.looks > len(self.seen) else None
+
+    def at_its_end(self):
+        return False
+
+
+def test_the_first_signal_leaves_a_trial_that_was_pruned_time_to_save(begin):
+    jobs = [Slow([1]), Slow([1]), Slow([1]), Slow([1]), Saving([9, 9, 9, 9])]
+    search = begin(["a.x=0..1"], lambda v, n: jobs[n], trials=6)
+    assert search.run(lambda: jobs[4].stopped) == "interrupted"  # as soon as it is pruned
+    assert jobs[4].stopped == 1
+    assert found(search)[4].state == "pruned"
+
+
+def test_what_is_being_saved_after_a_signal_is_not_pruned(begin):
+    class Late(Saving):
+        def scores(self):
+            return self.seen[:1] if self.stopped else []
+
+    jobs = [Slow([1]), Slow([1]), Slow([1]), Slow([1]), Late([9, 9, 9, 9])]
+    search = begin(["a.x=0..1"], lambda v, n: jobs[n], trials=6)
+    search.run(lambda: len(search.trainer.begun) == 5)
+    assert jobs[4].stopped == 1
+    assert found(search)[4].state == "running"
+
+
+@pytest.mark.parametrize("moment", ["report", "set_user_attr"])
+def test_a_trial_that_others_have_ended_meanwhile_is_let_go(begin, moment):
+    search = begin(["a.x=0..1"], lambda v, n: Slow([1.0, 2.0]), trials=2)
+    show, ended = search.display.show, []
+
+    class Meddling:
+        waiting = staticmethod(lambda numbers: None)
+
+        def show(self, results):
+            show(results)
+            for each in search.running if not ended else []:
+                if moment == "report" or each.job.looks == 2:
+                    ended.append(each.trial.number)
+                    search.study.tell(each.trial.number, 0.5)
+
+    search.display = Meddling()
+    assert search.run() == "done"
+    assert ended == [0]
+    assert [each.state for each in found(search)] == ["complete"] * 2
+    assert search.study.get_trials()[0].value == 0.5
 
 
 def test_the_time_limit_leaves_trials_to_be_taken_up(begin):
@@ -393,6 +468,32 @@ def test_a_trial_of_a_machine_that_cannot_be_seen_is_not_waited_for(begin):
     assert [number for number, _ in search.trainer.begun] == [1, 2, 3]
 
 
+def test_an_equal_path_on_another_machine_is_another_folder(begin):
+    """Only who can see the lock of a trial goes on with it."""
+    search = begin(["a.x=0..1"], lambda v, n: float(n), trials=2)
+    asked = search.study.ask()
+    asked.set_user_attr("folder", str(search.folder))  # of the same path, but there
+    asked.set_user_attr("host", "another")
+    assert search.run() == "done"
+    assert [number for number, _ in search.trainer.begun] == [1]
+    os.close(studies.claim(search.folder, asked.number))
+    assert search.run() == "done"
+    assert [number for number, _ in search.trainer.begun] == [1, 0]
+
+
+def test_a_trial_without_a_place_gets_the_one_it_would_have_had(begin, monkeypatch):
+    """A kill just after it was begun; number 0 was one too many, and so is number 3."""
+    search = begin(["a.x=0..1/2"], lambda v, n: v["a.x"], trials=2, sampler="grid")
+    search.study.ask().set_user_attr("surplus", True)
+    for _ in range(3):
+        search.study.ask()
+    monkeypatch.setattr(loop, "ORPHAN", -1.0)
+    assert search.run() == "done"
+    assert search.trainer.begun == [(1, {"a.x": 0.0}), (2, {"a.x": 1.0})]
+    assert [each.number for each in found(search)] == [1, 2]
+    assert search.study.get_trials()[3].state.name == "FAIL"
+
+
 def test_a_shared_storage_holds_one_search_of_a_name(begin, tmp_path):
     storage = str(tmp_path / "shared.journal")
     first = begin(["a.x=0..1"], lambda v, n: 0.0, trials=3, storage=storage)
@@ -419,7 +520,11 @@ def test_a_database_does_for_a_storage(begin, tmp_path, resume):
 def test_a_password_of_a_storage_is_kept_nowhere(begin, tmp_path):
     with pytest.raises(DlkitError, match=r"cannot use the storage what://me:\*\*\*@there/x"):
         begin(["a.x=0..1"], lambda v, n: 0.0, storage="what://me:secret@there/x")
-    assert studies._without_password("postgresql://me:secret@there/x") == "postgresql://me:***@there/x"
+    assert studies.without_password("postgresql://me:secret@there/x") == "postgresql://me:***@there/x"
+    options = "postgresql://there/x?user=me&{}&sslmode=require&sslPassword={}"
+    assert studies.without_password(options.format("password=secret", "s")) == options.format("password=***", "***")
+    for nothing_to_hide in ("sqlite:////tmp/x.db", "sqlite:////tmp/x.db?timeout=5", "postgresql://me@there/x", "x.log"):
+        assert studies.without_password(nothing_to_hide) == nothing_to_hide
 
 
 # --------------------------------------------------------------------------------------------------------- on the disk
@@ -471,6 +576,14 @@ def test_a_journal_that_was_cut_in_the_middle_of_a_line_goes_on(begin, resume):
     again = resume(search.folder, lambda v, n: float(n), trials=3)
     assert again.run() == "done"
     assert len(found(resume(search.folder, None))) == 3
+
+
+def test_a_line_that_another_process_has_cut_meanwhile_does_not_spoil_the_journal(begin, resume):
+    search = begin(["a.x=0..1"], lambda v, n: float(n), trials=2)
+    with (search.folder / "journal.log").open("ab") as stream:
+        stream.write(b'{"op_code":6,"work')  # the disk was full
+    assert search.run() == "done"
+    assert len(found(resume(search.folder, None))) == 2
 
 
 def test_folders_that_are_no_searches(begin, tmp_path):

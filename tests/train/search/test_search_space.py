@@ -127,3 +127,9 @@ def test_what_is_drawn_has_four_digits_and_stays_in_the_range():
     space = one("a.b=log:0.00012345..1")
     assert space.rounded(0.123456789) == 0.1235
     assert space.rounded(0.00012345) == 0.00012345
+
+
+def test_a_narrow_range_near_one_keeps_its_points():
+    points = [0.9999, 0.9999225, 0.999945, 0.9999675, 0.99999]
+    assert one("train.ema=0.9999..0.99999/5").grid() == pytest.approx(points, abs=1e-12)
+    assert one("train.ema=0.9999..0.99999").rounded(0.99994123456) == pytest.approx(0.99994123, abs=1e-12)

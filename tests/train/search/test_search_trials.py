@@ -154,6 +154,16 @@ def test_a_run_that_is_complete_is_only_read(program, tmp_path, run):
     assert (job.outcome(), job.scores(), asked) == (Outcome("finished"), [0.5], [])
 
 
+def test_a_loss_that_is_not_finite_was_measured_and_is_no_score(run):
+    job = Finished(run.path)
+    assert not job.was_measured()
+    run.log({"kind": "evaluation", "step": 4, "split": "test", "weights": "raw", "loss": 1.0})
+    assert not job.was_measured()
+    run.log({"kind": "evaluation", "step": 4, "split": "validation", "weights": "raw", "loss": float("nan")})
+    assert job.was_measured()
+    assert job.scores() == []
+
+
 def test_scores_are_those_of_the_validation_split_in_order(program, tmp_path, run):
     program("")
     job, lock = begin(tmp_path)

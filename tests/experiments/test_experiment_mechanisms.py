@@ -48,7 +48,11 @@ def as_in_the_paper(net, data, options, *, steps, seed):
     return Trained(None, losses, np.ones(steps), np.linspace(0.1, 1 - last, steps))
 
 
-@pytest.mark.parametrize("name", CASES)
+# Of these both sides have to be trained, for half a minute each.
+TRAINED = {"activations", "clipping", "dropout", "batchnorm_lr", "standardize", "vanishing"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in TRAINED)) for name in CASES])
 def test_a_verdict_turns_with_its_mechanism(name, monkeypatch):
     small, switches = CASES[name]
     if name == "random_vs_grid":  # a valley in place of 41 trainings

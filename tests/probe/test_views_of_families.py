@@ -66,7 +66,13 @@ def of(subjects, family):
     return subjects[family]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+# The others are alike enough to wait for the slow tests.
+QUICK = {"mlp", "lenet", "gru", "gpt", "text_cnn", "captioner_attention", "video_lstm"}
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in FAMILIES]
+)
 def test_every_view_or_a_reason(subjects, family):
     subject, shown = of(subjects, family), set()
     for name in VIEWS:

@@ -6,6 +6,8 @@ import pytest
 
 # Before TensorFlow starts.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as processors: more threads would wait for each other
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 from dlkit import console, runtime
 

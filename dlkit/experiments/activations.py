@@ -7,7 +7,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlkit.experiments.finding import Chart, Finding, Line, Verdict
+from dlkit.experiments.finding import Chart, Finding, Line, Verdict, on_log_axis
 from dlkit.experiments.training import Trained, train
 from dlkit.layers.activations import Activation
 from dlkit.train.start import Prepared
@@ -72,7 +72,7 @@ def activations(
         charts=[
             Chart(
                 "before training", "hidden layer", "norm of the gradient of its matrix",
-                [Line(kind, range(1, depth + 1), _positive(each)) for kind, each in norms.items()], log_y=True,
+                [Line(kind, range(1, depth + 1), on_log_axis(each)) for kind, each in norms.items()], log_y=True,
             ),
             Chart(
                 "in training", "update", "loss, nats",
@@ -108,8 +108,3 @@ def _gradients(made: Prepared, depth: int) -> NDArray[np.float64]:
         sums = made.task.loss_sums(made.model, batch, training=False, smoothing=0.0)
         loss = sums.loss / sums.weight
     return np.array([float(tf.norm(gradient)) for gradient in tape.gradient(loss, kernels)])
-
-
-def _positive(values: NDArray[np.float64]) -> list[float]:
-    """A logarithmic axis has no zero."""
-    return [float(value) if value > 0 else float("nan") for value in values]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from dlkit.experiments.finding import Chart, Finding, Line, Verdict
+from dlkit.experiments.finding import Chart, Finding, Line, Verdict, on_log_axis
 from dlkit.experiments.training import Trained, train
 
 Count = Annotated[int, Field(ge=1)]
@@ -96,7 +96,7 @@ def clipping(
         charts=[
             Chart(
                 f"plain recurrent net, {length} steps", "update", "norm of the gradient before clipping",
-                [Line(way, range(steps), _drawable(each)) for way, each in norms.items()], log_y=True,
+                [Line(way, range(steps), on_log_axis(each)) for way, each in norms.items()], log_y=True,
             )
         ],
         records=[
@@ -110,7 +110,3 @@ def clipping(
 def _error(run: Trained) -> float:
     """Mean squared error on test sequences; infinite when training broke off."""
     return run.evaluate("test")["mse"] if np.isfinite(run.losses).all() else math.inf
-
-
-def _drawable(values: np.ndarray) -> list[float]:
-    return [float(value) if 0 < value < math.inf else math.nan for value in values]

@@ -1,6 +1,7 @@
 """What an experiment finds: a table, charts, and verdicts on the lecture's claims. This module is light."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +43,11 @@ class Line:
     low: Sequence[float] = ()
     high: Sequence[float] = ()
     is_theory: bool = False
+
+
+def on_log_axis(values: Iterable[float]) -> list[float]:
+    """What can be drawn on a logarithmic axis; nan in place of 0 and of what is not finite."""
+    return [float(value) if 0 < value < math.inf else math.nan for value in values]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dlkit.errors import UsageError
-from dlkit.experiments.finding import Chart, Finding, Line, Verdict
+from dlkit.experiments.finding import Chart, Finding, Line, Verdict, on_log_axis
 from dlkit.layers.initializers import initializer
 
 Depth = Annotated[int, Field(ge=2, le=1000)]
@@ -94,7 +94,7 @@ def initialization(
     ]  # fmt: skip
     layers = list(range(1, depth + 1))
     lines = [
-        Line(str(net), layers, _drawable(mean[net]), _drawable(sizes.min(0)), _drawable(sizes.max(0)))
+        Line(str(net), layers, on_log_axis(mean[net]), on_log_axis(sizes.min(0)), on_log_axis(sizes.max(0)))
         for net, sizes in seen.items()
     ]
     lines.append(Line(f"{tanh}, calculated", layers, expected.tolist(), is_theory=True))
@@ -165,8 +165,3 @@ def _stays(claim: str, sizes: NDArray[np.float64]) -> Verdict:
 def _within(claim: str, errors: NDArray[np.floating] | float, limit: float, what: str) -> Verdict:
     error = float(np.max(np.abs(errors)))
     return Verdict(f"{claim}, within {limit:g}", bool(error <= limit), f"{what}: {error:.2g}")
-
-
-def _drawable(sizes: NDArray[np.float64]) -> list[float]:
-    """A logarithmic axis has no zero."""
-    return [float(size) if size > 0 else math.nan for size in sizes]

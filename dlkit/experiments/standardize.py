@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from dlkit.experiments.finding import Chart, Finding, Line, Verdict
+from dlkit.experiments.finding import Chart, Finding, Line, Verdict, on_log_axis
 from dlkit.experiments.training import Trained, train
 from dlkit.train.start import Prepared
 
@@ -76,7 +76,7 @@ def standardize(
         charts=[
             Chart(
                 "digits, each with its best learning rate", "update", "training loss, nats",
-                [Line(how, range(steps), _drawable(each)) for (_, how), each in curves.items()], log_y=True,
+                [Line(how, range(steps), on_log_axis(each)) for (_, how), each in curves.items()], log_y=True,
             ),
             Chart(
                 "digits, every learning rate", "learning rate", "share of validation digits that are wrong",
@@ -130,7 +130,3 @@ def _error(of: str, run: Trained, split: str) -> float:
         return math.inf
     measured = run.evaluate(split)
     return 1 - measured["accuracy"] if of == DIGITS else measured["mse"]
-
-
-def _drawable(values: np.ndarray) -> list[float]:
-    return [float(value) if np.isfinite(value) else float("nan") for value in values]

@@ -13,7 +13,7 @@ from dlkit.data import tokenizer
 from dlkit.experiments.finding import Chart, Finding, Line, Verdict
 from dlkit.experiments.training import prepared, train
 from dlkit.probe.jacobians import gradient_by_distance
-from dlkit.probe.watching import Seen, watching
+from dlkit.probe.watching import taping
 from dlkit.train.losses import softmax_cross_entropy
 from dlkit.train.start import Prepared
 
@@ -141,21 +141,15 @@ def by_word(net: str, words: int, seed: int) -> NDArray[np.float64]:
     made = prepared(net, "synthetic:reverse", options, seed=seed)
     lengths = made.task.data.splits["train"].lengths[0]
     batch = made.task.batch("train", np.flatnonzero(lengths == lengths.max())[:ROWS], epoch=None)
-    vectors: list[tf.Tensor] = []
-
-    def note(seen: Seen) -> None:
-        # Of a table that both sides share, the first call looks up the source.
-        if seen.layer is made.model.source_embedding and not vectors:
-            tape.watch(seen.result)
-            vectors.append(seen.result)
-
-    with tf.GradientTape() as tape, watching(made.model, note):
+    with tf.GradientTape() as tape, taping(made.model, tape) as calls:
         logits = made.model((batch["source"], batch["target_in"]), training=False)
         said = tf.reduce_sum(tf.cast(batch["target_out"] != tokenizer.PAD, tf.int32), 1) - 1
         last = tf.gather(logits, said, batch_dims=1)
         labels = tf.gather(tf.constant(batch["target_out"]), said, batch_dims=1)
         loss = tf.reduce_sum(softmax_cross_entropy(last, labels))
-    gradient = tape.gradient(loss, vectors[0])
+    # Of a table that both sides share, the first call looks up the source.
+    vectors = next(seen.output for seen in calls if seen.layer is made.model.source_embedding)
+    gradient = tape.gradient(loss, vectors)
     return tf.reduce_mean(tf.norm(gradient, axis=-1), 0).numpy()[:words].astype(np.float64)
 
 

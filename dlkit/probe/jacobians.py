@@ -18,7 +18,7 @@ from dlkit.data.batching import Batch
 from dlkit.errors import DataError
 from dlkit.layers.recurrent import Recurrent
 from dlkit.probe.scores import SHOWN, last_loss, vectors_of
-from dlkit.probe.watching import Seen, calls_of, numbered, watching
+from dlkit.probe.watching import calls_of, numbered, taping
 from dlkit.tasks.task import Task
 
 Function = Callable[[tf.Tensor], tf.Tensor]
@@ -185,14 +185,7 @@ def to_output(model: keras.Model, logits: Callable[[], tf.Tensor], *, most: int 
         vanished. Calls that the logits do not depend on are left out.
     """
     with tf.GradientTape(persistent=True) as tape:
-
-        def note(seen: Seen) -> None:
-            if seen.output is not None:
-                tape.watch(seen.output)
-                calls.append(seen)
-
-        calls: list[Seen] = []
-        with watching(model, note):
+        with taping(model, tape) as calls:
             told = logits()
         chosen = np.sort(np.argsort(-np.asarray(told))[:most])
         parts = [told[int(at)] for at in chosen]
@@ -347,14 +340,7 @@ def _input_norms(task: Task, model: keras.Model, batch: Batch) -> NDArray[np.flo
     shown = next(tensors[key] for key in SHOWN.values() if key in tensors)
     with tf.GradientTape() as tape:
         tape.watch([shown] if shown.dtype.is_floating else [])
-
-        def note(seen: Seen) -> None:
-            if seen.output is not None:
-                tape.watch(seen.output)
-                calls.append(seen)
-
-        calls: list[Seen] = []
-        with watching(model, note):
+        with taping(model, tape) as calls:
             loss = last_loss(task, model, tensors)
     inputs = shown if shown.dtype.is_floating else vectors_of(calls, np.asarray(shown))
     gradient = tape.gradient(loss, inputs, unconnected_gradients="zero")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dlkit.data.batching import Batch
 from dlkit.errors import UsageError
 from dlkit.probe.views import Subject
-from dlkit.probe.watching import Seen, watching
+from dlkit.probe.watching import Seen, taping
 from dlkit.tasks.task import Task
 
 # What each task shows its models, of a batch.
@@ -55,16 +55,9 @@ def derivative(subject: Subject, batch: Batch) -> Derivative:
     task, model = subject.task, subject.model
     tensors = {key: tf.convert_to_tensor(array) for key, array in batch.items()}
     shown = tensors[SHOWN[subject.task_name]]
-    calls: list[Seen] = []
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([shown] if shown.dtype.is_floating else [])
-
-        def note(seen: Seen) -> None:
-            if seen.output is not None:
-                tape.watch(seen.output)
-                calls.append(seen)
-
-        with watching(model, note):
+        with taping(model, tape) as calls:
             number, said = _number(subject, task, model, tensors)
     vectors = shown if shown.dtype.is_floating else vectors_of(calls, np.asarray(shown))
     gradients = tape.gradient(number, [vectors, *(seen.output for seen in calls)])

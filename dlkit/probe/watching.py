@@ -104,6 +104,20 @@ def watching(model: keras.Model, wanted: Callable[[Seen], None]) -> Iterator[Non
 
 
 @contextmanager
+def taping(model: keras.Model, tape: tf.GradientTape) -> Iterator[list[Seen]]:
+    """Lets a tape watch what each layer gives, as long as the block runs, and lists those calls in their order."""
+    calls: list[Seen] = []
+
+    def note(seen: Seen) -> None:
+        if seen.output is not None:
+            tape.watch(seen.output)
+            calls.append(seen)
+
+    with watching(model, note):
+        yield calls
+
+
+@contextmanager
 def _watched(
     layer: keras.layers.Layer, seen: Callable[[tuple, dict[str, Any], Any], Seen], wanted: Callable[[Seen], None]
 ) -> Iterator[None]:

@@ -111,7 +111,7 @@ class TrainSection(_Section):
     progressive: list[Share] = Field(
         [], description="sides of the images early in training, as shares of the whole side: small ones take less time"
     )
-    progressive_until: list[Share] = Field([], description="shares of the training until which each of them lasts")
+    progressive_until: list[Share] = Field([], description="shares of all steps until which each of them lasts")
     label_smoothing: Rate = Field(0.0, description="probability spread evenly over all classes")
     clip_norm: Positive | None = Field(None, description="largest global norm of the gradient")
     clip_value: Positive | None = Field(None, description="largest absolute value of a gradient's entry")
@@ -465,9 +465,13 @@ def _from_flags(flags: Mapping[str, Any]) -> list[_Given]:
 
 
 def resolve_data(
-    name: str, *, overrides: Iterable[tuple[str, str, str]] = (), flags: Mapping[str, Any] | None = None
+    name: str,
+    kind: str = "images",
+    *,
+    overrides: Iterable[tuple[str, str, str]] = (),
+    flags: Mapping[str, Any] | None = None,
 ) -> DataSection:
-    """The section [data] alone, of labelled images that nothing is trained on. Arguments as for `resolve`.
+    """The section [data] alone, of data that nothing is trained on. Arguments as for `resolve`, and the kind of data.
 
     Raises:
         dlkit.errors.DlkitError: an unknown name or key, or a wrong value; a key of another section among them.
@@ -477,7 +481,8 @@ def resolve_data(
         if not item.key.startswith("data.") or item.key == "data.class_weights":
             raise UsageError(f"{item.key} changes nothing here", "what images look like is in keys of [data]")
     collected = _collect([*layers, *_from_flags({"data.name": name} | dict(flags or {}))], None)
-    return _data_section(collected, "image_classification", None)
+    task = next(task for task, info in TASKS.items() if info.data_kind == kind)
+    return _data_section(collected, task, None)
 
 
 def resolve_decode(

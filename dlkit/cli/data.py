@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,15 +15,29 @@ from dlkit.cli.models import about
 from dlkit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from dlkit.data.captions import CaptionData
+    from dlkit.data.check import Report
     from dlkit.recipe import DataSection
 
-ImageSet = Annotated[
+DataName = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
         show_default=False,
         autocompletion=opt.complete_data,
-        help="A name of `dlkit data list`, or a folder of images.",
+        help="A name of `dlkit data list`, or a folder or file.",
+    ),
+]
+
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        "--kind",
+        metavar="KIND",
+        help="What it is, where that is not plain: images, captions, pairs, labelled_texts, tagged_texts or corpus.",
     ),
 ]
 
@@ -51,26 +66,44 @@ def list_(data_dir: opt.DataDir = None) -> None:
 
 
 def check(
-    data: ImageSet,
+    data: DataName,
+    kind: Kind = None,
     data_dir: opt.DataDir = None,
 ) -> None:
-    """Find unreadable images, odd ones, and those in several splits or classes; exit with 3 when data are bad.
+    """Find what would spoil a training: unreadable images, odd ones or texts, those in several splits or classes.
+
+    Exits with 3 when data are bad. A file or folder without splits is divided as training does by default.
 
     Example: dlkit data check photos
     """
+    from dlkit import data as datasets
+    from dlkit.data import kinds
     from dlkit.data.check import check as look_through
+    from dlkit.data.check_texts import TextReport, check_texts
 
-    report = look_through(data, data_dir=data_dir)
+    kind = kinds.kind_of(data, data_dir, wanted=kind)
+    if kind == "images":
+        report: Report | TextReport = look_through(data, data_dir=data_dir)
+    elif kind in _CHECKED:
+        report = check_texts(datasets.load_kind(data, kind, **({} if data_dir is None else {"dir": data_dir})))
+    else:
+        known = f"{', '.join(sorted(_CHECKED))} or images"
+        raise UsageError(f"{datasets.KINDS[kind].what} are not checked, as {data} has", f"`--kind`: {known}")
     if console.settings.json:
         console.data_json(report.to_dict())
     else:
-        _print_counts(report.counts, report.splits)
+        if report.counts:
+            _print_counts(report.counts, report.splits)
         if report.findings:
-            console.data("")
+            if report.counts:
+                console.data("")
             console.table(["finding", "where", "what"], report.findings)
     if report.is_bad:
         raise DataError(report.verdict, report.hint)
     console.note(report.verdict)
+
+
+_CHECKED = {"labelled_texts", "tagged_texts", "pairs", "corpus"}
 
 
 def prepare(
@@ -106,8 +139,9 @@ def prepare(
 
 
 def show(
-    name: ImageSet,
+    name: DataName,
     split: Annotated[str, typer.Option("--split", metavar="SPLIT", help="Where the examples come from.")] = "train",
+    kind: Kind = None,
     augment: Annotated[
         str | None,
         typer.Option(
@@ -128,19 +162,30 @@ def show(
         typer.Option("--output", "-o", metavar="FILE.png", help="Where to draw; by default DATA_SPLIT.png."),
     ] = None,
 ) -> None:
-    """Draw examples with their classes, as they are and as training sees them, and count the classes.
+    """Show examples: images and clips in a picture, as they are and as training sees them; texts and numbers in words.
 
     Example: dlkit data show synthetic:shapes --augment crop_flip,mixup
     """
+    from dlkit import data as datasets
     from dlkit import recipe
+    from dlkit.data import kinds
 
+    kind = kinds.kind_of(name, data_dir, wanted=kind)
     path = file or Path(f"{recipe.short_name(name)}_{split}.png")
-    if path.suffix.lower() != ".png":
+    if kind not in _DRAWN:
+        if file is not None:
+            raise UsageError(f"-o is for pictures, and {name} has {datasets.KINDS[kind].what}", "they are printed")
+    elif path.suffix.lower() != ".png":
         raise UsageError(f"{path} has no name for a picture", "pictures are PNG files: let the name end in .png")
-    if os.path.lexists(path):
+    elif os.path.lexists(path):
         raise UsageError(f"{path} exists", "name another file with -o, or remove this one")
+    if augment and kind != "images":
+        raise UsageError(
+            f"--augment is shown on labelled images; {name} has {datasets.KINDS[kind].what}", "leave it out"
+        )
     section = recipe.resolve_data(
         name,
+        kind,
         overrides=[(*recipe.parse_override(text), "set") for text in sets or []],
         flags={
             "data.dir": data_dir,
@@ -148,45 +193,113 @@ def show(
             "data.augment": recipe.words(augment) if augment else None,
         },
     )
-    from dlkit import data as datasets
-
-    if datasets.makes(datasets.builder(name, data_dir)) == "VideoData":
-        if augment:
-            raise UsageError(f"--augment is about images, and {name} has videos", "leave it out")
-        _show_clips(section, split, count, seed or 0, epoch, path)
+    asked = _Asked(section, kind, split, count, seed or 0, epoch, path)
+    if kind == "images":
+        _show_images(asked)
         return
+    if kind == "videos":
+        _show_clips(asked)
+    else:
+        _show_excerpt(asked)
+
+
+_DRAWN = {"images", "videos", "captions"}
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What `dlkit data show` is to show, and where to draw it."""
+
+    section: "DataSection"
+    kind: str
+    split: str
+    count: int
+    seed: int
+    epoch: int
+    path: Path
+
+    def choose(self, there: int) -> "NDArray[np.int64]":
+        """The first examples of an epoch, of so many."""
+        from dlkit.data.batching import shuffled
+
+        return shuffled(there, seed=self.seed, epoch=self.epoch)[: self.count]
+
+
+def _show_images(asked: _Asked) -> None:
+    """Draws images, as they are and as training sees them."""
     from dlkit.probe import examples
 
-    gallery = examples.Gallery.of(section, split, count=count, seed=seed or 0, epoch=epoch)
-    gallery.save(path)
+    section, split, count, seed, epoch = asked.section, asked.split, asked.count, asked.seed, asked.epoch
+    gallery = examples.Gallery.of(section, split, count=count, seed=seed, epoch=epoch)
+    gallery.save(asked.path)
     if console.settings.json:
-        console.data_json({**gallery.to_dict(), "picture": str(path)})
+        console.data_json({**gallery.to_dict(), "picture": str(asked.path)})
         return
     console.note(f"data    {gallery.about}")
     _print_counts(gallery.counts, list(gallery.data.splits))
-    console.note(f"picture {path}")
+    console.note(f"picture {asked.path}")
 
 
-def _show_clips(section: "DataSection", split: str, count: int, seed: int, epoch: int, path: Path) -> None:
+def _show_excerpt(asked: _Asked) -> None:
+    """Prints examples that are read; images with captions are drawn, too."""
+    from dlkit import data as datasets
+    from dlkit.data.excerpts import excerpt
+
+    section = asked.section
+    data = datasets.load_kind(
+        section.name, asked.kind, **section.options, **({"dir": section.dir} if section.dir else {})
+    )
+    found = excerpt(data, asked.split, asked.choose)
+    drawn = asked.kind == "captions"
+    if drawn:
+        _draw_captions(data, asked)
+    if console.settings.json:
+        picture = {"picture": str(asked.path)} if drawn else {}
+        console.data_json({"data": section.name, "split": asked.split, **found.to_dict(), **picture})
+        return
+    console.note(f"data    {found.about(section.name)}")
+    if found.counts:
+        _print_counts(found.counts, list(found.sizes))
+        console.data("")
+    console.table(found.columns, found.rows, right=[name for name in found.columns[:2] if name in _NUMBERS])
+    if drawn:
+        console.note(f"picture {asked.path}")
+
+
+_NUMBERS = {"row", "line", "image", "steps"}  # columns of them stand at the right
+
+
+def _draw_captions(data: "CaptionData", asked: _Asked) -> None:
+    from dlkit.probe import captions, pictures
+
+    split = data.splits[asked.split]
+    indices = asked.choose(len(split))
+    title = f"{data.name}, {asked.split}: {len(indices):,} of {len(split):,} images"
+    said = [(split.captions[at][0],) for at in indices]
+    pictures.save(captions.page(split.images.fetch(indices), said, title=title), asked.path)
+
+
+def _show_clips(asked: _Asked) -> None:
     """Draws the first clips of an epoch, frame by frame, with the labels of clips or frames."""
     from dlkit import data as datasets
-    from dlkit.data.batching import shuffled
     from dlkit.probe import clips, pictures
 
-    data = datasets.load_kind(section.name, "videos", **section.options)
-    if split not in data.splits:
-        raise UsageError(f"no split {split} in {data.name}", f"known: {', '.join(data.splits)}")
-    indices = shuffled(len(data.splits[split]), seed=seed, epoch=epoch)[:count]
-    shown = data.splits[split].fetch(indices)
+    data = datasets.load_kind(asked.section.name, "videos", **asked.section.options)
+    if asked.split not in data.splits:
+        raise UsageError(f"no split {asked.split} in {data.name}", f"known: {', '.join(data.splits)}")
+    indices = asked.choose(len(data.splits[asked.split]))
+    shown = data.splits[asked.split].fetch(indices)
     labels = [[data.classes[label] for label in row] for row in shown.labels.reshape(len(indices), -1).tolist()]
-    title = f"{data.name}, {split}: {len(indices):,} of {len(data.splits[split]):,} clips"
-    pictures.save(clips.draw(shown.pixels, labels, title=title), path)
+    title = f"{data.name}, {asked.split}: {len(indices):,} of {len(data.splits[asked.split]):,} clips"
+    pictures.save(clips.draw(shown.pixels, labels, title=title), asked.path)
     if console.settings.json:
         records = [{"index": int(at), "labels": names} for at, names in zip(indices, labels, strict=True)]
-        console.data_json({"data": data.name, "split": split, "examples": records, "picture": str(path)})
+        console.data_json(
+            {"data": data.name, "split": asked.split, "examples": records, "picture": str(asked.path)}
+        )  # fmt: skip
         return
     console.table(["clip", "labels"], [(f"{at}", ", ".join(names)) for at, names in zip(indices, labels, strict=True)])
-    console.note(f"picture {path}")
+    console.note(f"picture {asked.path}")
 
 
 def _print_counts(counts: Mapping[str, Mapping[str, int]], splits: list[str]) -> None:

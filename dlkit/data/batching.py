@@ -13,6 +13,8 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from dlkit.errors import DataError
+
 Batch = dict[str, NDArray]
 Item = TypeVar("Item")
 
@@ -98,6 +100,14 @@ def lay_out(batch: Batch, places: NDArray[np.int64], *, weighted: bool) -> Batch
         for key, array in batch.items():
             laid[key][real] = array[rows[real]]
     return laid if ROW_WEIGHTS in batch or not weighted else laid | {ROW_WEIGHTS: real.astype(np.float32)}
+
+
+def until_failure(items: Iterable[Item]) -> Iterator[Item | DataError]:
+    """The items; when the data break them off, the reason as the last one."""
+    try:
+        yield from items
+    except DataError as failure:
+        yield failure
 
 
 def prefetch(items: Iterable[Item], *, depth: int = 2) -> Iterator[Item]:

@@ -3,7 +3,7 @@
 import hashlib
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -159,8 +159,8 @@ def _check_folder(name: str) -> Report:
     report.findings += sorted(odd)
     report.findings += _same_names(seen)
     report.findings += [Finding("empty class", path, "is a folder without images") for path in listing.empty]
-    report.findings += _unbalanced(report.counts)
-    report.findings += _unmeasured(report)
+    report.findings += unbalanced(report.counts)
+    report.findings += not_measured(report.counts, report.splits)
     report.findings += [Finding("left out", path, "is in no class") for path in listing.strays]
     report.findings += [Finding("left out", path, "is a link to a folder") for path in listing.links]
     report.findings += [
@@ -185,8 +185,8 @@ def _check_arrays(data: ImageData) -> Report:
     for label, counted in report.counts.items():
         if not counted:
             report.findings.append(Finding("empty class", label, "has no images"))
-    report.findings += _unbalanced(report.counts)
-    report.findings += _unmeasured(report)
+    report.findings += unbalanced(report.counts)
+    report.findings += not_measured(report.counts, report.splits)
     return report
 
 
@@ -266,26 +266,39 @@ def _same_names(seen: Iterable[Seen]) -> list[Finding]:
     return [Finding("same name", first.where, f"is another image than {second.where}{more}")]
 
 
-def _unbalanced(counts: Mapping[str, Mapping[str, int]]) -> list[Finding]:
+def unbalanced(counts: Mapping[str, Mapping[str, int]], what: str = "images") -> list[Finding]:
+    """Classes with far fewer training examples than another, and those with none.
+
+    Args:
+        counts: class -> split -> number of examples.
+        what: they are.
+    """
     of_training = {label: counted.get("train", 0) for label, counted in counts.items()}
     found = [
-        Finding("not learned", label, "has no training images")
+        Finding("not learned", label, f"has no training {what}")
         for label, count in of_training.items()
         if not count and any(counts[label].values()) and any(of_training.values())
     ]
     there = {label: count for label, count in of_training.items() if count}
     if there and max(there.values()) > BALANCED * min(there.values()):
         large, small = max(there, key=there.__getitem__), min(there, key=there.__getitem__)
-        what = f"has {there[small]:,} training images, and {large} {there[large]:,}"
-        found.append(Finding("unbalanced", small, f"{what}; `--set data.class_weights=balanced` makes up for it"))
+        told = f"has {there[small]:,} training {what}, and {large} {there[large]:,}"
+        remedy = "; `--set data.class_weights=balanced` makes up for it" if what == "images" else ""
+        found.append(Finding("unbalanced", small, told + remedy))
     return found
 
 
-def _unmeasured(report: Report) -> list[Finding]:
-    """Classes with training images that have none to validate or to test on, though others have."""
+def not_measured(counts: Mapping[str, Mapping[str, int]], splits: Sequence[str], what: str = "images") -> list[Finding]:
+    """Classes with training examples that have none to validate or to test on, though others have.
+
+    Args:
+        counts: class -> split -> number of examples.
+        splits: that are there.
+        what: the examples are.
+    """
     found = []
-    for label, counted in report.counts.items():
-        missing = [split for split in ("validation", "test") if split in report.splits and not counted.get(split)]
+    for label, counted in counts.items():
+        missing = [split for split in ("validation", "test") if split in splits and not counted.get(split)]
         if missing and counted.get("train"):
-            found.append(Finding("not measured", label, f"has no {' and no '.join(missing)} images"))
+            found.append(Finding("not measured", label, f"has no {' and no '.join(missing)} {what}"))
     return found

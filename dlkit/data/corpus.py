@@ -5,14 +5,12 @@ split is one stream of ids that is cut into blocks; with `lines` each line is a 
 a stop token.
 """
 
-import functools
 import gzip
 import hashlib
-import inspect
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
@@ -22,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dlkit.data import tfds_files, tfds_names, tokenizer
-from dlkit.data.pairs import LENGTH_STEP, Ragged
+from dlkit.data.pairs import LENGTH_STEP, Ragged, prepared
 from dlkit.data.parallel import ROLES
 from dlkit.data.tfds import SPLITS
 from dlkit.data.tokenizer import END, PAD, START, UNKNOWN, CharacterTokenizer, Kind, Normalization, Tokenizer
@@ -206,7 +204,7 @@ class CorpusData:
         options = self.options
         # Of characters the line ends are some, too.
         whole = options.tokenizer == "char" and options.units == "text"
-        texts = self.texts["train"] if whole else [line for line in _lines(self.texts["train"]) if line]
+        texts = self.texts["train"] if whole else [line for line in text_lines(self.texts["train"]) if line]
         return tokenizer.train(
             options.tokenizer, texts, size=options.vocabulary, min_count=options.min_count, coverage=options.coverage,
             normalization=options.normalization, lower=options.lower,
@@ -271,7 +269,7 @@ class CorpusData:
         return digest.hexdigest()
 
     def _lines_of(self, texts: Sequence[str]) -> Lines:
-        lines = [line for line in _lines(texts) if line.strip()]
+        lines = [line for line in text_lines(texts) if line.strip()]
         return Lines(Ragged.of(self.tokenizer.encode_all(lines)), sum(map(len, lines)) + len(lines))
 
     def _stream_of(self, texts: Sequence[str]) -> Stream:
@@ -281,7 +279,7 @@ class CorpusData:
             parts = [part for text in texts for part in (between, self._characters(text))][1:]
             ids = np.concatenate(parts) if parts else np.zeros(0, np.int32)
             return Stream(ids, max(0, len(ids) - 1), self.options.block)
-        parts, characters, lines = [], 0, list(_lines(texts))
+        parts, characters, lines = [], 0, list(text_lines(texts))
         for at in range(0, len(lines), LINES_AT_ONCE):
             some = lines[at : at + LINES_AT_ONCE]
             encoded = self.tokenizer.encode_all(some)
@@ -303,33 +301,16 @@ class CorpusData:
         return ids[codes]
 
 
-def _lines(texts: Iterable[str]) -> Iterable[str]:
+def text_lines(texts: Iterable[str]) -> Iterable[str]:
     r"""The lines of texts: they end with `\n` and nothing else, the last one perhaps without it."""
     for text in texts:
         yield from text.removesuffix("\n").split("\n")
 
 
-def prepared(read: Callable[..., CorpusData]) -> Callable[..., CorpusData]:
-    """Gives a function that reads texts the options of `Preparation` beside its own; see `pairs.prepared`."""
-    own, shared = inspect.signature(read), inspect.signature(Preparation)
-    hints = {name: parameter.annotation for name, parameter in shared.parameters.items()}
-
-    @functools.wraps(read)
-    def load(*args: Any, **options: Any) -> CorpusData:
-        how = {name: options.pop(name) for name in shared.parameters if name in options}
-        return replace(read(*args, **options), options=Preparation(**how))
-
-    load.__signature__ = own.replace(  # type: ignore[attr-defined]
-        parameters=[*own.parameters.values(), *shared.parameters.values()]
-    )
-    load.__annotations__ = hints | read.__annotations__
-    return load
-
-
 # ------------------------------------------------------------------------------------------------------------- corpora
 
 
-@prepared
+@partial(prepared, how=Preparation)
 def shakespeare() -> CorpusData:
     """Forty thousand lines of Shakespeare's plays, 1.1 million characters; the last tenth is to validate on.
 
@@ -363,7 +344,7 @@ def three_sentences() -> CorpusData:
     return CorpusData("three_sentences", {"train": [text]}, Preparation(tokenizer="word", units="lines", block=8))
 
 
-@prepared
+@partial(prepared, how=Preparation)
 def text(name: str, *, validation: Share | None = None, test: Share | Literal["all"] | None = None) -> CorpusData:
     """Text in UTF-8, plain or `.gz`: any file, or a folder with `train.txt` and perhaps `val.txt` and `test.txt`.
 
@@ -426,7 +407,7 @@ def _of_folder(root: Path) -> dict[str, str]:
     return {role: read(path) for role, path in found.items()}
 
 
-@prepared
+@partial(prepared, how=Preparation)
 def tfds_text(
     name: str,
     *,

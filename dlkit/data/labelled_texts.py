@@ -4,24 +4,23 @@ A dataset is its texts with their labels, how to prepare them (`TextPreparation`
 learned from the training texts alone when it is first asked for.
 """
 
-import functools
 import hashlib
-import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from dlkit.data import tokenizer
+from dlkit.data.folders import SUFFIXES
 from dlkit.data.holdout import Part
-from dlkit.data.pairs import Ragged
+from dlkit.data.pairs import Ragged, prepared
 from dlkit.data.parallel import ROLES, read_lines
 from dlkit.data.tokenizer import UNKNOWN, Kind, Normalization, Tokenizer
 from dlkit.errors import DataError, UsageError, not_there, unreadable
@@ -329,24 +328,7 @@ def with_parts(
 # --------------------------------------------------------------------------------------------------------------- files
 
 
-def prepared(read: Callable[..., LabelledTexts]) -> Callable[..., LabelledTexts]:
-    """Gives a function that reads labelled texts the options of `TextPreparation` beside its own, in its signature."""
-    own, shared = inspect.signature(read), inspect.signature(TextPreparation)
-    hints = {name: parameter.annotation for name, parameter in shared.parameters.items()}
-
-    @functools.wraps(read)
-    def load(*args: Any, **options: Any) -> LabelledTexts:
-        how = {name: options.pop(name) for name in shared.parameters if name in options}
-        return replace(read(*args, **options), options=TextPreparation(**how))
-
-    load.__signature__ = own.replace(  # type: ignore[attr-defined]
-        parameters=[*own.parameters.values(), *shared.parameters.values()]
-    )
-    load.__annotations__ = hints | read.__annotations__
-    return load
-
-
-@prepared
+@partial(prepared, how=TextPreparation)
 def labelled_texts(
     name: str,
     *,
@@ -421,6 +403,17 @@ def labelled_texts(
 
 
 _LAYOUTS = "a table has `label<TAB>text` a line; of files a folder has one for each class, such as neg.txt and pos.txt"
+
+
+def is_labelled(root: Path) -> bool:
+    """Whether a folder holds labelled texts, and no folders or images."""
+    entries = [path for path in root.iterdir() if not path.name.startswith(".")]
+    if any(path.is_dir() or path.name.casefold().endswith(SUFFIXES) for path in entries):
+        return False
+    try:
+        return bool(_tables_of(root) or _files_of_classes(root, []))
+    except DataError:
+        return False
 
 
 def is_undivided(name: str) -> bool:

@@ -215,6 +215,11 @@ def tagged_texts(
     )  # fmt: skip
 
 
+def is_tagged(path: Path) -> bool:
+    """Whether a file says by its name that it holds tagged sentences; tables and plain texts do not."""
+    return path.name.removesuffix(".gz").casefold().endswith(SUFFIXES[:1] + SUFFIXES[3:])
+
+
 def is_undivided(name: str) -> bool:
     """Whether a data name means tagged sentences in one file, or a folder with nothing but those to train on."""
     path = Path(name).expanduser()

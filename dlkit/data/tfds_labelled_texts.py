@@ -1,5 +1,6 @@
 """Labelled texts of TensorFlow Datasets, by name: sets whose records have one text and one class."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,12 +9,13 @@ from pydantic import Field
 
 from dlkit.data import tfds_files, tfds_names
 from dlkit.data.holdout import Part
-from dlkit.data.labelled_texts import Labelled, LabelledTexts, duplicates, prepared, with_parts
+from dlkit.data.labelled_texts import Labelled, LabelledTexts, TextPreparation, duplicates, with_parts
+from dlkit.data.pairs import prepared
 from dlkit.data.tfds import SPLITS
 from dlkit.errors import UsageError
 
 
-@prepared
+@partial(prepared, how=TextPreparation)
 def labelled_text_set(
     name: str,
     *,

@@ -78,7 +78,7 @@ def test_a_dataset_by_name(dlkit):
     assert result.out.splitlines()[1].split() == ["0", "127", "15", "36"]
 
 
-@pytest.mark.parametrize(("data", "code"), [("none/such", 2), ("./none", 3), ("synthetic:reverse", 2)])
+@pytest.mark.parametrize(("data", "code"), [("none/such", 2), ("./none", 3), ("synthetic:adding", 2)])
 def test_what_cannot_be_checked(dlkit, data, code):
     result = dlkit("data", "check", data)
     assert (result.code, result.out) == (code, "")

@@ -119,7 +119,7 @@ def test_a_picture_is_never_written_over(dlkit, tmp_path):
         (["digits", "--set", "train.lr=1"], "train.lr changes nothing here", "[data]"),
         (["digits", "--data-dir", "x"], "digits is no set of TensorFlow Datasets", "leave it out"),
         (["digist"], "unknown dataset: digist", "`digits`"),
-        (["synthetic:reverse"], "synthetic:reverse has no labelled images", "dlkit data list"),
+        (["synthetic:reverse", "--kind", "images"], "synthetic:reverse has no labelled images", "dlkit data list"),
         (["digits", "-o", "nowhere/a.png"], "cannot write nowhere/a.png", "-o"),
         (["digits", "--count", "0"], "--count must be", "--help"),
     ],

@@ -19,13 +19,15 @@ from dlkit.probe.views import Subject, View
 from dlkit.runs import named_variables
 from dlkit.tasks.task import Task
 from dlkit.train.clipping import global_norm
+from dlkit.train.loop import first_batch
+from dlkit.train.step import seed_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# A limit is suggested from the norms of so many epochs: so many percent of them lie below it.
+# A limit is suggested from what the intervals of so many epochs have logged: so many percent of it lie below it.
 FIRST_EPOCHS, PERCENTILE = 3, 90
-FEWEST = 3  # logged norms
+FEWEST = 3  # intervals
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,14 @@ def gradients(task: Task, model: keras.Model, batch: Batch, *, smoothing: float 
         model: any.
         batch: of the task.
         smoothing: label smoothing of the loss.
-        seed: of dropout.
+        seed: of the run, from which dropout draws as it does in the first update.
 
     Raises:
         dlkit.errors.DataError: the batch has nothing to learn from.
     """
     variables = {path: variable for path, variable in named_variables(model).items() if variable.trainable}
     tensors = {key: tf.convert_to_tensor(array) for key, array in batch.items()}
-    context = step_context.StepContext(seed=tf.constant([seed, 0], tf.int32), first_row=tf.constant(0))
+    context = step_context.StepContext(seed=tf.constant(seed_of(seed, 0)), first_row=tf.constant(0))
     values = [variable.value for variable in variables.values()]
     with _kept(model), step_context.use(context), tf.GradientTape() as tape:
         sums = task.loss_sums(model, tensors, training=True, smoothing=smoothing)
@@ -114,19 +116,21 @@ def _kept(model: keras.Model) -> Iterator[None]:
 def suggested_limit(
     epochs: Sequence[float], norms: Sequence[float], *, first: float = FIRST_EPOCHS, percentile: float = PERCENTILE
 ) -> float | None:
-    """A limit for clipping by norm: the `percentile` of the norms that were logged in the `first` epochs.
+    """A limit for clipping by norm: the `percentile` of what was logged in the `first` epochs.
 
     So clipping leaves most steps of healthy training as they are and holds back the rare large ones (Pascanu et al.
     2013, section 3.2, who look at the norm over enough updates). Two digits, since no more of them mean anything.
 
     Args:
-        epochs: when each norm was logged.
-        norms: of the gradients, before clipping.
+        epochs: when each interval ended.
+        norms: of its gradients, before clipping: what 90 % of its updates lie below (`gradient_norm_p90`). Their mean
+            says too little: norms that spread by a third around 1 have means within a few percent of 1, and a limit
+            there clips nearly half of the updates.
         first: how many epochs are looked at.
         percentile: from 0 to 100.
 
     Returns:
-        The limit; None where fewer than three finite norms were logged.
+        The limit; None where fewer than three finite norms are among them.
 
     Example:
         >>> suggested_limit([0.1 * at for at in range(1, 11)], [1.0] * 9 + [50.0], percentile=80)
@@ -143,9 +147,17 @@ class _Log:
     """What a run has logged of its gradients."""
 
     epochs: NDArray[np.float64]
-    norms: NDArray[np.float64]
+    norms: NDArray[np.float64]  # the mean of each interval
+    high: NDArray[np.float64]  # what 90 % of the norms of an interval lie below; NaN where it is not logged
     clipped: float | None  # the mean share of updates
     limit: float | None  # at which it clips
+
+    def suggested(self) -> tuple[float | None, bool]:
+        """A limit for clipping, and whether it comes from the norms of updates rather than from their means."""
+        limit = suggested_limit(self.epochs.tolist(), self.high.tolist())
+        if limit is not None:
+            return limit, True
+        return suggested_limit(self.epochs.tolist(), self.norms.tolist()), False
 
 
 def _logged(subject: Subject) -> _Log | None:
@@ -163,19 +175,18 @@ def _logged(subject: Subject) -> _Log | None:
     return _Log(
         np.array([line["epoch"] for line in lines], float),
         np.array([line["gradient_norm"] for line in lines], float),
+        np.array([line.get("gradient_norm_p90") for line in lines], float),  # None becomes NaN
         float(np.mean(clipped)) if clipped else None,
-        subject.run.recipe["train"].get("clip_norm"),
+        subject.settings.clip_norm,
     )
 
 
 def _batch(subject: Subject) -> tuple[Batch, str]:
     """The first batch of the first epoch, as training sees it; of another split, or so many examples, as they are."""
+    if subject.split is None and subject.limit is None and "train" in subject.training_task.splits:
+        indices, batch = first_batch(subject.training_task, subject.settings)
+        return batch, f"on the first training batch, {len(indices)} examples"
     task = subject.task
-    if subject.split is None and subject.limit is None and "train" in task.splits:
-        recipe = subject.recipe.to_dict() if subject.run is None else subject.run.recipe
-        size = int(recipe["train"].get("batch_size") or 32)
-        indices = task.plan("train", batch_size=size, epoch=0)[0]
-        return task.batch("train", indices, epoch=0), f"on the first training batch, {len(indices)} examples"
     split = subject.split or ("train" if "train" in task.splits else task.splits[0])
     task.check_split(split)
     indices = task.plan(split, batch_size=subject.limit or 32, epoch=None)[0]
@@ -185,17 +196,17 @@ def _batch(subject: Subject) -> tuple[Batch, str]:
 def view(subject: Subject) -> View:
     """The view `gradients`."""
     batch, on = _batch(subject)
-    smoothing = (subject.recipe.to_dict() if subject.run is None else subject.run.recipe)["train"]
+    settings = subject.settings
     found = gradients(
-        subject.task, subject.model, batch, smoothing=float(smoothing.get("label_smoothing") or 0.0)
-    )  # fmt: skip
+        subject.training_task, subject.model, batch, smoothing=settings.label_smoothing, seed=settings.seed
+    )
     chosen = set(subject.chosen([one.layer for one in found.weights]))
     rows = [one for one in found.weights if one.layer in chosen]
     log = _logged(subject)
-    limit = None if log is None else suggested_limit(log.epochs.tolist(), log.norms.tolist())
+    limit, of_updates = (None, False) if log is None else log.suggested()
     distances = by_distance(subject)
     notes = [f"{on}; weights: {subject.weights}", f"loss {found.loss:.4g}, norm of the whole gradient {found.norm:.3g}"]
-    notes += _of_log(log, limit)
+    notes += _of_log(log, limit, of_updates=of_updates)
 
     def draw() -> "Figure":
         from dlkit.probe.panels import Line, Lines, Rows, figure
@@ -210,11 +221,13 @@ def view(subject: Subject) -> View:
         if log is not None:
             levels = [] if log.limit is None else [(float(log.limit), f"clipped above {log.limit:g}")]
             levels += [] if limit is None else [(limit, f"suggested limit {limit:g}")]
+            known = np.isfinite(log.high)
+            high = [Line("90 % below", log.epochs[known].tolist(), log.high[known].tolist())] if known.any() else []
             panels.append(
                 Lines(
-                    "whole gradient over the run", "epochs", "norm, mean of an interval, before clipping",
-                    [Line("", log.epochs.tolist(), log.norms.tolist())], logarithmic=bool((log.norms > 0).all()),
-                    levels=levels,
+                    "whole gradient over the run", "epochs", "norm before clipping, by interval",
+                    [Line("mean" if high else "", log.epochs.tolist(), log.norms.tolist()), *high],
+                    logarithmic=bool((log.norms > 0).all()), levels=levels,
                 )
             )  # fmt: skip
         if distances:
@@ -238,7 +251,9 @@ def view(subject: Subject) -> View:
             "on": on,
             "loss": found.loss,
             "norm": found.norm,
-            "logged": None if log is None else {"epochs": log.epochs.tolist(), "norms": log.norms.tolist()},
+            "logged": None
+            if log is None
+            else {"epochs": log.epochs.tolist(), "norms": log.norms.tolist(), "norms_p90": log.high.tolist()},
             "suggested_clip_norm": limit,
             "gradient_by_distance": {label: norms.tolist() for label, norms in distances.items()},
         },
@@ -249,21 +264,26 @@ def _ratio(one: WeightGradient) -> str | None:
     return f"{one.norm / one.weight:.2g}" if one.weight else None
 
 
-def _of_log(log: _Log | None, limit: float | None) -> list[str]:
+def _of_log(log: _Log | None, limit: float | None, *, of_updates: bool) -> list[str]:
     if log is None:
         return []
     clips = "it does not clip" if log.limit is None else f"it clips at {log.limit:g}"
     if log.limit is not None and log.clipped is not None:
         clips += f", {100 * log.clipped:.0f} % of the updates"
     lines = [
-        f"over the run, {len(log.norms)} intervals: norm from {log.norms.min():.3g} to {log.norms.max():.3g}, median"
-        f" {np.median(log.norms):.3g}; {clips}"
+        f"over the run, {len(log.norms)} intervals: mean norm from {log.norms.min():.3g} to {log.norms.max():.3g},"
+        f" median {np.median(log.norms):.3g}; {clips}"
     ]
     if limit is None:
-        lines.append(f"no limit is suggested: that takes {FEWEST} norms logged in the first {FIRST_EPOCHS} epochs")
+        lines.append(f"no limit is suggested: that takes {FEWEST} intervals in the first {FIRST_EPOCHS} epochs")
+    elif of_updates:
+        lines.append(
+            f"suggested limit for --clip-norm: {limit:g}; in {PERCENTILE} % of the intervals of the first"
+            f" {FIRST_EPOCHS} epochs 90 % of the norms lie below it"
+        )
     else:
         lines.append(
-            f"suggested limit for --clip-norm: {limit:g}, which {PERCENTILE} % of the norms of the first {FIRST_EPOCHS}"
-            " epochs lie below"
+            f"suggested limit for --clip-norm: {limit:g}, which {PERCENTILE} % of the mean norms of the first"
+            f" {FIRST_EPOCHS} epochs lie below; the log has no norms of single updates, of which it may clip far more"
         )
     return lines

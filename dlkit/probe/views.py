@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dlkit.data.batching import Batch
-    from dlkit.recipe import Recipe
+    from dlkit.recipe import Recipe, TrainSection
     from dlkit.runs import Run
     from dlkit.tasks.task import Task
     from dlkit.train.start import Prepared
@@ -263,15 +263,40 @@ class Subject:
     @cached_property
     def task(self) -> "Task":
         """The model's own task: its data and its standardization."""
-        from dlkit import runs
-        from dlkit.tasks.task import open_task
-
         if self.run is None:
             return self._prepared.task
-        runs.check_data(self.run)
-        return open_task(
-            self.run.task, self.run.recipe["data"], info=self.run.info["data"], folder=self.run.path,
-            max_len=int(self.run.recipe["decode"]["max_len"]),
+        # What a run has left out of its training can be looked at all the same.
+        return self._opened(self.run, self.settings.model_copy(update={"limit": None}))
+
+    @cached_property
+    def training_task(self) -> "Task":
+        """The task as training sees it: its batches of an epoch are those of the run, or those that one would have."""
+        if self.run is None or self.settings.limit is None:
+            return self.task
+        return self._opened(self.run, self.settings)
+
+    @property
+    def settings(self) -> "TrainSection":
+        """The recipe's section [train]."""
+        from dlkit.recipe import TrainSection, check_value, type_of
+
+        if self.run is None:
+            return self.recipe.train
+        stored = self.run.recipe["train"]  # of a version, perhaps, that had other keys
+        known = {key: declared for key, declared in TrainSection.model_fields.items() if key in stored}
+        return TrainSection(
+            **{key: check_value(type_of(declared), stored[key], f"train.{key}") for key, declared in known.items()}
+        )
+
+    @staticmethod
+    def _opened(run: "Run", settings: "TrainSection") -> "Task":
+        from dlkit import runs
+        from dlkit.tasks.task import open_as_trained
+
+        runs.check_data(run)
+        return open_as_trained(
+            run.task, run.recipe["data"], settings, max_len=int(run.recipe["decode"]["max_len"]),
+            info=run.info["data"], folder=run.path,
         )  # fmt: skip
 
     @property

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dlkit.data.batching import Batch, in_batches, shuffled
 from dlkit.data.resampling import Resampling
 from dlkit.errors import UsageError
+from dlkit.recipe import TrainSection
 from dlkit.tasks import TASKS
 
 
@@ -238,3 +239,31 @@ def open_task(
     return getattr(importlib.import_module(module), cls)(
         data, seed=seed, limit=limit, info=info, folder=folder, max_len=max_len, batch_tokens=batch_tokens
     )
+
+
+def open_as_trained(
+    name: str,
+    data: Mapping[str, Any],
+    train: TrainSection,
+    *,
+    max_len: int,
+    info: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+) -> Task:
+    """Makes the task `name` so that its batches of an epoch are those that training sees.
+
+    Args:
+        name: of the table.
+        data: the recipe's [data] section.
+        train: its [train] section, which says how examples are chosen, shuffled and put into batches.
+        max_len: see `Task`.
+        info: likewise.
+        folder: likewise.
+    """
+    task = open_task(
+        name, data, seed=train.seed, limit=train.limit, info=info, folder=folder, max_len=max_len,
+        batch_tokens=train.batch_tokens,
+    )  # fmt: skip
+    if train.resample:
+        task.resampling = Resampling(train.resample, train.seed, train.part, train.parts)
+    return task

@@ -7,7 +7,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -201,12 +201,30 @@ def batches(task: Task, settings: TrainSection, progress: Progress, devices: Dev
     return prefetch(drawn())
 
 
+def first_batch(task: Task, settings: TrainSection) -> tuple[NDArray[np.int64], Batch]:
+    """The examples of the first update and their batch, all rows of it, as `batches` draws them."""
+    indices = task.plan("train", batch_size=settings.batch_size, epoch=0)[0]
+    batch = task.batch("train", indices, epoch=0)
+    if settings.progressive:
+        sizes = Progressive(settings, length_of(settings, task).steps)
+        batch |= {"images": resized(batch["images"], sizes.scale(0))}
+    return indices, batch
+
+
 def _until_failure(items: Iterator[Drawn]) -> Iterator[Drawn | DataError]:
     """The batches; when they break off, the reason as the last one."""
     try:
         yield from items
     except DataError as failure:
         yield failure
+
+
+def high_norm(norms: Sequence[float]) -> float:
+    """The least of some norms at or below which 90 % of them lie; NaN where one is.
+
+    Clipping looks at the norm of single updates, which their mean over an interval says little of.
+    """
+    return float(np.percentile(norms, 90, method="inverted_cdf"))
 
 
 def peak_memory() -> int:
@@ -492,11 +510,13 @@ class Loop:
             self.step_seconds = mean if self.devices.on_gpu else statistics.median(self.durations)
         steps_left = self.sizes.steps_left(self.progress.step)
         norm, clipped = totals.pop("gradient_norm") / count, totals.pop("clipped") / count
+        norms = [float(measured["gradient_norm"]) for measured in self.pending]
         totals.pop("finite")
         record = {
             "kind": "train", "attempt": self.progress.attempt, "step": self.progress.step,
             "epoch": self.progress.step / self.length.steps_per_epoch, **means(totals),
-            "lr": self.interval_rate, "gradient_norm": norm, "clipped": clipped, "update_ratio": self.update_ratio,
+            "lr": self.interval_rate, "gradient_norm": norm, "gradient_norm_p90": high_norm(norms),
+            "clipped": clipped, "update_ratio": self.update_ratio,
             **({"sampling": self.sampling(self.progress.step - 1)} if self.sampling else {}),
             f"{self.task.unit}_per_second": totals["weight"] / count / self.step_seconds, "memory": peak_memory(),
             "seconds": self.progress.seconds,

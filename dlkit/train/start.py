@@ -14,12 +14,11 @@ import keras
 from dlkit import __version__, console, durable, models, runs, runtime, workers
 from dlkit import recipe as recipes
 from dlkit.cluster import ALONE, Peers
-from dlkit.data.resampling import Resampling
 from dlkit.errors import CheckpointError, DataError, DlkitError, UsageError, nearest
 from dlkit.recipe import Recipe, TrainSection
 from dlkit.runtime import Devices
 from dlkit.tasks import TASKS
-from dlkit.tasks.task import Task, open_task
+from dlkit.tasks.task import Task, open_as_trained
 from dlkit.train import checkpoints
 from dlkit.train.loop import Display, Loop, Progress, length_of, rates
 from dlkit.train.optimizers import optimizer
@@ -106,20 +105,14 @@ def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = Non
 
 def _open(recipe: Recipe, run: runs.Run | None, files_of: runs.Run | None) -> Task:
     """The task of a recipe, with what a run has stored of its data, and the files of that run or of another."""
-    settings = recipe.train
-    task = open_task(
+    return open_as_trained(
         recipe.task,
         {"name": recipe.data.name, "dir": recipe.data.dir, "augment": recipe.data.augment, **recipe.data.options},
-        seed=settings.seed,
-        limit=settings.limit,
+        recipe.train,
+        max_len=recipe.decode.max_len,
         info=run.info["data"] if run else None,
         folder=files_of.path if files_of else None,
-        max_len=recipe.decode.max_len,
-        batch_tokens=settings.batch_tokens,
     )
-    if settings.resample:
-        task.resampling = Resampling(settings.resample, settings.seed, settings.part, settings.parts)
-    return task
 
 
 def planned_rates(recipe: Recipe, run: runs.Run | None = None) -> tuple[list[float], int]:

@@ -122,6 +122,11 @@ def means(flat: Mapping[str, float]) -> dict[str, float]:
     return {name: total / weight if weight else float("nan") for name, (total, weight) in ratio.items()}
 
 
+def seed_of(seed: int, step: int) -> NDArray[np.int32]:
+    """What the random layers of an update draw from, (2,): a function of the run's seed and the update's number."""
+    return np.random.SeedSequence([seed, crc32(b"step"), step]).generate_state(2).view(np.int32)
+
+
 class TrainingStep:
     """The model's variables, the optimizer's slots and the averaged weights, and the update of them all.
 
@@ -208,7 +213,7 @@ class TrainingStep:
         Returns:
             Scalars: the sums of `flat_sums`, `gradient_norm` before clipping, `clipped` (the share), `finite`.
         """
-        seed = np.random.SeedSequence([self.seed, crc32(b"step"), step]).generate_state(2).view(np.int32)
+        seed = seed_of(self.seed, step)
         held = len(next(iter(batch.values())))
         rows = np.arange(held)
         if begins or not self.carry:

@@ -230,7 +230,13 @@ def test_gradients_over_a_run_and_where_clipping_would_begin(as_json, inspect, l
     code, _, err = inspect(lenet, "gradients", "--limit", "4", "--png")
     assert code == 0
     assert "it clips at 1, 50 % of the updates" in err
-    assert "suggested limit for --clip-norm: 9.1" in err
+    assert "suggested limit for --clip-norm: 9.1, which 90 % of the mean norms" in err
+    for step in range(11, 21):
+        norms = {"gradient_norm": 1.0, "gradient_norm_p90": float(step)}
+        run.log({"kind": "train", "step": step, "epoch": step / 8, **norms, "clipped": 0.5})
+    code, _, err = inspect(lenet, "gradients", "--limit", "4")
+    assert code == 0
+    assert "suggested limit for --clip-norm: 19; in 90 % of the intervals" in err  # of the way from 11 to 20: 19.1
 
 
 def test_what_is_no_conv_net(inspect, folder):

@@ -21,6 +21,7 @@ from dlkit.probe.jacobians import (
 from dlkit.probe.scores import last_loss
 from dlkit.tasks.task import open_task
 
+from dlkit.train.loop import high_norm
 RANDOM = np.random.default_rng(0)
 
 
@@ -248,3 +249,20 @@ def test_a_limit_is_suggested_from_the_first_epochs():
     assert suggested_limit([0.1] * 2, [1.0] * 2) is None
     assert suggested_limit([0.1, 0.2, 3.1], [1.0] * 3) is None
     assert suggested_limit([0.1] * 6, [1.0] * 5 + [float("nan")]) == 1.0
+
+
+def test_a_limit_from_high_norms_leaves_most_updates_as_they_are():
+    """Norms N(1, 0.3^2), 50 in an interval: a limit from means clips more than a third of them."""
+    norms = np.random.default_rng(3).normal(1, 0.3, size=(20, 50))
+    clipped = [
+        (norms > suggested_limit([0.1] * 20, [summary(each) for each in norms])).mean()
+        for summary in (high_norm, np.mean)
+    ]
+    assert 0.02 < clipped[0] < 0.1
+    assert clipped[1] > 0.35
+
+
+def test_what_most_norms_of_an_interval_lie_at_or_below():
+    assert high_norm([3.0, 1.0, 2.0, 10.0, 4.0, 5.0, 9.0, 7.0, 6.0, 8.0]) == 9
+    assert high_norm([2.0]) == 2
+    assert np.isnan(high_norm([1.0, float("nan")]))

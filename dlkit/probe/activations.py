@@ -116,8 +116,8 @@ def activations_of_calls(
     shapes: dict[str, tuple[int | None, ...]] = {}
 
     def measure(seen: Seen) -> None:
-        if (names is not None and seen.name not in names) or seen.output is None:
-            return
+        if (names is not None and seen.name not in names) or seen.output is None or not tf.size(seen.output):
+            return  # of a text of one word the pairs are nothing
         totals.add({seen.name: _sums(seen.output, has_slope=_slope(seen.layer))})
         if _is_batch_norm(seen.layer):
             totals.add_to(seen.name, _moments(seen.given))
@@ -334,7 +334,7 @@ def view(subject: Subject) -> View:
         records=[asdict(one) for one in layers],
         notes=notes,
         draw=draw,
-        facts={"split": subject.split_name, "images": subject.examples},
+        facts={"split": subject.split_name, "examples": subject.examples},
     )
 
 

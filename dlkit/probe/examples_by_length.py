@@ -14,9 +14,10 @@ _TOGETHER = (("target_in", "target_out"), ("inputs", "targets"), ("ids", "labels
 
 
 def together(task: Task, split: str, indices: NDArray[np.int64], *, most: int) -> Iterator[Batch]:
-    """Batches of examples of one length each, the lengths in the order in which they first come.
+    """Batches of examples of one length each: full ones as soon as there are so many, then what is left of each length.
 
-    What a layer gives at padding is no part of what it gives, and neither is it of a gradient.
+    What a layer gives at padding is no part of what it gives, and neither is it of a gradient. Of the examples no more
+    are kept at a time than `most` of each length.
 
     Args:
         task: where they come from.
@@ -27,11 +28,16 @@ def together(task: Task, split: str, indices: NDArray[np.int64], *, most: int) -
     groups: dict[tuple, list[Batch]] = {}
     for index in indices:
         one = without_padding(task.batch(split, np.array([index]), epoch=None))
-        groups.setdefault(tuple(array.shape for array in one.values()), []).append(one)
-    for group in groups.values():
-        for start in range(0, len(group), most):
-            part = group[start : start + most]
-            yield {key: np.concatenate([one[key] for one in part]) for key in part[0]}
+        shapes = tuple(array.shape for array in one.values())
+        group = groups.setdefault(shapes, [])
+        group.append(one)
+        if len(group) == most:
+            yield _joined(groups.pop(shapes))
+    yield from (_joined(group) for group in groups.values())
+
+
+def _joined(group: list[Batch]) -> Batch:
+    return {key: np.concatenate([one[key] for one in group]) for key in group[0]}
 
 
 def without_padding(batch: Batch) -> Batch:

@@ -233,6 +233,9 @@ def _of_layers(subject: Subject) -> View:
         draw=draw,
         facts={"example": one.called},
     )
+    if any(each.logits < each.of for each in whole.values()):
+        first = next(iter(whole.values()))
+        notes.append(f"logits: the {first.logits} most probable of {first.of:,}")
 
 
 def _one_alone(subject: Subject) -> None:

@@ -24,6 +24,8 @@ from dlkit.tasks.task import Task
 Function = Callable[[tf.Tensor], tf.Tensor]
 
 EXACT = 512  # from so many inputs and outputs on, singular values are estimated
+ROOM = 2**28  # numbers that the rows of Jacobians of all layers may be, 1 GiB of float32
+FEWEST = 8  # rows, however wide the layers are
 PROBES = 8  # random directions for the mean square
 ROUNDS = 30  # of the power iteration
 
@@ -159,11 +161,15 @@ class ToOutput:
         layer: its name, and of a second call of it the number behind.
         values: the singular values of d logits / d output, the largest first.
         size: numbers that the layer gives.
+        logits: how many logits were looked at, the most probable ones.
+        of: how many there are.
     """
 
     layer: str
     values: NDArray[np.float64]
     size: int
+    logits: int
+    of: int
 
     @property
     def median(self) -> float:
@@ -172,35 +178,46 @@ class ToOutput:
         return float(np.median(there)) if len(there) else 0.0
 
 
-def to_output(model: keras.Model, logits: Callable[[], tf.Tensor], *, most: int = 64) -> list[ToOutput]:
+def to_output(
+    model: keras.Model, logits: Callable[[], tf.Tensor], *, most: int = 64, room: int = ROOM
+) -> list[ToOutput]:
     """The Jacobian of a net's logits with respect to what each of its layers gives: the product of all behind it.
 
     Args:
         model: any.
         logits: runs it on one example and returns its logits, (outputs,).
         most: of more outputs than these the most probable are taken.
+        room: as many fewer of them, down to `FEWEST`, as all Jacobians together have no more numbers than this.
 
     Returns:
         Of each call in order. A Jacobian that is 0 because it is too small for floating point is one, too: it has
-        vanished. Calls that the logits do not depend on are left out.
+        vanished. Calls that the logits do not depend on are left out, and so are those that give no number at all.
     """
     with tf.GradientTape(persistent=True) as tape:
         with taping(model, tape) as calls:
             told = logits()
-        chosen = np.sort(np.argsort(-np.asarray(told))[:most])
+        outputs = {name: seen.output for name, seen in zip(numbered(calls), calls, strict=True) if _size(seen.output)}
+        fits = max(FEWEST, room // max(1, sum(_size(output) for output in outputs.values())))
+        chosen = np.sort(np.argsort(-np.asarray(told))[: min(most, fits)])
         parts = [told[int(at)] for at in chosen]
-    rows: list[list[NDArray | None]] = [[] for _ in calls]
-    for part in parts:
-        gradients = tape.gradient(part, [seen.output for seen in calls])  # None where there is no way to the logit
-        for own, gradient in zip(rows, gradients, strict=True):
-            own.append(None if gradient is None else np.asarray(tf.convert_to_tensor(gradient), np.float64).ravel())
-    found = []
-    for name, own in zip(numbered(calls), rows, strict=True):
-        size = next((len(row) for row in own if row is not None), None)
-        if size is not None:
-            matrix = np.stack([np.zeros(size) if row is None else row for row in own])
-            found.append(ToOutput(name, singular_values(matrix), size))
-    return found
+    matrices: dict[str, NDArray] = {}
+    for at, part in enumerate(parts):
+        gradients = tape.gradient(part, outputs)
+        for name, gradient in gradients.items():
+            if gradient is None:  # there is no way to the logit
+                continue
+            row = np.asarray(tf.convert_to_tensor(gradient)).ravel()
+            matrices.setdefault(name, np.zeros((len(parts), len(row)), row.dtype))[at] = row
+    del tape
+    return [
+        ToOutput(name, singular_values(matrices.pop(name)), _size(output), len(parts), int(told.shape[0]))
+        for name, output in outputs.items()
+        if name in matrices
+    ]
+
+
+def _size(output: tf.Tensor) -> int:
+    return int(np.prod(output.shape))
 
 
 # ---------------------------------------------------------------------------------------------------------- across time

@@ -139,9 +139,13 @@ def view(subject: Subject) -> View:
             f"shift compares what {subject.operand} makes of {BATCH_SIZE} images at most",
             f"give --limit {BATCH_SIZE} or less",
         )
-    images = next(subject.batches())
-    count = min(len(images), IMAGES if subject.limit is None else subject.limit)
-    images = images[:count] if count > 1 else np.concatenate([images[:1], images[:1][:, ::-1]])
+    if subject.limit == 1 or subject.examples == 1:
+        raise UsageError(
+            f"shift compares what {subject.operand} makes of a moved image with what it makes of another one: one image"
+            " is not enough",
+            "give --limit 2 or more" if subject.limit == 1 else "choose another --split",
+        )
+    images = next(subject.batches())[: IMAGES if subject.limit is None else subject.limit]
     model = subject.model
     most = min(MOST, images.shape[2] // 2 - 1)
     kernel, of = first_kernel(model, images.shape[-1])

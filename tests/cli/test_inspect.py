@@ -81,7 +81,7 @@ def test_features_of_a_test_image(as_json, lenet):
 
 def test_activations_over_a_split(as_json, lenet):
     found = as_json(lenet, "activations", "--split", "validation")
-    assert found["images"] == 144
+    assert found["examples"] == 144
     assert {layer["layer"]: layer["shape"] for layer in found["layers"]} == SHAPES
     dead = {layer["layer"]: layer["dead"] for layer in found["layers"]}
     assert {name for name, count in dead.items() if count is not None} == {
@@ -90,7 +90,7 @@ def test_activations_over_a_split(as_json, lenet):
         "dense_relu1",
         "dense_relu2",
     }
-    assert as_json(lenet, "activations", "--limit", "5")["images"] == 5
+    assert as_json(lenet, "activations", "--limit", "5")["examples"] == 5
 
 
 def test_the_images_are_standardized_as_the_run_says(as_json, lenet, tmp_path):
@@ -190,6 +190,7 @@ def test_a_hostile_file_name_stays_text(inspect, lenet, tmp_path):
         (["embeddings"], 2, "is a model for image classification", "activations"),
         (["jacobian", "--limit", "5"], 2, "are those at one example", "leave out --limit"),
         (["shift", "--limit", "101"], 2, "of 100 images at most", "--limit 100 or less"),
+        (["shift", "--limit", "1"], 2, "one image is not enough", "give --limit 2 or more"),
         (["shift", "--against", "mlp"], 2, "shift has no use for --against", "gradients, jacobian"),
     ],
 )

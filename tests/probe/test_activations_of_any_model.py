@@ -8,7 +8,7 @@ import tensorflow as tf
 import dlkit
 from dlkit.layers.norms import BatchNorm
 from dlkit.probe.activations import activations, activations_of_calls
-from dlkit.probe.examples_by_length import without_padding
+from dlkit.probe.examples_by_length import together, without_padding
 from dlkit.probe.watching import inner_layers
 from dlkit.tasks.task import Sums
 
@@ -101,6 +101,22 @@ def test_layers_of_nets_inside_a_net():
     inner.get_layer("dense").set_weights([np.eye(4)[:, :2], np.array([0.0, -9.0])])
     found = activations_of_calls(model, Task(), [{"inputs": np.array([[1.0, 2.0, 3.0, 4.0]], np.float32)}])
     assert [(one.layer, one.shape, one.mean, one.dead) for one in found[:1]] == [("inner/dense", (2,), 0.5, 1)]
+
+
+def test_examples_of_one_length_come_as_soon_as_there_are_enough():
+    """Texts of 1, 2, 1, 3 and 2 words, two in a batch: what is full comes at once, the text of 3 words last."""
+    lengths, asked = [1, 2, 1, 3, 2], []
+
+    class Texts:
+        def batch(self, split, indices, *, epoch):
+            asked.extend(indices.tolist())
+            (index,) = indices
+            return {"ids": np.array([[index + 4] * lengths[index] + [0] * 3], np.int32)}
+
+    batches = together(Texts(), "test", np.arange(5), most=2)
+    assert next(batches)["ids"].tolist() == [[4], [6]]
+    assert asked == [0, 1, 2]
+    assert [batch["ids"].tolist() for batch in batches] == [[[5, 5], [8, 8]], [[7, 7, 7]]]
 
 
 def test_examples_are_cut_to_their_length():

@@ -19,6 +19,7 @@ from dlkit.probe.jacobians import (
     to_output,
 )
 from dlkit.probe.scores import last_loss
+from dlkit.probe.views import Subject, show
 from dlkit.tasks.task import open_task
 
 from dlkit.train.loop import high_norm
@@ -128,6 +129,23 @@ def test_each_call_of_a_layer_has_its_jacobian():
     assert list(found) == ["shared", "shared (2)", "head"]
     np.testing.assert_allclose(found["shared"], singular_values(s @ v), rtol=1e-4)
     np.testing.assert_allclose(found["shared (2)"], singular_values(v), rtol=1e-4)
+
+
+def test_of_many_logits_as_many_are_looked_at_as_there_is_room_for():
+    """Of 12 logits the 8 most probable: their columns of V."""
+    inputs = keras.Input((5,))
+    hidden = keras.layers.Dense(20, use_bias=False, name="hidden")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(12, use_bias=False, name="head")(hidden))
+    v, logits = model.get_layer("head").kernel.numpy(), np.asarray(model(tf.ones((1, 5)))[0])
+    found = {one.layer: one for one in to_output(model, lambda: model(tf.ones((1, 5)))[0], room=1)}
+    assert [(one.logits, one.of, one.size) for one in found.values()] == [(8, 12, 20), (8, 12, 12)]
+    np.testing.assert_allclose(found["hidden"].values, singular_values(v[:, np.argsort(-logits)[:8]]), rtol=1e-5)
+
+
+def test_what_gives_nothing_has_no_jacobian():
+    """A text of one word has no pairs of words."""
+    view = show("jacobian", Subject("text_bag", text="a", sets=["model.pairs=50", "model.width=4", "data.train=64"]))
+    assert [row[0] for row in view.rows] == ["embedding", "head"]
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])

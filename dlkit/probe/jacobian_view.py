@@ -214,6 +214,9 @@ def _of_layers(subject: Subject) -> View:
         "to logits: the largest one of d logits / d output, of all layers behind multiplied, and the median of those"
         " that are not 0; 0 where floating point shows no more of it"
     )
+    if any(each.logits < each.of for each in whole.values()):
+        first = next(iter(whole.values()))
+        notes.append(f"logits: the {first.logits} most probable of {first.of:,}")
     return View(
         columns=columns,
         right=columns[1:],
@@ -233,9 +236,6 @@ def _of_layers(subject: Subject) -> View:
         draw=draw,
         facts={"example": one.called},
     )
-    if any(each.logits < each.of for each in whole.values()):
-        first = next(iter(whole.values()))
-        notes.append(f"logits: the {first.logits} most probable of {first.of:,}")
 
 
 def _one_alone(subject: Subject) -> None:

@@ -21,8 +21,8 @@ from dlkit.probe.jacobians import (
 from dlkit.probe.scores import last_loss
 from dlkit.probe.views import Subject, show
 from dlkit.tasks.task import open_task
-
 from dlkit.train.loop import high_norm
+
 RANDOM = np.random.default_rng(0)
 
 
@@ -177,6 +177,18 @@ def test_across_time_of_a_linear_recurrence():
     assert found.distances.tolist() == [1, 2, 3, 4]
     np.testing.assert_allclose(found.product[:, 0], 0.5 ** np.arange(1, 5))
     np.testing.assert_allclose(found.product[:, 1], 0.25 ** np.arange(1, 5))
+
+
+@pytest.mark.parametrize(("model", "biases"), [("lstm", ["3", "3"]), ("gru", ["0", "0"]), ("rnn", None)])
+def test_the_bias_of_the_gate_that_keeps_the_state(model, biases):
+    """Of fresh weights as the recipe says; plain recurrent nets have no gates."""
+    sets = ["data.train=8", "data.test=4", "data.length=6", "model.width=4", "model.layers=2"]
+    view = show("jacobian", Subject(model, sets=[*sets, *(["model.forget_bias=3"] if model == "lstm" else [])]))
+    assert (view.columns[-1] == "forget bias") == (biases is not None)
+    if biases is not None:
+        assert [row[-1] for row in view.rows] == biases
+    assert [record["forget_bias"] for record in view.records] == [biases and float(biases[0])] * 2
+    assert any("95 % at 3" in note for note in view.notes) == (biases is not None)
 
 
 def adding(length, rows=8):

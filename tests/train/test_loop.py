@@ -133,8 +133,8 @@ def test_every_line_of_the_log_says_all_that_it_should(tmp_path):
             "update_ratio", "img_per_second", "memory", "seconds", "seconds_left",
         } <= record.keys()  # fmt: skip
         assert record["clipped"] == 1.0
-        assert 0 < record["update_ratio"] < 1
         assert record["gradient_norm_p90"] >= record["gradient_norm"]  # of two norms the larger one
+        assert 0 < record["update_ratio"] < 1
         assert record["memory"] > 100e6
     assert logged[-1]["seconds_left"] == 0
 

@@ -29,10 +29,12 @@ class LocalResponseNorm(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Normalizes (batch, height, width, maps)."""
-        maps = inputs.shape[-1]
-        beside = tf.linalg.band_part(tf.ones([maps, maps], inputs.dtype), self.n // 2, self.n // 2)
-        sums = tf.tensordot(tf.square(inputs), beside, 1)
-        return inputs * tf.pow(self.k + self.alpha * sums, -self.beta)
+        # bfloat16 steps by 1/64 above 2: a sum below 78 would not show in k + alpha * sum.
+        x = tf.cast(inputs, tf.float32) if inputs.dtype == tf.bfloat16 else inputs
+        maps = x.shape[-1]
+        beside = tf.linalg.band_part(tf.ones([maps, maps], x.dtype), self.n // 2, self.n // 2)
+        sums = tf.tensordot(tf.square(x), beside, 1)
+        return tf.cast(x * tf.pow(self.k + self.alpha * sums, -self.beta), inputs.dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The shape of the inputs."""

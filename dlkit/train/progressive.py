@@ -17,8 +17,8 @@ class Progressive:
     """How large images are when.
 
     Args:
-        settings: its `progressive` are sides, as shares of the whole one, and `progressive_until` the shares of the
-            training until which they last.
+        settings: its `progressive` are sides, as shares of the whole one, and `progressive_until` the shares of
+            all steps until which they last.
         total_steps: of the training.
 
     Example:

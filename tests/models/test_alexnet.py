@@ -50,6 +50,21 @@ def test_response_normalization_equals_its_formula(dtype, limit):
     np.testing.assert_allclose(LocalResponseNorm(dtype=dtype)(maps), expected, rtol=limit)
 
 
+def test_response_normalization_in_bfloat16_is_rounded_at_its_end_only():
+    """A sum of squares of 45 to 80 changes k = 2 by less than half a step of bfloat16, 1/128."""
+    maps = tf.cast(np.random.default_rng(0).uniform(3, 4, (2, 3, 3, 7)), tf.bfloat16)
+    exact = maps.numpy().astype(np.float64)
+    expected = np.empty_like(exact)
+    for i in range(7):
+        beside = [j for j in range(7) if abs(i - j) <= 2]
+        expected[..., i] = exact[..., i] / (2 + 1e-4 * (exact[..., beside] ** 2).sum(-1)) ** 0.75
+    found = LocalResponseNorm(dtype="bfloat16")(maps)
+    assert found.dtype == tf.bfloat16
+    np.testing.assert_array_equal(found, tf.cast(expected, tf.bfloat16))
+    blind = tf.cast(exact / 2**0.75, tf.bfloat16)  # what k alone would give
+    assert np.any(found.numpy() != blind.numpy())
+
+
 def test_dropout_is_on_by_default_and_goes_at_rate_zero():
     names = [layer.name for layer in deferred(alexnet).layers]
     assert [name for name in names if "dropout" in name] == ["dense_dropout1", "dense_dropout2"]

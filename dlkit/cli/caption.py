@@ -82,7 +82,7 @@ def caption(
         Literal["float32", "bfloat16"] | None,
         typer.Option("--precision", help="bfloat16: faster where the processor has it.  [default: float32]"),
     ] = None,
-    runs_dir: opt.RunsDir = opt.RUNS_DIR,
+    runs_dir: opt.NewestIn = None,
 ) -> None:
     """Say what is in images in a sentence, one line each.
 
@@ -100,7 +100,7 @@ def caption(
         sample=sample, beam=beam, n_best=n_best, temperature=temperature, top_k=top_k, top_p=top_p,
         min_len=min_len, max_len=max_len,
     )  # fmt: skip
-    names = model or [opt.run_or_newest(None, "captioning", runs_dir)]
+    names = opt.runs_or_newest(model, "captioning", runs_dir)
     first, *_ = [runs.open_run(name) for name in names]  # before TensorFlow takes its time
     from dlkit.recipe import resolve_decode
 

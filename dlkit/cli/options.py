@@ -243,23 +243,8 @@ def new_file(file: Path | None, what: str, suffix: str) -> Path:
     return path
 
 
-def run_or_newest(model: str | None, task: str, runs_dir: Path) -> str:
-    """The run that was named, or the newest run of a task, which is then told.
-
-    Raises:
-        dlkit.errors.DataError: there is no run of the task.
-    """
-    if model is not None:
-        return model
-    from dlkit import runs
-
-    run = runs.newest(task, runs_dir)
-    console.note(f"model   {run.path} (the newest run)")
-    return str(run.path)
-
-
-def runs_or_shipped(models: list[str] | None, task: str, runs_dir: Path | None) -> list[str]:
-    """The runs that were named; else the newest of a folder, or without one the run that ships, which is then told.
+def runs_or_newest(models: list[str] | None, task: str, runs_dir: Path | None) -> list[str]:
+    """The runs that were named; else the newest run of a task in a folder, which is then told.
 
     Raises:
         dlkit.errors.UsageError: runs are named, and a folder besides.
@@ -271,8 +256,22 @@ def runs_or_shipped(models: list[str] | None, task: str, runs_dir: Path | None) 
         raise UsageError("--runs-dir takes the newest run, and --model names one", "give one of them")
     if models:
         return models
-    run = None if runs_dir else runs.shipped(task)
+    run = runs.newest(task, runs_dir or RUNS_DIR)
+    console.note(f"model   {run.path} (the newest run)")
+    return [str(run.path)]
+
+
+def runs_or_shipped(models: list[str] | None, task: str, runs_dir: Path | None) -> list[str]:
+    """The runs that were named; else the newest of a folder, or without one the run that ships, which is then told.
+
+    Raises:
+        dlkit.errors.UsageError: runs are named, and a folder besides.
+        dlkit.errors.DataError: there is no run of the task in the folder.
+    """
+    from dlkit import runs
+
+    run = None if models or runs_dir else runs.shipped(task)
     if run is None:
-        return [run_or_newest(None, task, runs_dir or RUNS_DIR)]
+        return runs_or_newest(models, task, runs_dir)
     console.note(f"model   {run.name}, which ships with dlkit")
     return [run.name]

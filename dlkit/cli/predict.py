@@ -41,7 +41,7 @@ def predict(
         int,
         typer.Option("--batch-size", min=1, help="Images at a time; 1 answers each line of standard input at once."),
     ] = 64,
-    runs_dir: opt.RunsDir = opt.RUNS_DIR,
+    runs_dir: opt.NewestIn = None,
 ) -> None:
     """Say what is in images, one line each; with a run that reads texts, of what class a text is, or tag its words.
 
@@ -49,7 +49,7 @@ def predict(
 
     Example: dlkit predict photo.png holiday/ --model runs/lenet_digits-1 --top 3
     """  # fmt: skip
-    named = models or [opt.run_or_newest(None, "image_classification", runs_dir)]
+    named = opt.runs_or_newest(models, "image_classification", runs_dir)
     opened = [runs.open_run(run) for run in named]  # before TensorFlow takes its time
     if TASKS[opened[0].task].data_kind in {"labelled_texts", "tagged_texts"}:
         predict_texts(named, opened[0], images or [], top=top, batch_size=batch_size)
@@ -90,7 +90,13 @@ def _answer(names: Iterable[str], answers: "Iterable[Guesses | DataError]") -> D
 
 @contextmanager
 def inputs(operands: list[str]) -> Iterator[tuple[Iterable[str], Iterable[str]]]:
-    """What to call each image, and the file that it lies in while the block lasts."""
+    """What to call each image, and the file that it lies in while the block lasts.
+
+    Raises:
+        dlkit.errors.UsageError: none is named and nobody writes to standard input, or it is named beside others.
+    """
+    if STDIN in operands and operands != [STDIN]:
+        raise UsageError("`-`, standard input, is named beside other images", "`-` stands alone; ./- is a file")
     if operands and operands != [STDIN]:
         files = list(_expanded(operands))
         yield files, files

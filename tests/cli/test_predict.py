@@ -69,6 +69,22 @@ def test_without_a_model_the_newest_run_is_named(run, image, capsys):
     assert f"{run.path} (the newest run)" in error
 
 
+@pytest.mark.parametrize("command", ["predict", "caption"])
+def test_a_folder_of_runs_beside_a_named_run_is_refused(run, image, capsys, command):
+    assert main([command, str(image), "--model", str(run.path), "--runs-dir", str(run.path.parent)]) == 2
+    assert capsys.readouterr().err == (
+        "error: --runs-dir takes the newest run, and --model names one\nhint: give one of them\n"
+    )
+
+
+@pytest.mark.parametrize("operands", [["zero.png", "-"], ["-", "zero.png"], ["-", "-"]])
+def test_standard_input_stands_alone(run, capsys, operands):
+    assert main(["predict", *operands, "--model", str(run.path)]) == 2
+    assert capsys.readouterr().err == (
+        "error: `-`, standard input, is named beside other images\nhint: `-` stands alone; ./- is a file\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [("missing.png", None), ("broken.png", b"\x89PNG\r\n\x1a\n"), ("text.png", b"hello"), ("empty.png", b"")],

@@ -40,7 +40,7 @@ def generate(
     ] = 0,
     stop: Annotated[
         str | None,
-        typer.Option("--stop", metavar="TOKEN", help=r"Where a text ends, such as $'\n'. Lines have a stop token."),
+        typer.Option("--stop", metavar="TOKEN", help=r"Where a text ends, such as $'\n'. Lines end by themselves."),
     ] = None,
     temperature: opt.Temperature = None,
     top_k: opt.TopK = None,
@@ -83,6 +83,7 @@ def generate(
             f"--marginals is for models of lines, whose steps have a number, and {run.path} reads one long text",
             "`dlkit train lstm_lm --data three_sentences` trains one",
         )
+    generator.check_stop(run.info["data"], stop)
     search = Search(
         method="greedy" if greedy else "beam" if beam else "sample", beams=decode.beams,
         n_best=(n_best if beam else samples) or 1, length_norm=decode.length_norm, alpha=decode.alpha,
@@ -91,7 +92,7 @@ def generate(
     )  # fmt: skip
     writer = generator.load(model)
     if marginals:
-        _print_both(writer, search, stop)
+        _print_both(writer, search)
         return
     if console.settings.json:
         console.data_json([_record(found) for found in writer.each(search, stop=stop)])
@@ -136,11 +137,11 @@ def _record(found: "Generated") -> dict[str, Any]:
     }
 
 
-def _print_both(writer: "Generator", search: "Search", stop: str | None) -> None:
+def _print_both(writer: "Generator", search: "Search") -> None:
     """Texts from the marginals of each step, and texts whose words were fed back."""
     count = search.n_best
     table = writer.marginals(search)
-    apart, fed_back = table.draw(count), [found.text for found in writer(replace(search, n_best=count), stop=stop)]
+    apart, fed_back = table.draw(count), [found.text for found in writer(replace(search, n_best=count))]
     if console.settings.json:
         console.data_json({"steps": table.table(), "marginals": apart, "fed_back": fed_back})
         return

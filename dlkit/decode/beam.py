@@ -30,14 +30,15 @@ LEAST = float(tf.float32.min)  # stands for that of an impossible end that was f
 class _Pool(NamedTuple):
     """The finished hypotheses of each row, the best first; those that do not exist have the score NEVER.
 
-    One that has L tokens said the end token at step L, going on from a beam of step L - 1: with the back-pointers that
-    is all there is to know.
+    One that has L tokens said the last one, the end token where there is one, at step L, going on from a beam of step
+    L - 1: with the back-pointers that is all there is to know.
     """
 
     scores: tf.Tensor  # (batch, beams) float32, normalized by length
     log_probabilities: tf.Tensor  # (batch, beams) float32
     lengths: tf.Tensor  # (batch, beams) int32
     parents: tf.Tensor  # (batch, beams) int32
+    last: tf.Tensor  # (batch, beams) int32
 
 
 class _Candidates(NamedTuple):
@@ -71,7 +72,7 @@ def beam_search(
     batch: int | tf.Tensor,
     beams: int,
     start_id: int,
-    end_id: int,
+    end_id: int | None,
     max_len: int | tf.Tensor,
     n_best: int = 1,
     length_norm: LengthNorm = "avg",
@@ -107,7 +108,8 @@ def beam_search(
         batch: number of rows.
         beams: prefixes that are kept.
         start_id: the token that the first step is given.
-        end_id: the token that ends a hypothesis.
+        end_id: the token that ends a hypothesis; None where nothing but `max_len` does, which then forces no token. A
+            row on which every token is banned has no hypothesis then.
         max_len: most tokens of a hypothesis, the end token included, at least 1; a scalar, or (batch,).
         n_best: how many hypotheses come back, at most `beams`.
         length_norm: by what the hypotheses are compared in the end, see above.
@@ -115,6 +117,7 @@ def beam_search(
         min_len: fewest tokens of a hypothesis, the end token included; `max_len` wins.
         patience: see above; infinite to stop at what is certain only.
         prefix: (batch, time) int32 padded with 0, tokens that each row has to begin with; they count and are scored.
+            An end token among them ends nothing.
         attention: whether to return the weights over the source.
         record: whether to return all candidates of all steps.
         reorder: moves the state to other beams, see `dlkit.decode.step`.
@@ -134,6 +137,7 @@ def beam_search(
     limits = tf.broadcast_to(max_len, [batch])  # (batch,)
     longest = tf.reduce_max(limits) if steps is None else steps
     norm_of_limits = _norm(limits, length_norm, alpha)
+    never_early = PAD if end_id is None else end_id
     worst = math.ceil(min(patience, 1) * beams) - 1  # place in the pool of the last of the hypotheses that are enough
 
     def unfinished(search: _Search) -> tf.Tensor:
@@ -148,19 +152,21 @@ def beam_search(
         values, tokens, normalizer = best_and_normalizer(logits, count, compiled=steps is not None)
         continued = search.live[..., tf.newaxis] + (values - normalizer[..., tf.newaxis])
         # False for not-a-number, too: what a model says that is no longer finite, or after the end of a row.
-        allowed = (continued > NEVER) & (tokens != PAD) & ((length >= min_len) | (tokens != end_id))
+        allowed = (continued > NEVER) & (tokens != PAD) & ((length >= min_len) | (tokens != never_early))
         continued = tf.where(allowed, continued, NEVER)
+        forced = tf.zeros_like(limits) if prefix is None else prefix_token(prefix, position)
         if prefix is not None:
-            forced = prefix_token(prefix, position)
             given = _forced(logits, normalizer, search.live, forced, like=tokens)
             is_forced = (forced != PAD)[:, tf.newaxis, tf.newaxis]
             tokens, continued = (tf.where(is_forced, a, b) for a, b in zip(given, (tokens, continued), strict=True))
-        candidates = _candidates(tokens, continued)
-        must_end = (length >= limits) | ~(candidates.log_probabilities[:, 0] > NEVER)
-        ends = _ends(logits[..., end_id] - normalizer, search.live, candidates, end_id=end_id)
-        candidates = _where(must_end, ends, candidates)
-
-        says_end = candidates.tokens == end_id
+        candidates, at_limit = _candidates(tokens, continued), length >= limits
+        if end_id is None:
+            says_end = tf.broadcast_to(at_limit[:, tf.newaxis], tf.shape(candidates.tokens))
+        else:
+            must_end = at_limit | ~(candidates.log_probabilities[:, 0] > NEVER)
+            ends = _ends(logits[..., end_id] - normalizer, search.live, candidates, end_id=end_id)
+            candidates = _where(must_end, ends, candidates)
+            says_end = (candidates.tokens == end_id) & (must_end | (forced == PAD))[:, tf.newaxis]
         exists = candidates.log_probabilities > NEVER
         among_best = tf.range(says_end.shape[1]) < beams
         ended = says_end & exists & among_best
@@ -185,16 +191,9 @@ def beam_search(
             tokens=search.tokens.write(position, tokens),
             parents=search.parents.write(position, parents),
             attention=search.attention.write(position, attention_of(made)) if attention else (),
-            record=(),
+            record=_recorded(search.record, position, candidates, says_end, ended, beams=beams) if record else (),
             state=reorder(made.state, parents),
         )
-        if record:
-            lives_on = ~says_end & exists
-            lives_on &= tf.cumsum(tf.cast(lives_on, tf.int32), axis=1) <= beams
-            fates = tf.where(ended, ENDED, tf.where(lives_on, KEPT, tf.where(exists, PRUNED, NOTHING)))
-            values = Record(*candidates, fates)
-            arrays = (array.write(position, value) for array, value in zip(search.record, values, strict=True))
-            following = following._replace(record=Record(*arrays))
         return (following,)
 
     begin = _begin(
@@ -204,7 +203,7 @@ def beam_search(
     (search,) = tf.while_loop(
         unfinished, extend, (begin,), shape_invariants=(any_batch(begin),), maximum_iterations=longest
     )
-    return _resolve(search, n_best=n_best, end_id=end_id, longest=longest)
+    return _resolve(search, n_best=n_best, longest=longest)
 
 
 def _check(*, beams: int, n_best: int, length_norm: str, alpha: float, patience: float) -> None:
@@ -254,7 +253,7 @@ def _begin(
         last=tf.fill([batch, beams], start_id),
         live=tf.where(tf.range(beams) == 0, tf.zeros([batch, beams]), NEVER),
         finished=tf.zeros([batch], tf.int32),
-        pool=_Pool(never, never, nothing, nothing),
+        pool=_Pool(never, never, nothing, nothing, nothing),
         tokens=by_position(tf.int32, beams),
         parents=by_position(tf.int32, beams),
         attention=by_position(tf.float32, beams, None) if attention else (),
@@ -318,13 +317,26 @@ def _merge(pool: _Pool, candidates: _Candidates, ended: tf.Tensor, length: tf.Te
         log_probabilities=log_probabilities,
         lengths=tf.fill(tf.shape(log_probabilities), length),
         parents=candidates.parents[:, :beams],
+        last=candidates.tokens[:, :beams],
     )
     both = _Pool(*(tf.concat(pair, axis=1) for pair in zip(pool, arrivals, strict=True)))
     scores, places = tf.math.top_k(both.scores, beams)
     return _Pool(scores, *(tf.gather(values, places, batch_dims=1) for values in both[1:]))
 
 
-def _resolve(search: _Search, *, n_best: int, end_id: int, longest: tf.Tensor) -> Decoded:
+def _recorded(
+    record: Any, position: tf.Tensor, candidates: _Candidates, says_end: tf.Tensor, ended: tf.Tensor, *, beams: int
+) -> Record:
+    """The record, of TensorArrays, with the candidates of a position and what became of them."""
+    exists = candidates.log_probabilities > NEVER
+    lives_on = ~says_end & exists
+    lives_on &= tf.cumsum(tf.cast(lives_on, tf.int32), axis=1) <= beams
+    fates = tf.where(ended, ENDED, tf.where(lives_on, KEPT, tf.where(exists, PRUNED, NOTHING)))
+    values = Record(*candidates, fates)
+    return Record(*(array.write(position, value) for array, value in zip(record, values, strict=True)))
+
+
+def _resolve(search: _Search, *, n_best: int, longest: tf.Tensor) -> Decoded:
     """Follows the back-pointers of the `n_best` hypotheses of each row, from the last position to the first."""
     pool = _Pool(*(values[:, :n_best] for values in search.pool))
     exist = pool.scores > NEVER
@@ -337,7 +349,7 @@ def _resolve(search: _Search, *, n_best: int, end_id: int, longest: tf.Tensor) -
         """`beam` is where a hypothesis is after this position, or will be when it begins."""
         inside = position < lengths - 1
         token = tf.gather(search.tokens.read(position), beam, batch_dims=1)
-        token = tf.where(inside, token, tf.where(position == lengths - 1, end_id, PAD))
+        token = tf.where(inside, token, tf.where(position == lengths - 1, pool.last, PAD))
         beam = tf.where(inside, tf.gather(search.parents.read(position), beam, batch_dims=1), beam)
         if search.attention:
             weights = tf.gather(search.attention.read(position), beam, batch_dims=1)

@@ -43,6 +43,7 @@ def greedy(
         max_len: most tokens a row may have, the end token included, at least 1; a scalar, or (batch,).
         min_len: fewest tokens a row may have, the end token included; `max_len` wins.
         prefix: (batch, time) int32 padded with 0, tokens that each row has to begin with; they count and are scored.
+            An end token among them ends nothing.
         attention: whether to return the weights over the source.
         steps: length of what comes back, at least that of the longest `max_len`, which it is when not given; XLA has to
             know it.
@@ -112,13 +113,15 @@ def generate(
         if end_id is not None:
             possible = tf.gather(allowed, chosen, batch_dims=2) - normalizer > -float("inf")  # no for not-a-number, too
             chosen = tf.where(possible, chosen, end_id)
+        over = loop.position + 1 >= limits
+        says_end = tf.zeros_like(chosen, tf.bool) if end_id is None else chosen == end_id
         if prefix is not None:
             forced = prefix_token(prefix, loop.position)[:, tf.newaxis]
             chosen = tf.where(forced != PAD, forced, chosen)
-        over = loop.position + 1 >= limits
+            says_end &= forced == PAD
         if end_id is not None:
             chosen = tf.where(over, end_id, chosen)
-            over = chosen == end_id
+        over |= says_end
         log_probability = tf.gather(logits, chosen, batch_dims=2) - normalizer
         log_probability = tf.where(log_probability > -float("inf"), log_probability, -float("inf"))
         following = _Loop(

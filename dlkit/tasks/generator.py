@@ -1,6 +1,6 @@
 """Writes text with the run of a language model: samples, or what a search finds, from nothing or from a prefix."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,10 +67,10 @@ class Generator:
 
         Args:
             search: how; `max_len` counts what is written behind the prefix.
-            stop: the token that ends a text, where its units are not lines, which have one of their own.
+            stop: the token that ends a text; not for units that are lines, which have one of their own.
 
         Raises:
-            dlkit.errors.UsageError: the prefix or the stop token is none of the vocabulary.
+            dlkit.errors.UsageError: the prefix or the stop token is none of the vocabulary, or there is one already.
         """
         return list(self.each(search, stop=stop))
 
@@ -90,15 +90,16 @@ class Generator:
     def marginals(self, search: Search, *, of: int = 1000) -> "Marginals":
         """How often each token comes at each step, in so many samples; for runs whose units are lines."""
         drawn = self(replace(search, method="sample", n_best=of))
-        return Marginals(
-            self.tokenizer, [each.ids for each in drawn], prefix=len(self._prefix(search.prefix)), seed=search.seed
-        )
+        return Marginals(self.tokenizer, [each.ids for each in drawn], seed=search.seed)
 
     # ----------------------------------------------------------------------------------------------------- what is set
 
     def _stop(self, stop: str | None) -> int | None:
+        if self.info["units"] == "lines":
+            check_stop(self.info, stop)
+            return END
         if stop is None:
-            return END if self.info["units"] == "lines" else None
+            return None
         ids = [END] if stop == "\n" and not self.info["keeps_lines"] else self.tokenizer.encode(stop)
         if len(ids) != 1 or ids[0] == UNKNOWN:
             raise UsageError(
@@ -146,9 +147,7 @@ class Generator:
         """A function of limits, prefixes and, for samples, uniform numbers, with shapes that do not change."""
         first = self.info["first"]
         # What is no text; nor, where lines are characters, what stands between texts.
-        never = {START, UNKNOWN} - {end} | (
-            {END} - {end} if self.info["keeps_lines"] and search.method != "beam" else set()
-        )
+        never = {START, UNKNOWN, *([END] if self.info["keeps_lines"] else [])} - {end}
 
         def step(tokens: tf.Tensor, state: Any, memory: Any) -> Step:
             made = self.model.step(tokens, state, memory)
@@ -172,19 +171,16 @@ class Generator:
                         top_k=search.top_k, top_p=search.top_p, reorder=reorder_of(self.model), **common,
                     )  # fmt: skip
                 case "beam":
-                    if end is None:  # nothing ends before the last token, which is then forced and left out
-                        common |= {"min_len": steps}
                     return beam_search(
-                        step, state, memory, batch=limits.shape[0], beams=beams, end_id=END if end is None else end,
-                        n_best=search.n_best, length_norm=search.length_norm, alpha=search.alpha,
-                        reorder=reorder_of(self.model), **common,
+                        step, state, memory, batch=limits.shape[0], beams=beams, end_id=end, n_best=search.n_best,
+                        length_norm=search.length_norm, alpha=search.alpha, reorder=reorder_of(self.model), **common,
                     )  # fmt: skip
 
         return run
 
     def _generated(self, decoded: Decoded, row: int, place: int, length: int, end: int | None) -> Generated:
         ids = decoded.tokens[row, place, :length].tolist()
-        written = ids[:-1] if ids[-1] == (END if end is None else end) else ids
+        written = ids[:-1] if ids[-1] == end else ids
         return Generated(
             self._text(written),
             ids,
@@ -210,17 +206,15 @@ class Marginals:
     Args:
         tokenizer: of the run.
         drawn: tokens of many samples, each with its stop token.
-        prefix: so many first tokens are the same in all.
         seed: of what is drawn.
     """
 
-    def __init__(self, tokenizer: Tokenizer, drawn: Sequence[Sequence[int]], *, prefix: int, seed: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, drawn: Sequence[Sequence[int]], *, seed: int) -> None:
         self.tokenizer, self.seed = tokenizer, seed
         longest = max(map(len, drawn))
         # Behind its stop token a sample goes on with stop tokens.
         steps = np.array([[*ids, *[END] * (longest - len(ids))] for ids in drawn])
         self.steps = [np.unique(column, return_counts=True) for column in steps.T]
-        self.prefix = prefix
 
     def draw(self, count: int) -> list[str]:
         """So many texts, each token drawn by itself from those of its step; a stop token ends a text."""
@@ -236,6 +230,12 @@ class Marginals:
             pieces = self.tokenizer.pieces(tokens[order].tolist())
             found.append(dict(zip(pieces, (counts[order] / counts.sum()).tolist(), strict=True)))
         return found
+
+
+def check_stop(info: Mapping[str, Any], stop: str | None) -> None:
+    """Raises a UsageError where a stop token is given for a run of lines; `info` is what it knows of its data."""
+    if stop is not None and info["units"] == "lines":
+        raise UsageError("--stop is for running text, and each line of this run ends by itself", "leave it out")
 
 
 def load(name: str | Path) -> Generator:

@@ -74,21 +74,21 @@ def lecture_search(model, row, *, beams, max_len, norm, alpha=0.6, n_best=1, min
     enough = patience * beams
     alive, ended = [((), 0.0)], []
     for length in range(1, max_len + 1):
-        grown = []
+        grown, forced = [], length <= len(prefix) and length < max_len
         for tokens, total in alive:
             each = model.log_probabilities(row, tokens)
             for token in range(1, model.vocabulary):
                 if length == max_len:
                     allowed = token == END
-                elif length <= len(prefix):
+                elif forced:
                     allowed = token == prefix[length - 1]
                 else:
                     allowed = token != END or length >= min_len
                 if allowed:
                     grown.append(((*tokens, token), total + each[token]))
         grown.sort(key=lambda one: -one[1])
-        ended += [one for one in grown[:beams] if one[0][-1] == END]
-        alive = [one for one in grown if one[0][-1] != END][:beams]
+        ended += [one for one in grown[:beams] if one[0][-1] == END and not forced]
+        alive = [one for one in grown if one[0][-1] != END or forced][:beams]
         if not alive:
             break
         scores = sorted((normalized(total, len(tokens), norm, alpha) for tokens, total in ended), reverse=True)

@@ -1,5 +1,7 @@
 """Beam search against all sequences there are, and against the lecture's words in plain Python."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -151,7 +153,44 @@ def test_each_row_may_have_a_prefix_of_its_own():
     for row, prefix in enumerate(prefixes):
         expected = lecture_search(model, row, beams=3, n_best=3, max_len=6, norm="avg", prefix=prefix)
         assert_equals(decoded, row, expected)
-    assert sequences(decoded, 3) == [(4, END)]
+    assert [tokens[:2] for tokens in sequences(decoded, 3)] == [(4, END)] * 3, "what is forced ends nothing"
+    assert all(len(tokens) > 2 for tokens in sequences(decoded, 3))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("prefix", [(), (END,)])
+def test_without_an_end_token_all_hypotheses_are_as_long_as_they_may_be(norm, prefix):
+    """4 * 4 * 4 outputs of three tokens, the end token one of them: a beam of 64 misses none."""
+    model = ScriptedModel(rows=2, vocabulary=5, seed=7)
+    state, memory = model.start(source_of((0, 1)))
+    decoded = beam_search(
+        model.step, state, memory, batch=2, beams=64, n_best=64, start_id=START, end_id=None, max_len=3, min_len=9,
+        length_norm=norm, prefix=tf.constant([prefix] * 2, tf.int32, (2, len(prefix))), attention=True, record=True,
+    )  # fmt: skip
+    outputs = [tokens for tokens in itertools.product(range(1, 5), repeat=3) if tokens[: len(prefix)] == prefix]
+    for row in range(2):
+        assert_equals(decoded, row, ranked(model, row, outputs, norm))
+        best = sequences(decoded, row)[0]
+        expected = [model.weights[row, model.code(best[:at])] for at in range(3)]
+        np.testing.assert_array_equal(decoded.attention[row, 0], expected)
+    fates = decoded.record.fates[0].numpy()
+    assert [set(level[level > 0].tolist()) for level in fates] == [{1}, {1}, {2}]
+
+
+@pytest.mark.parametrize("prefix", [(), (3, END)])
+def test_without_an_end_token_one_beam_is_greedy(prefix):
+    model = ScriptedModel(rows=4, seed=12)
+    options = {
+        "batch": 4, "start_id": START, "end_id": None, "max_len": tf.constant([2, 7, 5, 1]), "steps": 7,
+        "prefix": tf.constant([prefix] * 4, tf.int32, (4, len(prefix))),
+    }  # fmt: skip
+    one, plain = (
+        tf.function(find, jit_compile=True)(model.step, *model.start(source_of(range(4))), **options, **more)
+        for find, more in ((beam_search, {"beams": 1}), (greedy, {}))
+    )
+    np.testing.assert_array_equal(one.tokens, plain.tokens)
+    np.testing.assert_array_equal(one.lengths, [[2], [7], [5], [1]])
+    np.testing.assert_allclose(one.log_probabilities, plain.log_probabilities, rtol=1e-6)
 
 
 def test_attention_follows_the_hypotheses():

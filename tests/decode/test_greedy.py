@@ -104,9 +104,9 @@ def test_padding_is_never_said():
 def test_a_prefix_is_forced_counted_and_scored():
     prefix = tf.constant([[5, 4], [4, 0], [0, 0], [END, 3]])
     tokens, lengths, sums = decode(bigram_step, batch=4, max_len=6, prefix=prefix)
-    assert tokens.tolist() == [[5, 4, 5, END, 0, 0], [4, 5, END, 0, 0, 0], [3, 4, 5, END, 0, 0], [END, 0, 0, 0, 0, 0]]
-    assert lengths.tolist() == [4, 3, 4, 1]
-    expected = [0.1 * 0.05 * 0.4 * 0.7, 0.2 * 0.4 * 0.7, 0.6 * 0.5 * 0.4 * 0.7, 0.08]
+    assert tokens.tolist() == [[5, 4, 5, END, 0, 0], [4, 5, END, 0, 0, 0], [3, 4, 5, END, 0, 0], [END, 3, 4, 5, END, 0]]
+    assert lengths.tolist() == [4, 3, 4, 5], "what is forced ends nothing"
+    expected = [0.1 * 0.05 * 0.4 * 0.7, 0.2 * 0.4 * 0.7, 0.6 * 0.5 * 0.4 * 0.7, 0.08 * 0.9 * 0.5 * 0.4 * 0.7]
     np.testing.assert_allclose(sums, np.log(expected), rtol=1e-5)
 
 

@@ -147,3 +147,11 @@ def test_lines_samples_seeds_and_positions_draw_anew():
 def test_settings_out_of_range(options, message):
     with pytest.raises(UsageError, match=message):
         first_tokens([[0.5, 0.5]], **options)
+
+
+def test_an_end_token_in_a_prefix_ends_nothing():
+    """Without padding the sums are 0.06, 0.22, 0.67, 0.89, 0.97, 1: 0.9 draws token 5, and 0.1 token 2, the end."""
+    uniforms = tf.constant([[[0.9, 0.9, 0.9, 0.1], [0.0, 0.0, 0.1, 0.9]]])
+    prefix = tf.constant([[END, 5]])
+    decoded = sample(step, (), uniforms=uniforms, start_id=START, end_id=END, max_len=4, prefix=prefix)
+    assert sequences(decoded, 0) == [(END, 5, 5, END), (END, 5, END)]

@@ -63,11 +63,12 @@ def scan(
         _, last, products, before = tf.while_loop(
             lambda step, *_: step < steps,
             forward,
-            (0, list(first), _array(projected, steps), [_array(leaf, steps) for leaf in first]),
+            (0, list(first), _rows_to_be(projected), [_array(leaf.dtype, leaf.shape, steps) for leaf in first]),
             maximum_iterations=steps,  # XLA takes only loops with a bound
         )
         states = before[0].stack()  # h before each step, (time, batch, units)
         outputs = tf.concat([last[0][tf.newaxis], states[:-1]] if reverse else [states[1:], last[0][tf.newaxis]], 0)
+        outputs = outputs[:steps]  # of no steps there are none
 
         def gradient(to_outputs: tf.Tensor, *to_last: tf.Tensor) -> tuple[tf.Tensor, ...]:
             upstream = _rows(to_outputs)
@@ -92,7 +93,7 @@ def scan(
             _, to_first, to_inputs, to_products = tf.while_loop(
                 lambda step, *_: step >= 0,
                 backward,
-                (steps - 1, list(to_last), _array(projected, steps), _array(projected, steps)),
+                (steps - 1, list(to_last), _rows_to_be(projected), _rows_to_be(projected)),
                 maximum_iterations=steps,
             )
             flat = [tf.reshape(x, (-1, x.shape[-1])) for x in (states, to_products.stack())]
@@ -104,10 +105,16 @@ def scan(
     return outputs, tf.nest.pack_sequence_as(structure, last)
 
 
-def _array(like: tf.Tensor, steps: tf.Tensor) -> tf.TensorArray:
-    return tf.TensorArray(like.dtype, steps, clear_after_read=False)
+def _array(dtype: tf.DType, shape: tf.TensorShape, steps: tf.Tensor) -> tf.TensorArray:
+    # The shape says what an array without elements is made of.
+    return tf.TensorArray(dtype, steps, element_shape=shape, clear_after_read=False)
+
+
+def _rows_to_be(like: tf.Tensor) -> tf.TensorArray:
+    """Room for the rows of such a tensor."""
+    return _array(like.dtype, like.shape[1:], tf.shape(like)[0])
 
 
 def _rows(tensor: tf.Tensor) -> tf.TensorArray:
     """The rows of a tensor, to be read one by one as often as wanted."""
-    return _array(tensor, tf.shape(tensor)[0]).unstack(tensor)
+    return _rows_to_be(tensor).unstack(tensor)

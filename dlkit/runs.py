@@ -300,6 +300,8 @@ def _without_forbidden(name: str) -> str:
 def lock(run: Run) -> None:
     """Keeps other processes from training this run until this process ends, however it ends.
 
+    Where the file system has no locks, it only warns.
+
     Raises:
         dlkit.errors.UsageError: another process trains it.
         dlkit.errors.DlkitError: the folder cannot be written.
@@ -318,9 +320,11 @@ def lock(run: Run) -> None:
         raise cannot_write(run.path, failure) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(descriptor)
         raise UsageError(f"run {run.path} is being trained by another process", "wait for it, or stop it") from None
+    except OSError as failure:  # a file system without locks
+        console.warn(f"{run.path} cannot be locked ({failure.strerror}): train it in one process at a time")
     _locks[path] = descriptor
 
 

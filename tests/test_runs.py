@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -447,6 +448,20 @@ def test_one_process_at_a_time_trains_a_run(run):
         assert "is being trained by another process" in other.stderr
     os.close(runs._locks.pop(run.path.resolve()))
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_warned_of_and_trained_on(run, monkeypatch, capsys, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    runs.lock(run)
+    assert capsys.readouterr().err == (
+        f"warning: {run.path} cannot be locked ({os.strerror(number)}): train it in one process at a time\n"
+    )
+    runs.remove(run)
+    assert not run.path.exists()
 
 
 def test_the_newest_run_of_a_task(tmp_path, mlp):

@@ -20,6 +20,7 @@ import tomllib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -29,7 +30,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from dlkit import durable
+from dlkit import console, durable
 from dlkit.errors import DataError, DlkitError, UsageError
 from dlkit.runs import cannot_write, check_name
 from dlkit.tasks import Direction
@@ -208,16 +209,25 @@ def has_trial(folder: Path, number: int) -> bool:
 def claim(folder: Path, number: int) -> int | None:
     """Takes a trial, unless another process, or one that it started, has it; the lock ends with its descriptor.
 
+    Where the file system has no locks, it warns, once, and takes every trial.
+
     Returns:
         A file descriptor, to be handed on to the process that trains, or None.
     """
     descriptor = os.open(_lock_of(folder, number), os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(descriptor)
         return None
+    except OSError as failure:  # a file system without locks
+        _warn_of_no_locks(folder, str(failure.strerror))
     return descriptor
+
+
+@cache
+def _warn_of_no_locks(folder: Path, reason: str) -> None:
+    console.warn(f"{folder} has no locks ({reason}): two processes that search here would train the same trials")
 
 
 def open_search(folder: Path, storage: str | None = None, *, trials: int | None = None) -> tuple[optuna.Study, Plan]:

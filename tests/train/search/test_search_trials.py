@@ -1,5 +1,6 @@
 """The processes of trials, with small programs in place of `dlkit train`."""
 
+import errno
 import os
 import sys
 import time
@@ -113,6 +114,20 @@ def test_a_trial_is_taken_until_its_process_is_gone_too(program, tmp_path):
     again = claim(tmp_path, 0)
     assert again is not None
     os.close(again)
+
+
+def test_a_file_system_without_locks_is_warned_of_once(tmp_path, monkeypatch, capsys):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    taken = [claim(tmp_path, number) for number in range(2)]
+    assert capsys.readouterr().err == (
+        f"warning: {tmp_path} has no locks (No locks available): two processes that search here would train the same"
+        " trials\n"
+    )
+    for descriptor in taken:
+        os.close(descriptor)
 
 
 def test_what_dlkit_is_asked_for(program, tmp_path):

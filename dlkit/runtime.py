@@ -24,9 +24,31 @@ def memory() -> int | None:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return None
-    with suppress(OSError, ValueError):  # a container's limit; "max" when it has none
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return total
+    return min([total, *_memory_limits(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
+
+
+def _memory_limits(groups: Path, mounted: Path) -> Iterator[int]:
+    """The limits of a container, a batch job or a service: of each group that this process is in and of those above.
+
+    Args:
+        groups: the file that says in which groups it is, lines `0::/path` and, of the older form, `4:memory:/path`.
+        mounted: where their files are. In a container that is the container's own group, whatever the path says, so
+            folders of the path may be missing.
+    """
+    try:
+        lines = groups.read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, _, group = line.partition(":")
+        controllers, _, path = group.partition(":")
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        folder, name = (mounted / "memory", "memory.limit_in_bytes") if controllers else (mounted, "memory.max")
+        own = folder / path.lstrip("/")
+        for place in [own, *own.parents][: len(own.parts) - len(folder.parts) + 1]:
+            with suppress(OSError, ValueError):  # "max" when a group has none
+                yield int((place / name).read_text())
 
 
 def processors() -> int:

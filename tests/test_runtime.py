@@ -7,6 +7,7 @@ import sys
 
 import keras
 import pytest
+import tensorflow as tf
 
 from dlkit import runtime, workers
 from dlkit.errors import UsageError
@@ -130,6 +131,111 @@ def test_a_pure_precision_is_that_of_the_weights_too():
         layer.build((None, 3))
         assert (layer.compute_dtype, layer.kernel.dtype) == ("bfloat16", weights)
     assert keras.config.dtype_policy().name == "float32"
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "limit"),
+    [
+        ("0::/\n", {"memory.max": "max"}, None),
+        ("0::/\n", {"memory.max": str(3 * GIB)}, 3 * GIB),  # a container that sees itself as the root
+        (
+            "0::/system.slice/slurmstepd.scope/job_7/step_0/user/task_0\n",
+            {
+                "system.slice/memory.max": "max",
+                "system.slice/slurmstepd.scope/job_7/memory.max": str(4 * GIB),
+                "system.slice/slurmstepd.scope/job_7/step_0/memory.max": str(5 * GIB),
+                "system.slice/slurmstepd.scope/job_8/memory.max": str(GIB),
+            },
+            4 * GIB,
+        ),
+        (
+            "5:cpu,cpuacct:/small\n4:memory:/slurm/uid_0/job_7\n1:name=systemd:/small\n0::/\n",
+            {
+                "memory/slurm/uid_0/job_7/memory.limit_in_bytes": str(2 * GIB),
+                "memory/memory.limit_in_bytes": "9223372036854771712",
+                "memory/small/memory.limit_in_bytes": str(GIB),
+            },
+            2 * GIB,
+        ),
+        ("4:memory:/docker/0a1b\n", {"memory/memory.limit_in_bytes": str(6 * GIB)}, 6 * GIB),
+        ("0::/../../outside\n", {"memory.max": str(7 * GIB)}, 7 * GIB),
+        ("nonsense\n", {}, None),
+    ],
+)
+def test_the_memory_that_a_batch_job_may_use(tmp_path, groups, files, limit):
+    (tmp_path / "cgroup").write_text(groups)
+    mounted = tmp_path / "mounted"
+    for name, content in files.items():
+        (mounted / name).parent.mkdir(parents=True, exist_ok=True)
+        (mounted / name).write_text(content + "\n")
+    unlimited = 2**60
+    found = runtime._memory_limits(tmp_path / "cgroup", mounted)
+    assert min((each for each in found if each < unlimited), default=None) == limit
+    assert list(runtime._memory_limits(tmp_path / "nothing", mounted)) == []
+
+
+def test_the_memory_is_that_of_the_machine_or_the_least_limit(monkeypatch):
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    monkeypatch.setattr(runtime, "_memory_limits", lambda groups, mounted: iter([]))
+    assert runtime.memory() == there
+    monkeypatch.setattr(runtime, "_memory_limits", lambda groups, mounted: iter([2**62, 7 * 2**20]))
+    assert runtime.memory() == 7 * 2**20
+
+
+class GPUs:
+    """Three GPUs that TensorFlow believes in, and what was chosen of them."""
+
+    def __init__(self, monkeypatch):
+        self.visible = None
+        self.mirrored = []
+        devices = [f"physical {number}" for number in range(3)]
+        monkeypatch.setattr(runtime, "_physical", lambda kind: devices if kind == "GPU" else ["the CPU"])
+        monkeypatch.setattr(tf.config, "set_visible_devices", self._see)
+        monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"device_name": f"model {gpu}"})
+        monkeypatch.setattr(tf.distribute, "MirroredStrategy", self._mirror)
+
+    def _see(self, devices, kind):
+        assert kind == "GPU"
+        self.visible = devices
+
+    def _mirror(self, names):
+        self.mirrored.append(names)
+        return "a mirrored strategy"
+
+
+@pytest.mark.parametrize(
+    ("request_", "visible", "mirrored", "description"),
+    [
+        ("auto", 3, [["GPU:0", "GPU:1", "GPU:2"]], "3 x model physical 0"),
+        ("gpu", 3, [["GPU:0", "GPU:1", "GPU:2"]], "3 x model physical 0"),
+        ("gpu:2", 2, [["GPU:0", "GPU:1"]], "2 x model physical 0"),
+        ("gpu:1", 1, [], "model physical 0"),
+    ],
+)
+def test_all_gpus_are_used_unless_fewer_are_asked_for(monkeypatch, request_, visible, mirrored, description):
+    gpus = GPUs(monkeypatch)
+    found = runtime.devices(request_)
+    assert gpus.visible == ["physical 0", "physical 1", "physical 2"][:visible]
+    assert gpus.mirrored == mirrored
+    assert found.strategy == ("a mirrored strategy" if mirrored else tf.distribute.get_strategy())
+    assert (found.description, found.on_gpu) == (description, True)
+    assert (found.replicas, found.local_replicas, found.workers) == (visible, visible, 1)
+
+
+def test_a_cpu_is_used_with_gpus_beside_it_when_it_is_asked_for(monkeypatch):
+    gpus = GPUs(monkeypatch)
+    found = runtime.devices("cpu")
+    assert gpus.visible == []
+    assert (found.replicas, found.on_gpu, found.description.startswith("CPU, ")) == (1, False, True)
+
+
+def test_more_gpus_than_there_are_is_one_line(monkeypatch):
+    GPUs(monkeypatch)
+    with pytest.raises(UsageError, match=r"--devices gpu:4: 3 found"):
+        runtime.devices("gpu:4")
 
 
 def test_one_thread_each_comes_before_anything_is_computed_or_not_at_all():

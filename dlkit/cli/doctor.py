@@ -108,10 +108,11 @@ def devices() -> Finding:
 
 def threads() -> Finding:
     """The processors that this process may use, and what limits TensorFlow to fewer threads."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from dlkit.runtime import processors
+
     limits = [name for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS") if name in os.environ]
     text = "".join(f"; {name}={os.environ[name]}" for name in limits)
-    return Finding("threads", f"{usable} of {os.cpu_count()} processors{text}")
+    return Finding("threads", f"{processors()} of {os.cpu_count()} processors{text}")
 
 
 def bfloat16() -> Finding:
@@ -129,12 +130,17 @@ def bfloat16() -> Finding:
 
 
 def memory() -> Finding:
-    """The machine's memory, and what of it is free."""
+    """The machine's memory, what of it is free, and what a container or a batch system leaves of it."""
+    from dlkit import runtime
+
     page = os.sysconf("SC_PAGE_SIZE")
     total = page * os.sysconf("SC_PHYS_PAGES")
     text = f"{total / 1e9:.1f} GB"
     if "SC_AVPHYS_PAGES" in os.sysconf_names:
         text += f", {page * os.sysconf('SC_AVPHYS_PAGES') / 1e9:.1f} GB free"
+    usable = runtime.memory()
+    if usable is not None and usable < total:
+        text += f"; this process may use {usable / 1e9:.1f} GB"
     return Finding("memory", text)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dlkit import runtime
 from dlkit.cli import doctor
 from dlkit.data import digits
 from dlkit.errors import UsageError
@@ -35,6 +36,13 @@ def test_json_says_the_same(dlkit, quick):
     found = json.loads(dlkit("doctor", "--json").out)
     assert found["ok"] is True
     assert len(found["checks"]) == 9
+
+
+def test_the_memory_that_a_container_leaves_is_told(monkeypatch):
+    monkeypatch.setattr(runtime, "memory", lambda: 7 * 10**6)
+    assert doctor.memory().found.endswith("; this process may use 0.0 GB")
+    monkeypatch.setattr(runtime, "memory", lambda: None)
+    assert "may use" not in doctor.memory().found
 
 
 def test_too_little_disk_is_wrong(dlkit, quick, monkeypatch):

@@ -268,6 +268,27 @@ def training_step(prepared: Prepared) -> TrainingStep:
     )  # fmt: skip
 
 
+def _check_watching(recipe: Recipe, task: Task) -> None:
+    """Raises a UsageError when what is asked for looks at a validation split, and there is none.
+
+    A recipe may monitor a metric of other data: only who writes that in the command line is told.
+    """
+    if "validation" in task.splits:
+        return
+    settings = recipe.train
+    by_hand = recipe.sources.get("train.monitor") in {"set", "flag"}
+    for key, asked in {
+        "train.schedule=plateau": settings.schedule == "plateau",
+        "train.patience": settings.patience is not None,
+        "train.monitor": settings.monitor is not None and by_hand,
+    }.items():
+        if asked:
+            raise UsageError(
+                f"{key} looks at the validation split, and {recipe.data.name} has none",
+                "leave it out, or let data.validation hold some of the training data out",
+            )
+
+
 def new_loop(prepared: Prepared, display: Display, *, folder: Path | None, name: str | None = None) -> Loop:
     """A loop for a new run.
 
@@ -276,8 +297,12 @@ def new_loop(prepared: Prepared, display: Display, *, folder: Path | None, name:
         display: who shows it.
         folder: where runs lie; None to write nothing (a dry run).
         name: the run's name.
+
+    Raises:
+        dlkit.errors.UsageError: it cannot be trained as the recipe says.
     """
     recipe, task, model = prepared.recipe, prepared.task, prepared.model
+    _check_watching(recipe, task)
     fresh = _first_weights(prepared)
     if recipe.train.init_from:
         console.note(f"weights from {recipe.train.init_from}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
@@ -391,7 +416,10 @@ def resumption(settings: TrainSection, devices: Devices, began_with: int) -> str
         began_with: the number of threads when the run began.
     """
     exact = settings.deterministic and devices.replicas == 1 and not devices.on_gpu and began_with == runtime.threads()
-    return "bit for bit" if exact else "within 1e-5"
+    if exact:
+        return "bit for bit"
+    # Sums in another order differ in their last digits, and training lets that grow, in float32 more than in float64.
+    return "within 1e-5" if settings.precision == "float64" else "up to rounding"
 
 
 def versions() -> dict[str, str]:

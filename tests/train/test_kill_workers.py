@@ -1,4 +1,7 @@
-"""`kill -9` of one of two workers or of all, at twenty random moments of a run on CIFAR-10: the same final weights."""
+"""`kill -9` of one of two workers or of all, at twenty random moments of a run on CIFAR-10: the same final weights.
+
+In float64, where the order of the sums does not show, they are as near as the README says.
+"""
 
 import os
 import random
@@ -17,9 +20,9 @@ from dlkit.train import checkpoints
 KILLS = 20
 STEPS = 200
 SETTINGS = [
-    "resnet20", "--data", "cifar10", "--limit", "96", "--batch-size", "32", "--steps", str(STEPS), "--seed", "1",
+    "resnet20", "--data", "cifar10", "--limit", "480", "--batch-size", "32", "--steps", str(STEPS), "--seed", "1",
     "--optimizer", "sgd", "--lr", "0.01", "--ema", "0.9", "--set", 'data.augment=["crop_flip"]',
-    "--set", "train.checkpoint_every=3", "--set", "train.evaluate_every=7",
+    "--set", "train.checkpoint_every=3", "--set", "train.evaluate_every=1.4", "--precision", "float64",
 ]  # fmt: skip
 
 
@@ -74,5 +77,5 @@ def test_twenty_kills_change_nothing(tmp_path):
         worst = max(float(np.abs(ours[name] - theirs[name]).max()) for name in theirs)
         print(f"{group}: at most {worst:.1e} apart", flush=True)
         for name, array in theirs.items():
-            np.testing.assert_allclose(ours[name], array, atol=1e-4, rtol=1e-4, err_msg=name)
+            np.testing.assert_allclose(ours[name], array, atol=1e-5, rtol=1e-5, err_msg=name)
     assert runs.open_run(run).info["attempt"] > KILLS / 2

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from dlkit import runs, runtime, workers
 from dlkit.cli import main
@@ -169,6 +170,29 @@ def scripted_evaluation(monkeypatch, values):
         return {"loss": 1.0, "accuracy": next(series) if split == "validation" else 0.0}
 
     monkeypatch.setattr(Evaluation, "__call__", evaluate)
+
+
+@pytest.mark.parametrize(
+    ("key", "asked"),
+    [
+        ("train.schedule=plateau", ["--schedule", "plateau"]),
+        ("train.patience", ["--set", "train.patience=3"]),
+        ("train.monitor", ["--set", "train.monitor=loss"]),
+    ],
+)
+def test_what_looks_at_the_validation_split_is_refused_without_one(tmp_path, capsys, key, asked):
+    folder = tmp_path / "images"
+    for number in range(8):
+        file = folder / "train" / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), 30 * number, np.uint8)).save(file)
+    without = ["--data", str(folder), "--set", "data.validation=0", "--epochs", "1", "-q"]
+    assert train(tmp_path / "runs", *without, *asked) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: {key} looks at the validation split, and {folder} has none",
+        "hint: leave it out, or let data.validation hold some of the training data out",
+    ]
+    assert not (tmp_path / "runs").exists()
 
 
 def test_early_stopping_and_the_best_checkpoint(tmp_path, monkeypatch, capsys):

@@ -106,6 +106,7 @@ def test_killed_at_random_moments(tmp_path):
     random = np.random.default_rng(0)
     command = [sys.executable, "-m", "dlkit", "train"]
     settings = [{"3": "300"}.get(word, word) if place == 1 else word for place, word in enumerate(SETTINGS)]
+    settings += ["--precision", "float64"]  # in float32 it grows over so many steps what the order of the sums leaves
     subprocess.run([*command, "mlp", "--runs-dir", tmp_path, "--name", "whole", *settings], check=True)
     start = [*command, "mlp", "--runs-dir", tmp_path, "--name", "killed", *settings]
     hits = 0
@@ -125,7 +126,7 @@ def test_killed_at_random_moments(tmp_path):
     for group in ("weights", "optimizer", "ema"):
         ours, theirs = (checkpoints.read(run.path / "checkpoints" / "step-1200", group) for run in (killed, whole))
         for name, array in theirs.items():
-            np.testing.assert_allclose(ours[name], array, rtol=1e-4, atol=1e-5, err_msg=f"{group} {name}")
+            np.testing.assert_allclose(ours[name], array, rtol=1e-5, atol=1e-5, err_msg=f"{group} {name}")
 
 
 def cut_short(whole, folder, step):

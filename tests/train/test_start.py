@@ -16,6 +16,7 @@ from dlkit.cluster import Peers
 from dlkit.data import tfds_prepare
 from dlkit.data.images import ImageData, ImageSplit
 from dlkit.errors import DlkitError
+from dlkit.recipe import TrainSection
 from dlkit.train import start
 
 SMALL = ["--limit", "40", "--batch-size", "20", "--set", "model.hidden=[4]", "--set", "data.size=8"]
@@ -72,6 +73,20 @@ def test_the_chief_prepares_the_data_and_all_decode_them_at_once(monkeypatch):
     resolved = recipe.resolve("mlp", "mnist", flags={"model.hidden": [4]})
     start.prepare(resolved, peers=Recorded(events))
     assert events == ["the chief first", "obtain mnist", "all", "decode mnist"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "began_with", "said"),
+    [
+        ({"deterministic": True}, 4, "bit for bit"),
+        ({"deterministic": True}, 3, "up to rounding"),
+        ({}, 4, "up to rounding"),
+        ({"precision": "float64"}, 4, "within 1e-5"),
+    ],
+)
+def test_how_near_a_resumed_run_comes(monkeypatch, settings, began_with, said):
+    monkeypatch.setattr(runtime, "threads", lambda: 4)
+    assert start.resumption(TrainSection(**settings), runtime.Devices(None, ""), began_with) == said
 
 
 def test_a_set_of_another_package_may_do_anything_so_the_chief_loads_it_first(monkeypatch):

@@ -138,6 +138,13 @@ class Peers:
             return failure
         return DataError(*self._told.get())
 
+    def ending(self, failure: DataError) -> BaseException:
+        """What ends this process, after `part`, for what was told to all: the chief says it for `--workers`.
+
+        It may still be saving. A worker that failed by itself would make the launcher end it.
+        """
+        return failure if self.is_chief or not workers.launcher() else SystemExit(workers.LOST)
+
     def announce(self, run: str) -> None:
         """The chief says which run they train, so that any of them can say how it goes on."""
         self._run = run

@@ -32,7 +32,8 @@ from dlkit.errors import DlkitError, Interrupted, UsageError
 from dlkit.runtime import processors
 
 LAUNCHER = "DLKIT_LAUNCHER"
-# How a worker ends when another is gone, and when another program has its port. The launcher says the rest.
+# How a worker ends on account of another, which is gone or says more, and when another program has its port. The
+# launcher says the rest.
 LOST = 117
 PORT_TAKEN = 118
 ATTEMPTS = 5

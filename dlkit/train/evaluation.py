@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from dlkit import data as datasets
 from dlkit import metrics, runs, runtime
+from dlkit.cluster import ALONE, Peers
 from dlkit.data import caption_files, labelled_texts, tagged_texts
-from dlkit.data.batching import pad_rows, prefetch
+from dlkit.data.batching import ROW_WEIGHTS, Batch, pad_rows, prefetch, until_failure
 from dlkit.data.folders import folder, has_splits
 from dlkit.data.parallel import is_undivided
 from dlkit.errors import DataError, UsageError
@@ -34,7 +35,7 @@ from dlkit.tasks.translation import Translation
 from dlkit.tasks.translator import precision_of
 from dlkit.train import caption_quality, sequence_quality, translation_quality
 from dlkit.train.caption_quality import Captions
-from dlkit.train.step import all_reduce, flat_sums, means, place
+from dlkit.train.step import all_reduce, flat_sums, means, place, rows_here
 from dlkit.train.translation_quality import Translations
 
 MOST_CONFUSED = 5
@@ -79,10 +80,13 @@ class Evaluation:
         model: built in the scope of the strategy.
         devices: where it runs.
         batch_size: examples at a time; does not change the result.
+        peers: the other processes that evaluate it, each its part of every batch.
     """
 
-    def __init__(self, task: Task, model: keras.Model, devices: Devices, *, batch_size: int) -> None:
-        self.task, self.model, self.devices = task, model, devices
+    def __init__(
+        self, task: Task, model: keras.Model, devices: Devices, *, batch_size: int, peers: Peers = ALONE
+    ) -> None:
+        self.task, self.model, self.devices, self.peers = task, model, devices, peers
         self.batch_size = -(-batch_size // devices.replicas) * devices.replicas
         # Without autograph, whose report of an error that it does not know would stand around ours.
         self._run = tf.function(self._distributed, reduce_retracing=task.shapes_vary, autograph=False)
@@ -93,9 +97,21 @@ class Evaluation:
         Args:
             split: the split's name.
             decode: whether to measure what the model writes, too, which takes longer than all the rest.
+
+        Raises:
+            dlkit.errors.DataError: an example cannot be read, in this process or another: all raise it.
         """
         values = self._evaluated(split, kept=None)
-        return values | (self.task.decoded_metrics(self.model, split, batch_size=self.batch_size) if decode else {})
+        if not decode:
+            return values
+        failure: DataError | None = None
+        decoded: dict[str, float] = {}
+        try:
+            decoded = self.task.decoded_metrics(self.model, split, batch_size=self.batch_size)
+        except DataError as damage:
+            failure = damage
+        self._agree(failure)
+        return values | decoded
 
     def with_outputs(self, split: str) -> tuple[dict[str, float], Outputs]:
         """The same, and what a classifier says of each example, in one pass over the split."""
@@ -129,11 +145,14 @@ class Evaluation:
         strategy = self.devices.strategy
         plan = self.task.evaluation_plan(self.model, split, batch_size=self.batch_size)
         multiple = self.devices.replicas if self.task.shapes_vary else self.batch_size
-        batches = prefetch(self.task.batch(split, indices, epoch=None) for indices in plan)
+        batches = until_failure(prefetch(self._rows(split, indices, multiple) for indices in plan))
         carry = self.task.first_carry(self.model, len(plan[0])) if plan else {}
         for indices, batch in zip(plan, batches, strict=True):
-            padded = pad_rows(batch | carry, multiple, always_weighted=True)
-            sums, logits, carried = self._run(place(padded, self.devices), keep=kept is not None)
+            self._agree(batch if isinstance(batch, DataError) else None)
+            assert not isinstance(batch, DataError)
+            padded = pad_rows(batch | carry, multiple // self.devices.workers, always_weighted=True)
+            size = len(padded[ROW_WEIGHTS]) * self.devices.workers
+            sums, logits, carried = self._run(place(padded, self.devices, size=size), keep=kept is not None)
             carry = {key: strategy.gather(carried[key], axis=0).numpy()[: len(rows)] for key, rows in carry.items()}
             for name, value in sums.items():
                 totals[name] += float(strategy.experimental_local_results(value)[0])
@@ -144,6 +163,24 @@ class Evaluation:
                 kept.append(Outputs(judged.labels, judged.said, indices[rows]))
         values = means(totals)
         return values | self.task.derived_metrics(split, values)
+
+    def _rows(self, split: str, indices: NDArray[np.int64], multiple: int) -> Batch:
+        """A batch; of one that several processes share the rows of this one, with what pads them where there are some.
+
+        They are padded here, since a process may have none: `multiple` is that of the rows of all processes.
+        """
+        if self.devices.workers == 1:
+            return self.task.batch(split, indices, epoch=None)
+        size = len(indices) + -len(indices) % multiple
+        rows = rows_here(size, self.devices)
+        real = rows < len(indices)
+        batch = self.task.part(split, indices, np.where(real, rows, 0), epoch=None)
+        return batch | {ROW_WEIGHTS: real.astype(np.float32)}
+
+    def _agree(self, failure: DataError | None) -> None:
+        """Raises the failure of this process or of another in all of them."""
+        if self.devices.any(failure is not None):
+            raise self.peers.share(failure)
 
     def _distributed(self, batch: Mapping[str, tf.Tensor], *, keep: bool) -> tuple[Any, ...]:
         return self.devices.strategy.run(self._replica, args=(batch,), kwargs={"keep": keep})

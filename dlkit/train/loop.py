@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from types import FrameType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from dlkit import workers
 from dlkit.cluster import ALONE, Peers
-from dlkit.data.batching import Batch, prefetch
+from dlkit.data.batching import Batch, prefetch, until_failure
 from dlkit.errors import DataError, DivergedError, DlkitError, Interrupted
 from dlkit.recipe import TrainSection, seconds
 from dlkit.runs import Run, best_whole, cannot_write, find_checkpoint, load_weights
@@ -211,14 +211,6 @@ def first_batch(task: Task, settings: TrainSection) -> tuple[NDArray[np.int64], 
     return indices, batch
 
 
-def _until_failure(items: Iterator[Drawn]) -> Iterator[Drawn | DataError]:
-    """The batches; when they break off, the reason as the last one."""
-    try:
-        yield from items
-    except DataError as failure:
-        yield failure
-
-
 def high_norm(norms: Sequence[float]) -> float:
     """The least of some norms at or below which 90 % of them lie; NaN where one is.
 
@@ -271,7 +263,7 @@ class Loop:
         self.monitor = settings.monitor or TASKS[task_name].monitor
         self.direction: Direction = TASKS[task_name].metrics[self.monitor]
         rows = -(-settings.batch_size // settings.accumulate)  # what fits in training fits here
-        self.evaluate = Evaluation(task, model, devices, batch_size=max(rows, 32))
+        self.evaluate = Evaluation(task, model, devices, batch_size=max(rows, 32), peers=peers)
         self.validation = "validation" if "validation" in task.splits else None
         self.plateau: Plateau | None = None
         lr, total, warmup = settings.lr, self.length.steps, settings.warmup
@@ -328,7 +320,7 @@ class Loop:
         reason = "done"
         self._reset_interval()
         with stop_signals() as signalled:
-            for drawn in _until_failure(batches(self.task, self.settings, self.progress, self.devices)):
+            for drawn in until_failure(batches(self.task, self.settings, self.progress, self.devices)):
                 if self.progress.step >= self.length.steps:
                     break
                 failure = drawn if isinstance(drawn, DataError) else None
@@ -348,8 +340,7 @@ class Loop:
                     try:
                         self._evaluate_and_save()
                     except DataError as damage:
-                        self._keep(damage)
-                        raise
+                        self._end_with(damage)
                     self.progress.seconds = before + time.monotonic() - started
                     if self.finished == "early stopping":
                         reason = "early stopping"
@@ -366,10 +357,7 @@ class Loop:
     def _stop(self, number: int | None, failure: DataError | None) -> str:
         """Saves before the end, in all processes after the same step, and says or raises why they stop."""
         if self.devices.any(failure is not None):
-            failure = self.peers.share(failure)
-            self.peers.part()  # the chief may take its time to save
-            self._keep(failure)
-            raise failure
+            self._end_with(self.peers.share(failure))
         # It may have come to another process alone; all end with the same exit code.
         agreed = next((each for each in STOP_SIGNALS if self.devices.any(number == each)), None)
         if agreed is not None:
@@ -379,6 +367,12 @@ class Loop:
         if agreed is not None:
             raise self._interrupted(agreed)
         return "time is up"
+
+    def _end_with(self, failure: DataError) -> NoReturn:
+        """Saves and ends, in all processes, for a failure that all of them know of."""
+        self.peers.part()  # the chief may take its time to save
+        self._keep(failure)
+        raise self.peers.ending(failure)
 
     def try_out(self) -> None:
         """Makes the first few steps, which tells how long the run would take; the weights are lost to it."""

@@ -8,6 +8,7 @@ import tensorflow as tf
 from dlkit import runtime
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.norms import BatchNorm
+from dlkit.runtime import Devices
 from dlkit.tasks.image_classification import ImageClassification
 from dlkit.train.evaluation import Evaluation
 from dlkit.train.optimizers import SGD, AdamW
@@ -135,6 +136,28 @@ def test_the_average_follows_the_weights(task):
         decay = (2 + done) / (11 + done)
         average = decay * average + (1 - decay) * model.get_layer("head").get_weights()[0]
     np.testing.assert_allclose(step.arrays()["ema"]["head/kernel"], average, rtol=1e-5, atol=1e-7)
+
+
+def test_every_example_is_evaluated_by_one_of_the_processes(task, monkeypatch):
+    """The last batch of 50, 2 examples of 8, leaves nothing for two of four processes of two devices each."""
+    model, shape = small_net(norm=False, dropout=False), tuple(task.info["shape"])
+    read = []
+    fetch = type(task.data.splits["train"]).fetch
+    monkeypatch.setattr(
+        type(task.data.splits["train"]), "fetch", lambda split, rows: read.append(len(rows)) or fetch(split, rows)
+    )
+    labels = task.data.splits["train"].labels
+    for indices in (np.arange(40, 48), np.arange(48, 50)):
+        parts = []
+        for worker in range(4):
+            where = Devices(tf.distribute.get_strategy(), "", worker, 4, replicas=8, local_replicas=2)
+            parts.append(Evaluation(task, model, where, batch_size=8)._rows("train", indices, 8))
+        assert all(part["images"].shape == (2, *shape) for part in parts)
+        weights = np.concatenate([part["row_weights"] for part in parts])
+        assert weights.tolist() == [1.0] * len(indices) + [0.0] * (8 - len(indices))
+        real = np.concatenate([part["labels"] for part in parts])[weights > 0]
+        np.testing.assert_array_equal(real, labels[indices])
+    assert read == [2] * 8, "none decodes those of another"
 
 
 def test_evaluation_counts_every_example_once(task):

@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +36,10 @@ def alone(tmp_path_factory):
 def assert_same(path, alone):
     run = runs.open_run(path)
     assert run.checkpoints()[-1] == alone.checkpoints()[-1] == "step-400"
+    of_validation = [
+        {line["step"]: line["loss"] for line in each.metrics() if line["kind"] == "evaluation"} for each in (run, alone)
+    ]
+    assert of_validation[0] == pytest.approx(of_validation[1], rel=1e-9)
     for group in ("weights", "optimizer"):
         ours, theirs = (checkpoints.read(each.path / "checkpoints" / "step-400", group) for each in (run, alone))
         assert ours.keys() == theirs.keys()
@@ -43,6 +49,8 @@ def assert_same(path, alone):
 
 
 def test_two_workers_train_as_one_process_although_a_port_is_taken(alone, tmp_path, monkeypatch, capfd):
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        monkeypatch.delenv(name, raising=False)  # they would stand above the share of a worker
     free = workers._free_ports
     chosen = []
     with socket.create_server(("127.0.0.1", 0)) as other_program:
@@ -89,9 +97,18 @@ def wait_for_step(process, run, step):
 
 def children(process):
     """The processes that it has started, the first one first."""
-    table = subprocess.check_output(["ps", "-A", "-o", "pid=,ppid="], text=True).split()
-    pairs = zip(map(int, table[::2]), map(int, table[1::2]), strict=True)
-    return sorted(pid for pid, parent in pairs if parent == process.pid)
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return sorted(map(int, listed.read_text().split()))
+
+
+def wait_for_children(process):
+    """Waits until both workers are started, and a moment more: TensorFlow is then being imported."""
+    deadline = time.monotonic() + 120
+    while len(children(process)) < 2:
+        assert time.monotonic() < deadline, "no workers"
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    time.sleep(0.2)
 
 
 def ended(process, trained_in):
@@ -150,6 +167,24 @@ def test_the_signal_of_a_batch_system_to_all_processes_saves_once(tmp_path):
     assert (code, lines[0]) == (138, f"error: interrupted after step {last}, saved in {run}")
 
 
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_an_image_that_one_worker_cannot_read_ends_all_when_the_chief_has_saved(tmp_path, monkeypatch, capfd, split):
+    """The chief takes longer to save than is given to those that hang on when another has failed."""
+    script = str(Path(__file__).with_name("damaged_worker.py"))
+    seconds = 2.0
+    monkeypatch.setattr(workers, "STRAGGLERS", seconds / 2)
+    monkeypatch.setattr(workers, "command", lambda arguments: [sys.executable, script, split, str(seconds), *arguments])
+    run = tmp_path / "x"
+    arguments = ["train", "mlp", "--runs-dir", str(tmp_path), "--name", "x", *SETTINGS]
+    assert workers.train([*arguments, *"--set train.checkpoint_every=99 --set train.evaluate_every=4".split()], 2) == 3
+    step = {"train": 9, "validation": 12}[split]  # an epoch has 3 batches: after 3 epochs, and after 4
+    assert runs.open_run(run).checkpoints() == [f"step-{step}"]
+    assert checkpoints.damage(run / "checkpoints" / f"step-{step}") is None
+    error, hint = [line for line in capfd.readouterr().err.splitlines() if line.startswith(("error", "hint"))]
+    assert re.fullmatch(r"error: worker 1 \(127\.0\.0\.1:\d+\) failed: cat\.png is damaged or cut short", error)
+    assert hint.startswith(f"hint: step {step} is saved: ")
+
+
 # ------------------------------------------------------------------------------------------- what needs no TensorFlow
 
 
@@ -177,18 +212,14 @@ def test_a_mistake_is_told_once(capfd):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_before_there_is_anything_to_save(tmp_path, number):
     process = start("mlp", "--runs-dir", str(tmp_path), *SETTINGS)
-    while len(children(process)) < 2:
-        time.sleep(0.01)
-    time.sleep(0.2)  # TensorFlow is being imported
+    wait_for_children(process)
     process.send_signal(number)
     assert ended(process, []) == (128 + number, ["error: interrupted"])
 
 
 def test_a_signal_to_one_worker_before_it_can_take_it(tmp_path):
     process = start("mlp", "--runs-dir", str(tmp_path), *SETTINGS)
-    while len(children(process)) < 2:
-        time.sleep(0.01)
-    time.sleep(0.2)  # TensorFlow is being imported
+    wait_for_children(process)
     began = time.monotonic()
     os.kill(children(process)[1], signal.SIGUSR1)
     assert ended(process, []) == (138, ["error: interrupted"])

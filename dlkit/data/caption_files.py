@@ -20,7 +20,6 @@ from dlkit import console
 from dlkit.data.captions import CaptionData, CaptionPreparation, CaptionSplit
 from dlkit.data.folders import (
     COLUMNS,
-    SPLITS,
     SUFFIXES,
     ImageFile,
     Listing,
@@ -46,6 +45,7 @@ from dlkit.data.images import (
 )
 from dlkit.data.pairs import prepared
 from dlkit.data.parallel import read_content
+from dlkit.data.split_names import split_of
 from dlkit.errors import DataError, not_there, unreadable
 
 TABLES = ("captions.txt", "captions.csv", "captions.tsv")
@@ -307,7 +307,7 @@ def _divide(content: _Content, listed: Mapping[str, str]) -> None:
                 f"{_counted(len(missing), 'image')} of the splits {_are(missing)} not there ({_first(sorted(missing))})"
             )
     else:
-        folders = {path: SPLITS.get(path.partition("/")[0].casefold()) for path in content.captions}
+        folders = {path: split_of(path.partition("/")[0]) for path in content.captions}
         if all(folders.values()):
             content.splits = {path: split for path, split in folders.items() if split}
         return

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dlkit import data as datasets
-from dlkit.data.folders import SPLITS, Unread, attempt, divide, in_threads, list_images, progress
+from dlkit.data.folders import Unread, attempt, divide, in_threads, list_images, progress
 from dlkit.data.images import ImageData, ImageSplit, in_runs, open_image, pixel_digest
+from dlkit.data.split_names import ROLES
 from dlkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ class Report:
     def splits(self) -> list[str]:
         """The names of the splits, in the usual order."""
         there = {split for counts in self.counts.values() for split in counts}
-        return sorted(there, key=lambda split: (list(SPLITS.values()).index(split) if split in SPLITS else 9, split))
+        usual = list(ROLES)
+        return sorted(there, key=lambda split: (usual.index(split) if split in usual else len(usual), split))
 
     def number(self, kind: str) -> int:
         """How many findings there are of a kind."""
@@ -196,7 +198,10 @@ def decode_all(data: ImageData) -> None:
     Raises:
         dlkit.errors.DataError: names the first one.
     """
-    for name, split in data.splits.items():
+    for name in set(ROLES) & set(
+        data.splits
+    ):  # the others, such as the half million extra digits of SVHN, nobody reads
+        split = data.splits[name]
         if isinstance(split, ImageSplit):
             continue
         with progress(f"{data.name}: {name} images", len(split)) as advance:

@@ -7,6 +7,7 @@ a stop token.
 
 import gzip
 import hashlib
+import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,9 +21,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dlkit.data import tfds_files, tfds_names, tokenizer
-from dlkit.data.pairs import LENGTH_STEP, Ragged, prepared
-from dlkit.data.parallel import ROLES
-from dlkit.data.tfds import SPLITS
+from dlkit.data.pairs import Ragged, prepared
+from dlkit.data.split_files import files_by_role
+from dlkit.data.split_names import ROLES, own_names
 from dlkit.data.tokenizer import END, PAD, START, UNKNOWN, CharacterTokenizer, Kind, Normalization, Tokenizer
 from dlkit.errors import DataError, UsageError, not_there, unreadable
 from dlkit.runtime import memory
@@ -93,7 +94,7 @@ class Stream:
         return max(0, len(self.ids) - 1)
 
     def limited(self, blocks: int) -> "Stream":
-        """The first so many blocks."""
+        """The first so many blocks, with their share of the characters."""
         ids = self.ids[: blocks * self.block + 1]
         share = (len(ids) - 1) / max(1, self.predicted)
         return replace(self, ids=ids, characters=round(share * self.characters))
@@ -120,11 +121,11 @@ class Lines:
 
     Args:
         rows: their ids, without start and stop.
-        characters: of all lines, their ends included.
+        of_each: (n,) characters of each line, its end included.
     """
 
     rows: Ragged
-    characters: int
+    of_each: NDArray[np.int64]
 
     def __len__(self) -> int:
         """Number of sequences."""
@@ -135,21 +136,32 @@ class Lines:
         """Ids that are to be predicted, the stop tokens included."""
         return int(self.rows.lengths.sum()) + len(self.rows)
 
+    @property
+    def characters(self) -> int:
+        """Of all lines, their ends included."""
+        return int(self.of_each.sum())
+
     @cached_property
     def longest(self) -> int:
         """Ids of the longest one, its stop token included."""
         return int(self.rows.lengths.max(initial=0)) + 1
 
+    def take(self, rows: NDArray[np.int64]) -> "Lines":
+        """The sequences at `rows`, in that order."""
+        return Lines(self.rows.take(rows), self.of_each[rows])
+
+    def no_longer(self, most: int) -> NDArray[np.int64]:
+        """Which ones have at most so many ids, the stop token included, rising."""
+        return np.flatnonzero(self.rows.lengths < most)
+
     def limited(self, rows: int) -> "Lines":
         """The first so many."""
-        kept = self.rows.take(np.arange(min(rows, len(self))))
-        share = (len(kept.flat) + len(kept)) / max(1, self.predicted)
-        return Lines(kept, round(share * self.characters))
+        return self.take(np.arange(min(rows, len(self))))
 
-    def batch(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """The sequences at `indices`: inputs `<s> y` and targets `y </s>`, padded with 0 to a multiple of 8."""
+    def batch(self, indices: NDArray[np.int64], *, step: int = 1) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The sequences at `indices`: inputs `<s> y` and targets `y </s>`, padded with 0 to a multiple of `step`."""
         lengths = self.rows.lengths[indices]
-        time = min(-(int(lengths.max(initial=0)) + 1) // LENGTH_STEP * -LENGTH_STEP, self.longest)
+        time = min(-(int(lengths.max(initial=0)) + 1) // step * -step, self.longest)
         inputs, targets = np.full((2, len(indices), time), PAD, np.int32)
         inputs[:, 0] = START
         for row, at in enumerate(indices.tolist()):
@@ -175,7 +187,7 @@ class CorpusData:
         notes: lines for people.
 
     Raises:
-        dlkit.errors.DataError: there is nothing to train on.
+        dlkit.errors.DataError: there is nothing to train or to test on.
         dlkit.errors.UsageError: the vocabulary is too small for the text, or there is no text to learn it from.
     """
 
@@ -227,16 +239,20 @@ class CorpusData:
         notes = []
         train = splits.get("train")
         if isinstance(train, Lines):
-            fit = train.rows.lengths < self.options.block
-            if not fit.all():
+            fit = train.no_longer(self.options.block)
+            if len(fit) < len(train):
                 notes.append(
-                    f"left {int((~fit).sum()):,} of {len(train):,} training lines out: "
+                    f"left {len(train) - len(fit):,} of {len(train):,} training lines out: "
                     f"more than {self.options.block:,} tokens with the stop token (data.block)"
                 )
-                splits["train"] = train = Lines(train.rows.take(np.flatnonzero(fit)), train.characters)
+                splits["train"] = train = train.take(fit)
         if train is not None and not train.predicted:
             raise DataError(f"{self.name} has nothing to train on", "there is no token whose next one is known")
         empty = [name for name, split in splits.items() if not split.predicted]
+        if len(empty) == len(splits):
+            raise DataError(
+                f"{self.name} has no text to {' or '.join(empty)} on", "there is no token whose next one is known"
+            )
         notes += [f"no {name} split: nothing would be predicted in it" for name in empty]
         return {name: split for name, split in splits.items() if name not in empty}, notes
 
@@ -270,7 +286,8 @@ class CorpusData:
 
     def _lines_of(self, texts: Sequence[str]) -> Lines:
         lines = [line for line in text_lines(texts) if line.strip()]
-        return Lines(Ragged.of(self.tokenizer.encode_all(lines)), sum(map(len, lines)) + len(lines))
+        of_each = np.fromiter(map(len, lines), np.int64, len(lines)) + 1
+        return Lines(Ragged.of(self.tokenizer.encode_all(lines)), of_each)
 
     def _stream_of(self, texts: Sequence[str]) -> Stream:
         """Texts with a stop token between two of them; but for characters one also before each line."""
@@ -389,19 +406,7 @@ def text(name: str, *, validation: Share | None = None, test: Share | Literal["a
 
 
 def _of_folder(root: Path) -> dict[str, str]:
-    try:
-        files = sorted(path for path in root.iterdir() if path.is_file())
-    except OSError as failure:
-        raise unreadable(f"the folder {root}", failure) from None
-    found: dict[str, Path] = {}
-    for path in files:
-        stem, dot, ending = path.name.removesuffix(".gz").casefold().rpartition(".")
-        role = next((role for role, names in ROLES.items() if stem in names), None)
-        if not dot or ending != "txt" or role is None:
-            continue
-        if role in found:
-            raise DataError(f"{root}: {found[role].name} and {path.name} are the same split", "keep one of them")
-        found[role] = path
+    found = files_by_role(root, [".txt"])
     if "train" not in found:
         raise DataError(f"{root} has no train.txt", "and perhaps val.txt and test.txt beside it, plain or .gz")
     return {role: read(path) for role, path in found.items()}
@@ -429,7 +434,7 @@ def tfds_text(
 
     found = obtain(name, tfds_names.data_dir(dir), wanted=feature_of)
     feature = feature_of(name, found.features, found.supervised)
-    roles = {split if SPLITS.get(split) in found.splits else SPLITS.get(split, split): split for split in found.splits}
+    roles = own_names(found.splits)
     if "train" not in roles:
         raise UsageError(f"{name} has nothing to train on: its splits are {', '.join(found.splits)}")
     if validation and "validation" in roles:
@@ -475,9 +480,11 @@ def read(path: Path) -> str:
     most = there // BYTES_EACH if there else None
     try:
         with path.open("rb") as plain:
-            # What a .gz holds is only known once it is unpacked, and that is done bit by bit.
-            file: Any = gzip.GzipFile(fileobj=plain) if path.suffix == ".gz" else plain
-            content = _within(file, path, most)
+            if path.suffix == ".gz":  # what it holds is only known once it is unpacked, and that is done bit by bit
+                content = _within(gzip.GzipFile(fileobj=plain), path, most)
+            else:
+                _check_fits(os.fstat(plain.fileno()).st_size, path, most)
+                content = _within(plain, path, most)
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise DataError(f"{path} is no whole gzip file", "it is damaged or cut short: get it again") from None
     except FileNotFoundError:
@@ -495,14 +502,19 @@ def read(path: Path) -> str:
     return text.replace("\r\n", "\n")
 
 
-def _within(file: BinaryIO, path: Path, most: int | None) -> bytes:
+def _within(file: BinaryIO | gzip.GzipFile, path: Path, most: int | None) -> bytes:
+    """The content, of which no more is read than shows that it is too large."""
     chunks, size = [], 0
-    while chunk := file.read(CHUNK):
+    while chunk := file.read(CHUNK if most is None else min(CHUNK, most + 1 - size)):
         size += len(chunk)
-        if most is not None and size > most:
-            raise DataError(
-                f"{path} is too large for the memory of this machine: of more than {most / 2**30:.1f} GiB of text",
-                "train on a part of it: `head -c 1G`",
-            )
+        _check_fits(size, path, most)
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def _check_fits(size: int, path: Path, most: int | None) -> None:
+    if most is not None and size > most:
+        raise DataError(
+            f"{path} is too large for the memory of this machine: of more than {most / 2**30:.1f} GiB of text",
+            "train on a part of it: `head -c 1G`",
+        )

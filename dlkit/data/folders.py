@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -43,6 +44,7 @@ from dlkit.data.images import (
     read_header,
     read_image,
 )
+from dlkit.data.split_names import ROLES, split_of
 from dlkit.errors import DataError, UsageError, nearest, not_there, unreadable
 
 Item = TypeVar("Item")
@@ -52,7 +54,6 @@ Result = TypeVar("Result")
 Part = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp")
-SPLITS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
 LABELS, CLASSES = "labels.csv", "class folders"  # layouts
 # Names of columns, as programs that write such files call them.
 COLUMNS = {
@@ -174,6 +175,21 @@ def _check_labels(listing: Listing) -> None:
         inside = shlex.quote(str(root / classes[0]))
         hint = f"did you mean {inside}?" if nested and listing.layout == CLASSES else f"a dataset is {layouts}"
         raise DataError(f"{root} has only one class: {classes[0]}", hint)
+    if listing.layout == CLASSES and (inner := _same_inside(listing)):
+        raise DataError(
+            f"{root}: {', '.join(classes)} hold the same folders, {', '.join(inner)}, as splits do and classes do not",
+            "call splits train, validation and test; of images that are so by intent a labels.csv says the classes",
+        )
+
+
+def _same_inside(listing: Listing) -> list[str]:
+    """The folders that every class holds, where no class holds anything else."""
+    inside: dict[str, set[str]] = {}
+    for file in listing.files:
+        _, *folders, _ = file.path.split("/")
+        inside.setdefault(file.label, set()).add(folders[0] if folders else "")
+    first, *others = inside.values()
+    return sorted(first) if len(first) > 1 and "" not in first and all(other == first for other in others) else []
 
 
 def _entries(root: Path, at: str) -> list[os.DirEntry[str]]:
@@ -245,7 +261,7 @@ def _split_folders(root: Path) -> dict[str, str]:
     inside = Listing(root, "")
     found: dict[str, str] = {}
     for name in names:
-        split = SPLITS.get(name.casefold())
+        split = split_of(name)
         if split in found:
             raise DataError(f"{root}: {found[split]} and {name} are the same split", "keep one of them")
         if split:
@@ -258,7 +274,7 @@ def _split_folders(root: Path) -> dict[str, str]:
 def _from_splits(root: Path) -> Listing:
     listing = Listing(root, "split folders")
     for at in _folders(listing, ""):
-        split = SPLITS.get(at.casefold())
+        split = split_of(at)
         if split is None:
             listing.strays += images_below(listing, at)
             continue
@@ -332,10 +348,10 @@ def _table_row(cells: Mapping[str, str], line: int, surplus: int) -> ImageFile:
     if posixpath.isabs(name) or ".." in name.split("/") or "\0" in name:
         raise DataError(f"{name} leads out of the folder", "paths count from the folder of labels.csv")
     split = cells.get("split", "").strip()
-    if "split" in cells and split.casefold() not in SPLITS:
+    if "split" in cells and split_of(split) is None:
         problem = f"no split is called {split}" if split else "the split is missing"
-        raise DataError(problem, f"known: {', '.join(SPLITS)}")
-    return ImageFile(posixpath.normpath(name), label, SPLITS[split.casefold()] if split else "", line)
+        raise DataError(problem, f"known: {', '.join(chain.from_iterable(ROLES.values()))}")
+    return ImageFile(posixpath.normpath(name), label, split_of(split) or "", line)
 
 
 # -------------------------------------------------------------------------------------------------------------- splits

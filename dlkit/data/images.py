@@ -38,8 +38,8 @@ MAX_PIXELS = 90_000_000
 DEFAULT_SIZE = 224  # side of the images of a set whose images differ in size, as in ImageNet
 # Images of more pixels than this are decoded one at a time: what each takes would add up over the threads.
 LARGE = 8_000_000
-# So many images stand for a split that is decoded when wanted; their mean is off by a hundredth of their deviation.
-SAMPLE = 10_000
+# So many images stand for a split of more bytes than that; their mean is off by a hundredth of their deviation.
+SAMPLE, MEASURED_WHOLE = 10_000, 1 << 32
 RUN = 1 << 26  # bytes of pixels that are looked at together
 HELD_OUT = 0.1  # the share of the images that is held out where there is no such split
 
@@ -277,7 +277,8 @@ def statistics(split: Split) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation of each channel over all pixels of a split, in units of 1 = white.
 
     Computed from how often each of the 256 values occurs, so the result is exact and needs one pass and no memory. Of a
-    split that does not fit into memory, 10,000 images stand for all, always the same ones.
+    split of more than 4 GiB 10,000 images stand for all, always the same ones: whether a split is kept in memory makes
+    no difference, so machines of different sizes agree.
 
     Returns:
         Two (channels,) float64 arrays.
@@ -288,7 +289,8 @@ def statistics(split: Split) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if not len(split):
         raise DataError("a split without images has no mean and standard deviation")
     counts = np.zeros((split.shape[-1], 256), dtype=np.int64)  # (channels, values)
-    for rows in in_runs(np.arange(len(split)) if split.is_kept else _sample(len(split), SAMPLE), split.shape):
+    whole = len(split) * math.prod(split.shape) <= MEASURED_WHOLE
+    for rows in in_runs(np.arange(len(split)) if whole else _sample(len(split), SAMPLE), split.shape):
         images = split.fetch(rows)
         for channel in range(len(counts)):
             counts[channel] += np.bincount(images[..., channel].ravel(), minlength=256)

@@ -16,10 +16,10 @@ from pydantic import Field
 
 from dlkit.data.holdout import How, Part, hold_out
 from dlkit.data.pairs import PairData, Texts, prepared
+from dlkit.data.split_names import ROLES, split_of
 from dlkit.errors import DataError, UsageError, nearest, not_there, unreadable
 
 TABLES = (".tsv", ".txt")
-ROLES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 # A file of a folder without .gz: name and language.
 _FILE = re.compile(r"(?P<stem>.+)\.(?P<language>[a-z]{2,3}([-_][A-Za-z0-9]{2,8})*)", re.ASCII)
 # A language, or the number of a table's column.
@@ -160,7 +160,7 @@ def _parts(path: Path) -> tuple[str, str]:
 
 def _role(path: Path) -> str:
     stem = _parts(path)[0].casefold()
-    return next((role for role, names in ROLES.items() if stem in names), "test" if "test" in stem else "")
+    return split_of(stem) or ("test" if "test" in stem else "")
 
 
 def _from_folder(
@@ -198,9 +198,9 @@ def _stems_of_splits(root: Path, stems: Sequence[str]) -> dict[str, str]:
     by_role: dict[str, list[str]] = {}
     for stem in stems:
         by_role.setdefault(_role(Path(f"{stem}.en")), []).append(stem)
-    for role, names in ROLES.items():
+    for role in ROLES:
         same = by_role.get(role, [])
-        named = [stem for stem in same if stem.casefold() in names]
+        named = [stem for stem in same if split_of(stem) == role]
         if len(named) > 1:
             raise DataError(f"{root}: {named[0]} and {named[1]} are the same split", "keep one of them")
         if named or len(same) == 1:

@@ -27,11 +27,9 @@ from dlkit.data.images import (
     hold_out,
     upright_size,
 )
+from dlkit.data.split_names import own_names
 from dlkit.data.tfds_files import EncodedImages, Prepared, encoded_images
 from dlkit.errors import DataError, UsageError
-
-# What sets call their splits -> what they are called here.
-SPLITS = {"training": "train", "val": "validation", "valid": "validation", "dev": "validation", "eval": "test"}
 
 
 def tfds_set(
@@ -125,7 +123,7 @@ def _classes(prepared: Prepared, label: str, encoded: Iterable[EncodedImages]) -
 
 def roles_of(splits: list[str]) -> dict[str, str]:
     """What each split is called here -> what the set calls it."""
-    roles = {split if SPLITS.get(split) in splits else SPLITS.get(split, split): split for split in splits}
+    roles = own_names(splits)
     if "test" not in roles and "validation" in roles:
         roles["test"] = roles.pop("validation")
     return roles

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from numpy.typing import NDArray
 from dlkit.data import tfds_names
 from dlkit.data.tfds_names import prepare_command, shown
 from dlkit.errors import DataError, UsageError
+
+Buffer = bytes | mmap.mmap
+Found = TypeVar("Found")
 
 INFO, FEATURES = "dataset_info.json", "features.json"
 FORMATS = ("tfrecord", "array_record")
@@ -277,17 +280,10 @@ def texts(prepared: Prepared, split: str, keys: Sequence[str]) -> list[list[str]
     Raises:
         NotPrepared: a file is cut short or damaged, or a text is no UTF-8.
     """
-    found: list[list[str]] = [[] for _ in keys]
-    for shard in prepared.splits[split]:
-        for content, start, stop in _records(prepared, shard):
-            try:
-                features = dict(_features(content, start, stop))
-                for key, column in zip(keys, found, strict=True):
-                    ((first, last),) = _values(content, *features[key.encode()])
-                    column.append(content[first:last].decode())
-            except (IndexError, KeyError, ValueError) as failure:
-                raise _damaged(prepared, shard) from failure
-    return found
+    names = [key.encode() for key in keys]
+    read = _each(prepared, split, lambda record: [record.text(name) for name in names])
+    rows = [row for _, _, row in read]
+    return [[row[column] for row in rows] for column in range(len(keys))]
 
 
 def images_with_texts(prepared: Prepared, split: str, image: str, texts: str) -> tuple[EncodedImages, list[list[str]]]:
@@ -304,18 +300,14 @@ def images_with_texts(prepared: Prepared, split: str, image: str, texts: str) ->
     """
     shards = prepared.splits[split]
     places, said, checksums = [], [], []
-    for shard in shards:
-        for number, (content, start, stop) in enumerate(_records(prepared, shard)):
-            try:
-                features = dict(_features(content, start, stop))
-                ((first, last),) = _values(content, *features[image.encode()])
-                of_texts = _values(content, *features.get(texts.encode(), (0, 0)))
-                said.append([content[begin:end].decode() for begin, end in of_texts])
-            except (IndexError, KeyError, ValueError) as failure:
-                raise _damaged(prepared, shard) from failure
-            places.append((shard, number, first, last))
-            own = content[stop : stop + 4]  # of a TFRecord, behind the record
-            checksums.append(int.from_bytes(own, "little") if own else zlib.crc32(content))
+
+    def look(record: _Record) -> tuple[tuple[int, int], list[str], int]:
+        return record.value(image.encode()), record.texts(texts.encode()), record.checksum
+
+    for shard, number, ((first, last), of_image, checksum) in _each(prepared, split, look):
+        places.append((shard, number, first, last))
+        said.append(of_image)
+        checksums.append(checksum)
     if prepared.file_format == "array_record":
         readers = {shard.path: _array_record(prepared, shard) for shard in shards}
 
@@ -339,20 +331,62 @@ def labelled_texts(prepared: Prepared, split: str, text: str, label: str) -> tup
     Raises:
         NotPrepared: a file is cut short or damaged, or a text is no UTF-8.
     """
-    found: list[str] = []
-    labels: list[int] = []
+    read = _each(prepared, split, lambda record: (record.text(text.encode()), record.number(label.encode())))
+    rows = [row for _, _, row in read]
+    return [said for said, _ in rows], [number for _, number in rows]
+
+
+class _Record:
+    """A record, whose features are found by name.
+
+    Raises:
+        IndexError, KeyError, ValueError: it is not what it should be.
+    """
+
+    def __init__(self, content: Buffer, start: int, stop: int) -> None:
+        self._content, self._stop = content, stop
+        self._features = dict(_features(content, start, stop))
+
+    def value(self, key: bytes) -> tuple[int, int]:
+        """Where the only value of a feature stands."""
+        ((first, last),) = _values(self._content, *self._features[key])
+        return first, last
+
+    def text(self, key: bytes) -> str:
+        """The only text of a feature."""
+        first, last = self.value(key)
+        return self._content[first:last].decode()
+
+    def texts(self, key: bytes) -> list[str]:
+        """All texts of a feature, which may have none."""
+        places = _values(self._content, *self._features.get(key, (0, 0)))
+        return [self._content[first:last].decode() for first, last in places]
+
+    def number(self, key: bytes) -> int:
+        """The only number of a feature; 64 bits with a sign."""
+        number, _ = _varint(self._content, self.value(key)[0])
+        return number - (1 << 64) if number >> 63 else number
+
+    @property
+    def checksum(self) -> int:
+        """That which stands behind a record of a TFRecord; else one of our own."""
+        own = self._content[self._stop : self._stop + 4]
+        return int.from_bytes(own, "little") if own else zlib.crc32(self._content)
+
+
+def _each(prepared: Prepared, split: str, look: Callable[[_Record], Found]) -> Iterator[tuple[Shard, int, Found]]:
+    """What `look` finds in each record of a split, with its file and its number there.
+
+    Raises:
+        NotPrepared: a file is cut short or damaged, or `look` does not find what should be there.
+    """
     for shard in prepared.splits[split]:
-        for content, start, stop in _records(prepared, shard):
+        for number, (content, start, stop) in enumerate(_records(prepared, shard)):
             try:
-                features = dict(_features(content, start, stop))
-                ((first, last),) = _values(content, *features[text.encode()])
-                ((at, _),) = _values(content, *features[label.encode()])
-                found.append(content[first:last].decode())
-                number, _ = _varint(content, at)
+                found = look(_Record(content, start, stop))
             except (IndexError, KeyError, ValueError) as failure:
                 raise _damaged(prepared, shard) from failure
-            labels.append(number - (1 << 64) if number >> 63 else number)
-    return found, labels
+            yield shard, number, found
 
 
 def _records(prepared: Prepared, shard: Shard) -> "Iterator[tuple[Buffer, int, int]]":
@@ -479,7 +513,6 @@ def _damaged(prepared: Prepared, shard: Shard) -> NotPrepared:
 # A record is a protocol buffer: fields one after the other, each a tag (number * 8 + type) and its content.
 #   Example.features = 1; Features.feature = 1, a map, so key = 1 and value = 2 in each entry;
 #   Feature.bytes_list = 1, .int64_list = 3; value = 1 in each list.
-Buffer = bytes | mmap.mmap
 
 
 def _image_and_label(
@@ -487,13 +520,10 @@ def _image_and_label(
 ) -> tuple[tuple[int, int], int]:
     """Where the encoded image stands, and the label."""
     try:
-        features = dict(_features(content, start, stop))
-        (image,) = _values(content, *features[keys[0]])
-        (label,) = _values(content, *features[keys[1]])
-        number, _ = _varint(content, label[0])
+        record = _Record(content, start, stop)
+        return record.value(keys[0]), record.number(keys[1])
     except (IndexError, KeyError, ValueError) as failure:
         raise _damaged(prepared, shard) from failure
-    return image, number - (1 << 64) if number >> 63 else number
 
 
 def _features(content: Buffer, start: int, stop: int) -> Iterator[tuple[bytes, tuple[int, int]]]:

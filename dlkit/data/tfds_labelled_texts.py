@@ -11,7 +11,7 @@ from dlkit.data import tfds_files, tfds_names
 from dlkit.data.holdout import Part
 from dlkit.data.labelled_texts import Labelled, LabelledTexts, TextPreparation, duplicates, with_parts
 from dlkit.data.pairs import prepared
-from dlkit.data.tfds import SPLITS
+from dlkit.data.split_names import own_names
 from dlkit.errors import UsageError
 
 
@@ -53,9 +53,9 @@ def labelled_text_set(
     classes = _classes(found, label, largest)
     texts: dict[str, Labelled] = {}
     notes: list[str] = []
-    for split, (its_texts, labels) in read.items():
+    for role, split in own_names(found.splits).items():
+        its_texts, labels = read[split]
         known = [row for row, number in enumerate(labels) if number >= 0]
-        role = split if SPLITS.get(split) in found.splits else SPLITS.get(split, split)
         if known:
             texts[role] = Labelled(
                 [its_texts[row] for row in known], np.array([labels[row] for row in known], np.int32)

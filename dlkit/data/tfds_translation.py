@@ -9,7 +9,7 @@ from dlkit.data import tfds_files, tfds_names
 from dlkit.data.holdout import How, Part
 from dlkit.data.pairs import PairData, Texts, prepared
 from dlkit.data.parallel import chosen_languages, with_parts
-from dlkit.data.tfds import SPLITS
+from dlkit.data.split_names import own_names
 from dlkit.errors import DlkitError, UsageError
 
 
@@ -64,7 +64,7 @@ def translation_set(
         source, target = found.supervised or (None, None)
     pair = chosen_languages(name, sorted(languages), source, target)
     keys = [f"{feature}/{language}" if feature else language for language in pair]
-    roles = {split if SPLITS.get(split) in found.splits else SPLITS.get(split, split): split for split in found.splits}
+    roles = own_names(found.splits)
     if "train" not in roles:
         raise UsageError(f"{name} has nothing to train on: its splits are {', '.join(found.splits)}")
     splits = {role: Texts(*tfds_files.texts(found, its_split, keys)) for role, its_split in roles.items()}

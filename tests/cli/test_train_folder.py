@@ -134,6 +134,7 @@ def test_a_bad_file_anywhere_ends_training_before_the_first_step(dlkit, tmp_path
     """It is neither the first, nor among the images whose mean stands for all."""
     monkeypatch.setattr(folders, "fits_in_memory", lambda images, shape: kept)
     monkeypatch.setattr("dlkit.data.images.SAMPLE", 2)
+    monkeypatch.setattr("dlkit.data.images.MEASURED_WHOLE", 0)
     photos = splits_of(tmp_path / "photos", 20)
     bad = photos / split / "dark" / "7.png"
     whole = bad.read_bytes()

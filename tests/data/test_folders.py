@@ -69,10 +69,27 @@ def test_folders_of_splits_and_classes(tmp_path):
         np.testing.assert_array_equal(image, read_image(tmp_path / file, (8, 8, 3))[np.newaxis])
 
 
-@pytest.mark.parametrize("name", ["validation", "val", "valid", "Val"])
+@pytest.mark.parametrize("name", ["validation", "val", "valid", "Val", "dev", "Validation_set"])
 def test_every_name_of_the_validation_split(tmp_path, name):
     fill(tmp_path, "train/a/1.png", "train/b/2.png", f"{name}/a/3.png")
     assert sizes(folder(str(tmp_path))) == {"train": 2, "validation": 1}
+
+
+@pytest.mark.parametrize("names", [("Training", "Testing"), ("training_set", "test_set"), ("train", "testing")])
+def test_other_names_of_splits(tmp_path, names):
+    fill(tmp_path, *(f"{name}/{label}/{i}.png" for name in names for label in ("glioma", "none") for i in range(3)))
+    loaded = folder(str(tmp_path), validation=0)
+    assert (loaded.classes, sizes(loaded)) == (["glioma", "none"], {"train": 6, "test": 6})
+
+
+def test_splits_of_unknown_names_are_not_taken_for_classes(tmp_path):
+    fill(
+        tmp_path, *(f"{name}/{label}/{i}.png" for name in ("seen", "new") for label in ("cat", "dog") for i in range(3))
+    )
+    said = refused(tmp_path)
+    assert "new, seen hold the same folders, cat, dog, as splits do" in said
+    fill(tmp_path, "seen/owl/1.png")  # folders of classes need not be alike
+    assert folder(str(tmp_path)).classes == ["new", "seen"]
 
 
 def test_two_names_of_one_split_are_refused(tmp_path):
@@ -146,7 +163,7 @@ def test_other_names_of_columns_and_other_separators(tmp_path, header):
         ("file,label\n../1.png,a\n", "line 2: ../1.png leads out of the folder"),
         ("file,label\na/../../1.png,a\n", "leads out of the folder"),
         ("file,label\n/etc/passwd,a\n", "line 2: /etc/passwd leads out of the folder"),
-        ("file,label,split\n1.png,a,dev\n", "line 2: no split is called dev"),
+        ("file,label,split\n1.png,a,held\n", "line 2: no split is called held"),
         ("file,label,split\n1.png,a,\n", "line 2: the split is missing"),
         ('file,label\n"1.png,a\n', "line 2: "),
         ("file,label\n1.png,a\n2.png,b\n3.png,a\n", "labels.csv line 4: "),
@@ -553,15 +570,17 @@ def test_odd_images_are_no_bad_ones(tmp_path, capsys):
 
 
 def test_ten_thousand_bad_images_among_good_ones(tmp_path, capsys):
-    """What is good is left as it is, and what is bad is counted."""
+    """What is good is left as it is, what is odd is converted, and what is bad is counted."""
     for name in ("cat", "dog"):
         spoil(fill(tmp_path, *(f"{name}/{i}.png" for i in range(100))) / name, 5000)
+        for kind, (_, content) in ODD.items():
+            (tmp_path / name / f"odd_{kind}").write_bytes(content(1000))
     train = folder(str(tmp_path), on_bad="skip", validation=0, test=0).splits["train"]
-    assert len(train) == 200
+    assert len(train) == 2 * (100 + len(ODD))
     for label in (0, 1):
         seen = {image.tobytes() for image in train.fetch(np.flatnonzero(train.labels == label))}
-        assert seen == {np.asarray(noise(i)).tobytes() for i in range(100)}
-    assert "skipped 10,000 of 10,200 images" in capsys.readouterr().err
+        assert seen > {np.asarray(noise(i)).tobytes() for i in range(100)}
+    assert f"skipped 10,000 of {10_200 + 2 * len(ODD):,} images" in capsys.readouterr().err
 
 
 # The most that this process has had in memory; what `resource` says may be that of the process that started it.
@@ -589,8 +608,11 @@ def test_memory_stays_bounded_with_bombs(tmp_path):
     rows = (b"\0" + bytes(625)) * 5000  # a filter byte, then 5,000 pixels of one bit
     for i in range(6):
         (tmp_path / "dog" / f"bomb{i}.png").write_bytes(png(5000, 5000, depth=1, rows=rows))
+    for kind, (_, content) in ODD.items():
+        (tmp_path / "dog" / f"odd_{kind}").write_bytes(content(0))
+    spoil(tmp_path / "cat", 2000)
     done = subprocess.run([sys.executable, "-c", PEAK, tmp_path], capture_output=True, text=True, check=True)
-    assert "skipped 50 of 66 images" in done.stderr
+    assert f"skipped 2,050 of {2066 + len(ODD):,} images" in done.stderr
     assert int(done.stdout) < 450, f"{done.stdout} MiB"
 
 

@@ -165,7 +165,8 @@ def test_an_image_that_cannot_be_decoded_stops_the_batch():
         LazySplit(read, np.arange(5), np.zeros(5, np.int32), (1, 1, 1)).fetch([3])
 
 
-def test_the_statistics_of_many_lazy_images_come_from_ten_thousand_of_them():
+def test_the_statistics_of_very_many_images_come_from_ten_thousand_of_them(monkeypatch):
+    monkeypatch.setattr("dlkit.data.images.MEASURED_WHOLE", 25_599)
     split, calls = lazy_split(25_600)
     mean, std = statistics(split)
     assert len(set(calls)) == len(calls) == 10_000
@@ -176,6 +177,15 @@ def test_the_statistics_of_many_lazy_images_come_from_ten_thousand_of_them():
     few, calls = lazy_split(300)
     statistics(few)
     assert sorted(calls) == list(range(300))
+
+
+def test_statistics_are_the_same_whether_or_not_the_images_are_kept(monkeypatch):
+    """Processes of one training may have room or not; they must see the same images."""
+    for most in (1 << 32, 25_599):
+        monkeypatch.setattr("dlkit.data.images.MEASURED_WHOLE", most)
+        lazy, _ = lazy_split(25_600)
+        kept = ImageSplit(lazy.fetch(np.arange(25_600)), lazy.labels)
+        np.testing.assert_array_equal(statistics(kept), statistics(lazy))
 
 
 def test_the_fingerprint_is_of_labels_and_pixels():

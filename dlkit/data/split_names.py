@@ -1,0 +1,37 @@
+"""What people call the splits of their data, and what they are called here."""
+
+from collections.abc import Collection
+
+# Split -> names of it, in small letters; the usual one first.
+ROLES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev", "devel"),
+    "test": ("test", "testing"),
+}
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder, a file without its ending, or a word in a table names; None for other names.
+
+    Example:
+        >>> split_of("Training_Set"), split_of("dev"), split_of("cat")
+        ('train', 'validation', None)
+    """
+    plain = name.casefold().replace("-", "_").removesuffix("_set")
+    return next((split for split, names in ROLES.items() if plain in names), None)
+
+
+def own_names(splits: Collection[str]) -> dict[str, str]:
+    """What the splits of a prepared set are called here -> what the set calls them.
+
+    `eval` is what some sets report on. A name that stands for a split that is there as well stays what it is.
+
+    Example:
+        >>> own_names(["training", "eval", "extra"])
+        {'train': 'training', 'test': 'eval', 'extra': 'extra'}
+    """
+    found = {}
+    for name in splits:
+        split = "test" if name == "eval" else split_of(name) or name
+        found[name if split in splits else split] = name
+    return found

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 from keras.src.backend.common import global_state
+
+from dlkit.probe.watching import WHOLE, each_call, parts_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +37,6 @@ class Call:
     layer: keras.Operation
     inputs: tuple[Spec, ...]
     outputs: tuple[Spec, ...]
-
-
-# These call their parts in ways that say nothing of how often: once for all time steps.
-_WHOLE = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.TimeDistributed, keras.layers.MultiHeadAttention)
 
 
 @contextmanager
@@ -95,7 +93,7 @@ def parts(layer: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.Lay
     seen: set[int] = set()
 
     def inside(owner: keras.Layer, prefix: str) -> Iterator[tuple[str, keras.Layer]]:
-        for part in owner._flatten_layers(include_self=False, recursive=False):
+        for part in parts_of(owner):
             if id(part) in seen:
                 continue
             seen.add(id(part))
@@ -108,9 +106,7 @@ def parts(layer: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.Lay
 
 def is_whole(layer: keras.Layer) -> bool:
     """Whether a layer counts as one: it has no parts, or it says itself what it costs with all its parts."""
-    if isinstance(layer, _WHOLE) or hasattr(layer, "multiply_adds"):
-        return True
-    return not layer._flatten_layers(include_self=False, recursive=False)
+    return isinstance(layer, WHOLE) or hasattr(layer, "multiply_adds") or not parts_of(layer)
 
 
 def own_weights(layer: keras.Layer) -> list[keras.Variable]:
@@ -188,7 +184,8 @@ def _traced(
             seen.setdefault(id(x), (x, Spec(tuple(x.shape[1:]), x.dtype.name)))
         return tuple(seen[id(x)][1] for x in tensors)
 
-    def note(name: str, part: keras.Layer, given: Any, got: Any) -> None:
+    def note(name: str, part: keras.Layer, args: tuple, kwargs: dict[str, Any], got: Any) -> None:
+        given = [args, [value for key, value in kwargs.items() if not key.endswith("mask")]]
         found.append(Call(name, part, specs_of(given), specs_of(got)))
 
     def run(*tensors: Any) -> None:
@@ -214,27 +211,9 @@ def _traced(
             tf.function(run, autograph=False).get_concrete_function(*signature)
         for name, part in inside:
             if is_whole(part):
-                stack.enter_context(_watched(part, functools.partial(note, name, part)))
+                stack.enter_context(each_call(part, functools.partial(note, name, part)))
         tf.function(run, autograph=False).get_concrete_function(*signature)
     return found, results
-
-
-@contextmanager
-def _watched(layer: keras.Layer, note: Callable[[Any, Any], None]) -> Iterator[None]:
-    """Tells `note` what each call of `layer` got and gave."""
-    call = layer.call
-
-    @functools.wraps(call)
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        results = call(*args, **kwargs)
-        note([args, [value for key, value in kwargs.items() if not key.endswith("mask")]], results)
-        return results
-
-    layer.call = watched
-    try:
-        yield
-    finally:
-        del layer.call
 
 
 def _is_symbol(value: Any) -> bool:

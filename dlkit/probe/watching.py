@@ -23,8 +23,8 @@ PASSING_ON = (
     keras.layers.Reshape,
     keras.layers.ZeroPadding2D,
 )
-# What they are made of is called in ways that say nothing of how often.
-_WHOLE = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.TimeDistributed, keras.layers.MultiHeadAttention)
+# These call their parts in ways that say nothing of how often, such as once for all time steps.
+WHOLE = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.TimeDistributed, keras.layers.MultiHeadAttention)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def inner_layers(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
     found: dict[int, tuple[str, keras.layers.Layer]] = {}
 
     def walk(owner: keras.layers.Layer, prefix: str) -> None:
-        for part in owner._flatten_layers(include_self=False, recursive=False):
+        for part in parts_of(owner):
             if id(part) in found or isinstance(part, PASSING_ON):
                 continue
             inside = [inner for inner in _parts(part) if not isinstance(inner, PASSING_ON)]
@@ -85,8 +85,34 @@ def inner_layers(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
     return list(found.values())
 
 
+def parts_of(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """The layers that a layer or a model is made of, without theirs."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
 def _parts(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    return [] if isinstance(layer, _WHOLE) else list(layer._flatten_layers(include_self=False, recursive=False))
+    return [] if isinstance(layer, WHOLE) else parts_of(layer)
+
+
+@contextmanager
+def each_call(layer: keras.layers.Layer, done: Callable[[tuple, dict[str, Any], Any], None]) -> Iterator[None]:
+    """Tells `done` of each call of a layer, as long as the block runs: arguments, those by name, and what it gave."""
+    call, before = layer.call, layer.__dict__.get("call")  # watched by another, perhaps
+
+    @wraps(call)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        result = call(*args, **kwargs)
+        done(args, kwargs, result)
+        return result
+
+    layer.call = watched
+    try:
+        yield
+    finally:
+        if before is None:
+            del layer.call
+        else:
+            layer.call = before
 
 
 @contextmanager
@@ -97,9 +123,13 @@ def watching(model: keras.Model, wanted: Callable[[Seen], None]) -> Iterator[Non
         model: any.
         wanted: gets each call when it is done. Where the model runs in a graph it gets tensors of that graph.
     """
+
+    def tell(name: str, layer: keras.layers.Layer, args: tuple, kwargs: dict[str, Any], result: Any) -> None:
+        wanted(Seen(name, layer, args, kwargs, result))
+
     with ExitStack() as stack:
         for name, layer in inner_layers(model):
-            stack.enter_context(_watched(layer, partial(Seen, name, layer), wanted))
+            stack.enter_context(each_call(layer, partial(tell, name, layer)))
         yield
 
 
@@ -115,28 +145,6 @@ def taping(model: keras.Model, tape: tf.GradientTape) -> Iterator[list[Seen]]:
 
     with watching(model, note):
         yield calls
-
-
-@contextmanager
-def _watched(
-    layer: keras.layers.Layer, seen: Callable[[tuple, dict[str, Any], Any], Seen], wanted: Callable[[Seen], None]
-) -> Iterator[None]:
-    call, before = layer.call, layer.__dict__.get("call")  # watched by another, perhaps
-
-    @wraps(call)
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        result = call(*args, **kwargs)
-        wanted(seen(args, kwargs, result))
-        return result
-
-    layer.call = watched
-    try:
-        yield
-    finally:
-        if before is None:
-            del layer.call
-        else:
-            layer.call = before
 
 
 def calls_of(model: keras.Model, run: Callable[[], Any]) -> tuple[list[Seen], Any]:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from dlkit.errors import UsageError
-from dlkit.layers.recurrent import Recurrent
+from dlkit.layers.recurrent import GRU, LSTM, Recurrent
 from dlkit.probe import jacobians
 from dlkit.probe.activations import is_flat
 from dlkit.probe.features import computing_layers
@@ -72,6 +72,13 @@ def _other(subject: Subject, operand: str) -> Subject:
     return other
 
 
+def forget_bias(layer: Recurrent) -> float | None:
+    """The mean bias of the gate that keeps the state: an LSTM's forget gate, a GRU's update gate. Else None."""
+    if not isinstance(layer, LSTM | GRU):
+        return None
+    return float(np.mean(np.asarray(layer.bias, np.float64)[: layer.units]))  # it is the first gate of both
+
+
 def panel_by_distance(found: dict[str, NDArray[np.float64]]) -> Any:
     """A panel of gradients by distance."""
     from dlkit.probe.panels import Line, Lines
@@ -93,6 +100,10 @@ def _of_time(subject: Subject) -> View:
         return _of_layers(subject)
     found = [jacobians.across_time(*long[name]) for name in subject.chosen(list(long))]
     gradients = by_distance(subject)
+    biases = {name: forget_bias(call[1]) for name, call in long.items()}
+    no_gates = all(biases[each.layer] is None for each in found)
+    columns = ["layer", "state", "steps", "largest", "median", "smallest", "all steps", "a step"]
+    columns += [] if no_gates else ["forget bias"]
 
     def draw() -> "Figure":
         from dlkit.probe.panels import Line, Lines, figure
@@ -118,25 +129,33 @@ def _of_time(subject: Subject) -> View:
 
     rows, records = [], []
     for each in found:
+        bias = biases[each.layer]
         last, distance = float(each.product[-1, 0]), int(each.distances[-1])
         per_step = last ** (1 / distance)
         rows.append(
             (each.layer, each.size, distance, f"{each.each[:, 0].mean():.3g}", f"{np.median(each.each):.3g}",
-             f"{each.each[:, -1].mean():.3g}", f"{last:.3g}", f"{per_step:.3g}")
+             f"{each.each[:, -1].mean():.3g}", f"{last:.3g}", f"{per_step:.3g}",
+             *([] if no_gates else [None if bias is None else f"{bias:.3g}"]))
         )  # fmt: skip
         records.append(
             {"layer": each.layer, "size": each.size, "steps": distance, "each": each.each.tolist(),
-             "distances": each.distances.tolist(), "product": each.product.tolist(), "per_step": per_step}
+             "distances": each.distances.tolist(), "product": each.product.tolist(), "per_step": per_step,
+             "forget_bias": bias}
         )  # fmt: skip
     notes = [
         f"{one.called}; weights: {subject.weights}",
         "singular values of d state / d state one step before, on average over the steps; of all steps multiplied the"
         " largest, and what that is a step",
     ]
+    if not no_gates:
+        notes.append(
+            "forget bias: mean bias of the gate that keeps the state, an LSTM's forget gate or a GRU's update gate;"
+            " alone it keeps 50 % a step at 0, 73 % at 1, 95 % at 3"
+        )
     notes += [_in_words(label, norms) for label, norms in gradients.items()]
     return View(
-        columns=["layer", "state", "steps", "largest", "median", "smallest", "all steps", "a step"],
-        right=["state", "steps", "largest", "median", "smallest", "all steps", "a step"],
+        columns=columns,
+        right=columns[1:],
         rows=rows,
         records=records,
         notes=notes,

@@ -93,7 +93,8 @@ VIEWS: dict[str, ViewInfo] = {
     ),
     "jacobian": ViewInfo(
         "dlkit.probe.jacobian_view:view",
-        "singular values of each layer and of all behind it; of recurrent nets those of the state across time",
+        "singular values of all behind each layer, of image nets also of the layer; of recurrent nets those of the"
+        " state across time, and the biases of forget gates",
         _ONE_EXAMPLE | {"limit", "layers", "against"},
     ),
     "attention": ViewInfo(
@@ -104,7 +105,8 @@ VIEWS: dict[str, ViewInfo] = {
     ),
     "positions": ViewInfo(
         "dlkit.probe.position_view:view",
-        "what stands for the places of tokens, and how alike near and far ones are",
+        "what stands for the places of tokens, how alike near and far ones are, and how much an encoder sees of the"
+        " order",
         frozenset({"layers"}),
         WITH_TOKENS - {"tagging", "captioning"},
     ),

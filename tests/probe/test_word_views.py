@@ -7,7 +7,7 @@ from dlkit.errors import UsageError
 from dlkit.probe.attention_view import Heads, attention
 from dlkit.probe.embeddings import in_two_dimensions, neighbours
 from dlkit.probe.one_example import example
-from dlkit.probe.position_view import Places, places
+from dlkit.probe.position_view import Places, change_of_order, places
 from dlkit.probe.views import Subject, show
 
 FEW = ["data.train=64", "data.validation=4", "data.test=4"]
@@ -99,10 +99,34 @@ def test_learned_positions_are_the_table():
     assert (ends.at_distance(1), ends.at_distance(2)) == (0, -1)
 
 
+@pytest.mark.parametrize("model", ["transformer", "text_transformer", "text_transformer with a token of its own"])
+def test_to_attention_alone_a_text_is_a_bag_of_words(model):
+    """Without positions the words in reverse order get the vectors that they have in order, to rounding."""
+    name, _, own = model.partition(" ")
+    sets = [*SMALL, *FEW, *(["model.pool=cls"] if own else [])]
+    changes = {
+        kind: change_of_order(Subject(name, sets=[*sets, f"model.positions={kind}"], seed=1))
+        for kind in ("none", "sinusoidal", "learned")
+    }
+    assert changes["none"] < 1e-5
+    assert min(changes["sinusoidal"], changes["learned"]) > 0.05
+
+
+def test_a_view_of_no_positions():
+    view = show("positions", Subject("transformer", sets=[*SMALL, *FEW, "model.positions=none"], seed=1))
+    assert [row[:2] for row in view.rows] == [("source_positions", "none"), ("target_positions", "none")]
+    assert "a bag of words" in view.notes[1]
+    assert view.facts["change_of_order"] < 1e-5
+    assert len(view.draw().axes) == 1
+
+
+def test_a_model_that_looks_back_alone_has_an_order_in_any_case():
+    assert change_of_order(Subject("gpt", sets=["model.width=8", "model.layers=1"])) is None
+
+
 @pytest.mark.parametrize(
     ("view", "subject", "message"),
     [
-        ("positions", Subject("transformer", sets=[*SMALL, "model.positions=none"]), "no positions"),
         ("positions", Subject("seq2seq", sets=[*FEW]), "adds no positions"),
         ("attention", Subject("seq2seq", sets=[*FEW]), "seq2seq has no attention"),
         ("embeddings", Subject("seq2seq", sets=[*FEW, "model.embedding=one_hot"]), "no table of word"),

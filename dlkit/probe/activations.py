@@ -14,7 +14,7 @@ from dlkit.errors import DataError, UsageError
 from dlkit.layers.norms import BatchNorm
 from dlkit.layers.recurrent import GRU, LSTM, Recurrent
 from dlkit.probe.features import computing_layers, shape_text, watched
-from dlkit.probe.views import Subject, View
+from dlkit.probe.views import IMAGES, Subject, View
 from dlkit.probe.watching import Seen, inner_layers, watching
 from dlkit.summary import kind
 from dlkit.tasks.task import Task
@@ -340,7 +340,7 @@ def view(subject: Subject) -> View:
 
 def _measured(subject: Subject) -> Iterator[LayerActivations]:
     model = subject.model
-    if subject.task_name == "image_classification" and is_flat(model):
+    if subject.task_name in IMAGES and is_flat(model):
         names = subject.chosen([layer.name for layer in computing_layers(model)])
         yield from activations(model, subject.batches(), names)
         return

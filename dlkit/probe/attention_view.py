@@ -87,7 +87,7 @@ def attention(subject: Subject, one: Example) -> list[Heads]:
 
 def _names(subject: Subject, layer: str, one: Example, weights: NDArray) -> tuple[list[str], list[str]]:
     """What looks, and what is looked at."""
-    if subject.task_name == "captioning":
+    if not one.source:  # it looks at an image
         return one.target, []
     if subject.task_name != "translation":
         words = one.source
@@ -111,7 +111,7 @@ def view(subject: Subject) -> View:
     grid = getattr(subject.model, "grid", None)
 
     def draw() -> "Figure":
-        if subject.task_name == "captioning":
+        if not one.source:
             return _over_image(subject, one, chosen[0], grid)
         from dlkit.probe.panels import Map, figure
 

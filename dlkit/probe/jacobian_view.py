@@ -15,7 +15,7 @@ from dlkit.probe import jacobians
 from dlkit.probe.activations import is_flat
 from dlkit.probe.features import computing_layers
 from dlkit.probe.one_example import example
-from dlkit.probe.views import WITH_STEPS, Subject, View
+from dlkit.probe.views import Subject, View
 from dlkit.probe.watching import inner_layers
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def by_distance(subject: Subject) -> dict[str, NDArray[np.float64]]:
 
     Empty for tasks without one input a step.
     """
-    if subject.task_name not in WITH_STEPS:
+    if not subject.task_info.steps:
         if subject.against:
             raise UsageError(f"{subject.operand} has no gradient by distance to compare", "leave out --against")
         return {}
@@ -91,7 +91,7 @@ def panel_by_distance(found: dict[str, NDArray[np.float64]]) -> Any:
 
 
 def _of_time(subject: Subject) -> View:
-    if subject.task_name not in WITH_STEPS:
+    if not subject.task_info.steps:
         _one_alone(subject)
     one = example(subject)
     read = jacobians.recurrent_calls(subject.model, _run(subject, one.batch))

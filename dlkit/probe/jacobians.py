@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from dlkit.data.batching import Batch
 from dlkit.errors import DataError
 from dlkit.layers.recurrent import Recurrent
-from dlkit.probe.scores import SHOWN, last_loss, vectors_of
+from dlkit.probe.scores import last_loss, vectors_of
 from dlkit.probe.watching import calls_of, numbered, taping
+from dlkit.tasks import TASKS
 from dlkit.tasks.task import Task
 
 Function = Callable[[tf.Tensor], tf.Tensor]
@@ -354,7 +355,7 @@ def gradient_by_distance(task: Task, model: keras.Model, batches: Iterable[Batch
 
 def _input_norms(task: Task, model: keras.Model, batch: Batch) -> NDArray[np.float64]:
     tensors = {key: tf.convert_to_tensor(array) for key, array in batch.items()}
-    shown = next(tensors[key] for key in SHOWN.values() if key in tensors)
+    shown = next(tensors[info.shown] for info in TASKS.values() if info.shown in tensors)
     with tf.GradientTape() as tape:
         tape.watch([shown] if shown.dtype.is_floating else [])
         with taping(model, tape) as calls:

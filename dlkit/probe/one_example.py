@@ -8,10 +8,7 @@ import numpy as np
 from dlkit.data.batching import Batch
 from dlkit.data.tokenizer import END, START, Tokenizer
 from dlkit.errors import UsageError
-from dlkit.probe.views import Subject
-
-# Tasks whose examples are texts, and what makes words of their ids.
-_TEXTS = frozenset({"text_classification", "tagging", "language_modelling", "translation"})
+from dlkit.probe.views import IMAGES, Subject
 
 
 @dataclass(frozen=True)
@@ -41,12 +38,12 @@ def example(subject: Subject) -> Example:
         dlkit.errors.UsageError: what is given does not fit the model's task, or the split has no such example.
         dlkit.errors.DataError: an image cannot be read.
     """
-    name = subject.task_name
-    if subject.text is not None and name not in _TEXTS:
+    info = subject.task_info
+    if subject.text is not None and not info.reads:
         raise UsageError(f"{subject.operand} reads no text", "leave out --text")
-    if subject.image is not None and name not in {"image_classification", "captioning"}:
+    if subject.image is not None and info.shown != "images":
         raise UsageError(f"{subject.operand} looks at no image file", "leave out --image")
-    if name == "image_classification":
+    if subject.task_name in IMAGES:
         image, called = subject.one_image()
         return Example({"images": image[np.newaxis], "labels": np.zeros(1, np.int32)}, called, [], [])
     if subject.text is not None:
@@ -74,15 +71,13 @@ def pieces(tokenizer: Tokenizer, ids: Any) -> list[str]:
 
 
 def _words(subject: Subject, batch: Batch) -> tuple[list[str], list[str]]:
-    name = subject.task_name
-    if name not in _TEXTS | {"captioning"}:
+    info = subject.task_info
+    if not (info.reads or info.writes):
         return [], []
     reads, writes = tokenizers(subject)
-    source = {"translation": "source", "language_modelling": "inputs", "captioning": ""}.get(name, "ids")
-    target = {"translation": "target_out", "language_modelling": "targets", "captioning": "target_out"}.get(name, "")
     return (
-        pieces(reads, batch[source][0]) if source else [],
-        pieces(writes, batch[target][0]) if target else [],
+        pieces(reads, batch[info.reads][0]) if info.reads else [],
+        pieces(writes, batch[info.writes][0]) if info.writes else [],
     )
 
 

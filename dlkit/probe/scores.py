@@ -15,12 +15,6 @@ from dlkit.probe.views import Subject
 from dlkit.probe.watching import Seen, taping
 from dlkit.tasks.task import Task
 
-# What each task shows its models, of a batch.
-SHOWN = {
-    "image_classification": "images", "video_classification": "clips", "captioning": "images", "sequences": "inputs",
-    "text_classification": "ids", "tagging": "ids", "language_modelling": "inputs", "translation": "source",
-}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Derivative:
@@ -54,7 +48,7 @@ def derivative(subject: Subject, batch: Batch) -> Derivative:
     """
     task, model = subject.task, subject.model
     tensors = {key: tf.convert_to_tensor(array) for key, array in batch.items()}
-    shown = tensors[SHOWN[subject.task_name]]
+    shown = tensors[subject.task_info.shown]
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([shown] if shown.dtype.is_floating else [])
         with taping(model, tape) as calls:

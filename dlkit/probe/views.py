@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlkit.errors import UsageError, nearest, unknown
-from dlkit.tasks import TASKS
+from dlkit.tasks import TASKS, TaskInfo
 
 if TYPE_CHECKING:
     import keras
@@ -27,12 +27,15 @@ BATCH_SIZE = 100
 DEFAULT_SPLIT = "test"
 DEFAULT_LIMIT = 1000
 
-IMAGES = frozenset({"image_classification"})
-WITH_CONVS = IMAGES | {"video_classification", "captioning"}
-WITH_TOKENS = frozenset({"translation", "text_classification", "tagging", "language_modelling", "captioning"})
-WITH_STEPS = frozenset(
-    {"sequences", "language_modelling", "text_classification", "tagging", "video_classification"}
-)  # one input at each step, and something told of them
+
+def _tasks(fits: Callable[[TaskInfo], bool]) -> frozenset[str]:
+    return frozenset(name for name, info in TASKS.items() if fits(info))
+
+
+IMAGES = _tasks(lambda info: info.image_net == ())  # the model is itself such a net
+WITH_CONVS = _tasks(lambda info: info.image_net is not None)
+WITH_TOKENS = _tasks(lambda info: bool(info.reads or info.writes))
+READING = _tasks(lambda info: bool(info.reads))
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ VIEWS: dict[str, ViewInfo] = {
         "what stands for the places of tokens, how alike near and far ones are, and how much an encoder sees of the"
         " order",
         frozenset({"layers"}),
-        WITH_TOKENS - {"tagging", "captioning"},
+        READING - {"tagging"},
     ),
     "embeddings": ViewInfo(
         "dlkit.probe.embeddings:view",
@@ -222,6 +225,11 @@ class Subject:
 
         return models.task_of(self.operand) if self.run is None else self.run.task
 
+    @property
+    def task_info(self) -> TaskInfo:
+        """What the table of tasks says of it."""
+        return TASKS[self.task_name]
+
     @cached_property
     def recipe(self) -> "Recipe":
         """The recipe of a model's name."""
@@ -254,9 +262,8 @@ class Subject:
         Raises:
             dlkit.errors.UsageError: the model is of another form.
         """
-        inside = {"captioning": ("encoder",), "video_classification": ("frame_net", "net")}.get(self.task_name, ())
         net: Any = self.model
-        for name in inside:
+        for name in self.task_info.image_net or ():
             net = getattr(net, name, None)
         if net is None:
             raise UsageError(f"{self.operand} has no image net inside that could be looked at", "`activations` can")
@@ -345,10 +352,7 @@ class Subject:
     @property
     def over(self) -> str:
         """Which examples those are, in words."""
-        what = {"image_classification": "images", "translation": "pairs", "captioning": "captions"}
-        what |= {"text_classification": "texts", "tagging": "sentences", "video_classification": "clips"}
-        words = what.get(self.task_name, "sequences")
-        return f"over {self.examples:,} {words} of the {self.split_name} split"
+        return f"over {self.examples:,} {self.task_info.examples} of the {self.split_name} split"
 
     def _indices(self, count: int) -> "NDArray[np.int64]":
         """What stands for the first examples of the split; of a text, where blocks begin."""
@@ -393,7 +397,7 @@ class Subject:
     def _check_index(self, index: int) -> None:
         size = self.task.size(self.split_name)
         if not 0 <= index < size:
-            what = "image" if self.task_name == "image_classification" else "example"
+            what = "image" if self.task_name in IMAGES else "example"
             raise UsageError(f"no {what} {index} in {self.split_name}", f"choose --index from 0 to {size - 1}")
 
     def one_image(self) -> "tuple[NDArray[np.float32], str]":

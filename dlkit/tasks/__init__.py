@@ -23,6 +23,12 @@ class TaskInfo:
         decoded: the metrics of what models write, which are not measured at each evaluation when decoding takes long.
         monitor: the metric that chooses the best checkpoint unless the recipe names another.
         look: the command that shows what a run of the task can do; `{run}` is its folder, `{view}` a view of its net.
+        examples: what its examples are called, in the plural.
+        shown: the array of a batch that its models look at.
+        reads: that of the ids of the words which they read; empty where they read none.
+        writes: that of the ids of the words which they are to say; empty where they say none.
+        steps: whether they have one input at each step, and something is told of all steps, or of each.
+        image_net: the attributes that lead from a model to its net of images; None where it has none.
         classifies: whether each example, or each step of it, has one label among the run's classes, and the model says
             so in logits.
         texts: whether its examples are texts, whose lengths differ.
@@ -39,6 +45,12 @@ class TaskInfo:
     per_example: tuple[str, ...]
     monitor: str
     look: str
+    examples: str
+    shown: str
+    reads: str = ""
+    writes: str = ""
+    steps: bool = False
+    image_net: tuple[str, ...] | None = None
     decoded: tuple[str, ...] = ()
     classifies: bool = False
     texts: bool = False
@@ -57,6 +69,9 @@ TASKS: dict[str, TaskInfo] = {
         per_example=("accuracy",),
         monitor="accuracy",
         look="dlkit inspect {run} {view} --png",
+        examples="images",
+        shown="images",
+        image_net=(),
         classifies=True,
         defaults={
             "train.epochs": 20,
@@ -78,6 +93,10 @@ TASKS: dict[str, TaskInfo] = {
         decoded=("exact", "bleu", "chrf"),
         monitor="loss",
         look="dlkit translate --model {run}",
+        examples="pairs",
+        shown="source",
+        reads="source",
+        writes="target_out",
         texts=True,
         generates=True,
         in_files=tuple(
@@ -102,6 +121,10 @@ TASKS: dict[str, TaskInfo] = {
         per_example=("accuracy",),
         monitor="accuracy",
         look='dlkit predict --model {run} "some text"',
+        examples="texts",
+        shown="ids",
+        reads="ids",
+        steps=True,
         classifies=True,
         texts=True,
         in_files=tuple(
@@ -125,6 +148,10 @@ TASKS: dict[str, TaskInfo] = {
         per_example=("exact",),
         monitor="accuracy",
         look='dlkit predict --model {run} "some text"',
+        examples="sentences",
+        shown="ids",
+        reads="ids",
+        steps=True,
         classifies=True,
         texts=True,
         in_files=tuple(f"data.{key}" for key in ("vocabulary", "min_count", "lower")),
@@ -146,6 +173,11 @@ TASKS: dict[str, TaskInfo] = {
         per_example=(),
         monitor="loss",
         look="dlkit generate {run}",
+        examples="sequences",
+        shown="inputs",
+        reads="inputs",
+        writes="targets",
+        steps=True,
         generates=True,
         in_files=tuple(
             f"data.{key}" for key in ("tokenizer", "vocabulary", "min_count", "coverage", "normalization", "lower")
@@ -169,6 +201,9 @@ TASKS: dict[str, TaskInfo] = {
         per_example=("exact",),
         monitor="loss",
         look="dlkit evaluate {run} --png",
+        examples="sequences",
+        shown="inputs",
+        steps=True,
         defaults={
             "train.epochs": 5,
             "train.batch_size": 64,
@@ -187,6 +222,10 @@ TASKS: dict[str, TaskInfo] = {
         per_example=("exact",),
         monitor="accuracy",
         look="dlkit evaluate {run} --png",
+        examples="clips",
+        shown="clips",
+        steps=True,
+        image_net=("frame_net", "net"),
         classifies=True,
         defaults={
             "train.epochs": 10,
@@ -208,6 +247,10 @@ TASKS: dict[str, TaskInfo] = {
         decoded=("exact", "bleu", "cider"),
         monitor="loss",
         look="dlkit caption IMAGE --model {run}",
+        examples="captions",
+        shown="images",
+        writes="target_out",
+        image_net=("encoder",),
         generates=True,
         in_files=tuple(
             f"data.{key}" for key in ("tokenizer", "vocabulary", "min_count", "coverage", "normalization", "lower")

@@ -8,8 +8,9 @@ import tensorflow as tf
 from dlkit.errors import UsageError
 from dlkit.probe.one_example import example
 from dlkit.probe.saliency import as_large_as, view, view_gradcam
-from dlkit.probe.scores import SHOWN, derivative
+from dlkit.probe.scores import derivative
 from dlkit.probe.views import Subject
+from dlkit.tasks import TASKS
 
 RANDOM = np.random.default_rng(0)
 
@@ -112,7 +113,7 @@ def test_the_derivative_is_what_finite_differences_say(model, sets):
     direction = RANDOM.normal(size=found.shown.shape).astype(np.float32)
     direction /= np.linalg.norm(direction)
     step, ends = 1e-2, []
-    name = next(key for key, array in batch.items() if key in SHOWN.values())
+    name = next(key for key, array in batch.items() if key in {info.shown for info in TASKS.values()})
     layer = next((seen.layer for seen in found.calls if np.array_equal(seen.output, found.shown)), None)
     for sign in (1, -1):
         moved = found.shown + sign * step * direction

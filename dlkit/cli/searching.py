@@ -373,7 +373,7 @@ def _report(search: Search, found: Sequence[Result], folder: Path, table: Path, 
     console.note(f"{_counts(found)}" + (f"; the best {SHOWN} are above" if len(ordered) > SHOWN else ""))
     for each in [each for each in found if each.state == "failed"][:SHOWN]:
         console.note(f"trial {each.number} failed: {each.reason}")
-    _tell_effects(told)
+    _tell_effects(told, plan)
     if best is not None and again is not None:
         words = f"trial {best.number}, {metric(plan.metric, best.score or 0.0)} on the validation split"
         console.labelled([
@@ -390,9 +390,9 @@ def _again(plan: Plan, best: Result) -> list[str]:
     return [*plan.command, *sets]
 
 
-def _tell_effects(told: Sequence[KeyEffects]) -> None:
+def _tell_effects(told: Sequence[KeyEffects], plan: Plan) -> None:
     if not any(each.importance is not None or each.early or each.gap for each in told):
-        console.note("too few trials to say which keys matter")
+        console.note("too few trials to say which keys matter" + (" in the first round" if plan.refine else ""))
         return
     console.data("")
     rows = [
@@ -413,6 +413,12 @@ def _tell_effects(told: Sequence[KeyEffects]) -> None:
         " between thirds of the key's values (0 to 1), p is how often chance does as well; r, Spearman's rank"
         " correlation, is above 0 when greater values come with a greater error"
     )
+    if plan.refine:
+        console.note("both of the first round alone: later ones draw every key near the best trial, idle ones, too")
+    if plan.sampler == "tpe":
+        console.note(
+            "tpe draws every key near good trials, idle ones, too, which so may seem to act: --sampler random does not"
+        )
 
 
 def _effect(each: Effect | None) -> str:

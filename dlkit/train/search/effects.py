@@ -3,6 +3,9 @@
 Some hyperparameters act on the optimization: the learning rate, momentum, the initialization. What they do shows early,
 in the training error. Others act on generalization: dropout, weight decay, the size of the model. What they do shows in
 the gap between training and validation (CS182, lecture 7). A search has the numbers to tell them apart.
+
+Only the first round of a search with `--refine` is looked at. Later rounds draw every key near the best trial, also
+those that do nothing, and err less because of the keys that do something: over all rounds both would seem to act.
 """
 
 import warnings
@@ -18,7 +21,7 @@ from optuna.trial import TrialState
 from dlkit.runs import Run
 from dlkit.tasks import TASKS
 from dlkit.train.search.space import Space
-from dlkit.train.search.study import Plan, Result
+from dlkit.train.search.study import Plan, Result, result_of, trials_of
 
 FEWEST = 4  # trials below which a correlation says nothing
 FEWEST_COMPLETE = 10  # trials below which an importance does; it has no p to say so
@@ -160,7 +163,7 @@ class KeyEffects:
     Args:
         key: of the recipe.
         importance: its share of what makes trials good, of all keys together 1; None with too few trials.
-        early: its effect on the training error early in training, over all trials that were evaluated.
+        early: its effect on the training error early in training, over the trials that were evaluated.
         gap: its effect on the gap between validation and training, over the trials that were trained to the end.
     """
 
@@ -177,10 +180,11 @@ class KeyEffects:
 
 
 def effects(spaces: Sequence[Space], found: Sequence[Result], importances: Mapping[str, float]) -> list[KeyEffects]:
-    """What the trials say of each key."""
+    """What the trials of the first round say of each key."""
+    first = [each for each in found if each.round == 0]
 
     def of(key: str, figure: str, states: set[str]) -> Effect | None:
-        having = [each for each in found if each.state in states and key in each.values and figure in each.figures]
+        having = [each for each in first if each.state in states and key in each.values and figure in each.figures]
         return effect([each.values[key] for each in having], [each.figures[figure] for each in having])
 
     return [
@@ -197,19 +201,24 @@ def effects(spaces: Sequence[Space], found: Sequence[Result], importances: Mappi
 def importances(study: optuna.Study, plan: Plan) -> dict[str, float]:
     """The share of each key in what makes a trial one of the best third, by PED-ANOVA (Watanabe et al. 2023).
 
-    How far the density of a key's values among the best third of the complete trials is from that among all of them
-    (Pearson's divergence), divided by the sum over the keys. It needs no more than NumPy, and does not look at how
-    keys act together, as fANOVA (Hutter et al. 2014) does, which needs scikit-learn.
+    How far the density of a key's values among the best third of the complete trials of the first round is from that
+    among all of them (Pearson's divergence), divided by the sum over the keys. It needs no more than NumPy, and does
+    not look at how keys act together, as fANOVA (Hutter et al. 2014) does, which needs scikit-learn.
 
     Returns:
         key -> importance; empty with fewer than `FEWEST_COMPLETE` complete trials.
     """
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    complete = [
+        trial for trial in trials_of(study)
+        if trial.state == TrialState.COMPLETE and result_of(trial, plan).round == 0
+    ]  # fmt: skip
     known = {key for trial in complete for key in trial.params}
     keys = [space.key for space in plan.spaces if space.key in known]
     if len(complete) < FEWEST_COMPLETE or not keys:
         return {}
+    first = optuna.create_study(direction=study.direction)
+    first.add_trials(complete)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # told above: what it says of few trials
         evaluator = PedAnovaImportanceEvaluator(target_quantile=1 / 3)
-        return get_param_importances(study, evaluator=evaluator, params=keys)
+        return get_param_importances(first, evaluator=evaluator, params=keys)

@@ -7,7 +7,7 @@ learned from the training texts alone when it is first asked for.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,7 +21,9 @@ from dlkit.data import tokenizer
 from dlkit.data.folders import SUFFIXES
 from dlkit.data.holdout import Part
 from dlkit.data.pairs import Ragged, prepared
-from dlkit.data.parallel import ROLES, read_lines
+from dlkit.data.parallel import read_lines
+from dlkit.data.split_files import files_by_role
+from dlkit.data.split_names import ROLES
 from dlkit.data.tokenizer import UNKNOWN, Kind, Normalization, Tokenizer
 from dlkit.errors import DataError, UsageError, not_there, unreadable
 
@@ -244,28 +246,35 @@ def stratified(labels: NDArray[np.int32], count: int, *, seed: int) -> NDArray[n
     return part
 
 
+def size_of_part(size: Part, count: int) -> int:
+    """How many of so many texts are held out."""
+    if size is None:
+        return min(round(HELD_OUT * count), MOST_HELD_OUT)
+    return round(size * count) if size < 1 else int(size)
+
+
 def _held_out(labels: NDArray[np.int32], size: Part, *, seed: int, what: str) -> NDArray[np.bool_]:
     """Which examples make a part of the given size, of each class its share, (n,)."""
     count = len(labels)
-    wanted = min(round(HELD_OUT * count), MOST_HELD_OUT) if size is None else round(size * count) if size < 1 else size
+    wanted = size_of_part(size, count)
     if size and wanted >= count:
         raise UsageError(f"{wanted:,} texts for {what} leave nothing of {count:,} to train on", f"lower data.{what}")
     mixed = np.random.default_rng(seed).permutation(count)
     by_class = mixed[np.argsort(labels[mixed], kind="stable")]
     chosen = np.zeros(count, bool)
     if wanted:  # evenly spaced in an order by class
-        chosen[by_class[np.linspace(0, count - 1, int(wanted)).round().astype(int)]] = True
+        chosen[by_class[np.linspace(0, count - 1, wanted).round().astype(int)]] = True
     return chosen
 
 
-def _check_parts(
-    texts: Mapping[str, Labelled],
+def check_parts(
+    texts: Collection[str],
     *,
     validation: Part,
     test: Part | Literal["all"],
-    folds: int | None,
-    fold: int,
     seed: int,
+    folds: int | None = None,
+    fold: int = 0,
 ) -> None:
     """Raises a UsageError when an option does not fit the splits that are there, or another option."""
     there, undivided = ", ".join(texts), set(texts) == {"train"}
@@ -300,7 +309,7 @@ def with_parts(
     Raises:
         dlkit.errors.UsageError: something is given for a part that is there, or nothing would be left to train on.
     """
-    _check_parts(texts, validation=validation, test=test, folds=folds, fold=fold, seed=seed)
+    check_parts(texts, validation=validation, test=test, folds=folds, fold=fold, seed=seed)
     undivided = set(texts) == {"train"}
     if test == "all":
         return {"test": texts["train"]}
@@ -442,19 +451,10 @@ def _entries(root: Path) -> list[Path]:
 
 def _tables_of(root: Path) -> dict[str, Path]:
     """Split -> table of a folder with `train.tsv`; empty for other folders."""
-    found: dict[str, Path] = {}
-    for path in _entries(root):
-        name = path.name.removesuffix(".gz")
-        stem = name.removesuffix(TABLE).casefold()
-        role = next((role for role, names in ROLES.items() if stem in names), None)
-        if not name.endswith(TABLE) or role is None:
-            continue
-        if role in found:
-            raise DataError(f"{root}: {found[role].name} and {path.name} are the same split", "keep one of them")
-        found[role] = path
+    found = files_by_role(root, [TABLE])
     if found and "train" not in found:
         raise DataError(f"{root} has {', '.join(path.name for path in found.values())} and no train{TABLE}", _LAYOUTS)
-    return {role: found[role] for role in ROLES if role in found}
+    return found
 
 
 def _files_of_classes(root: Path, notes: list[str]) -> dict[str, Path]:

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dlkit.data.holdout import Part
-from dlkit.data.labelled_texts import HELD_OUT, MOST_HELD_OUT
+from dlkit.data.labelled_texts import check_parts, size_of_part
 from dlkit.data.pairs import Ragged
-from dlkit.data.parallel import ROLES, read_lines
+from dlkit.data.parallel import read_lines
+from dlkit.data.split_files import files_by_role
+from dlkit.data.split_names import ROLES
 from dlkit.data.tokenizer import SPECIAL, UNKNOWN, Tokenizer, WordTokenizer
-from dlkit.errors import DataError, UsageError, not_there, unreadable
+from dlkit.errors import DataError, UsageError, not_there
 
 SUFFIXES = (".conll", ".tsv", ".txt", ".iob", ".iob2", ".bio")
 _FORM = "a line is `word<TAB>tag`, and an empty line ends a sentence"
@@ -228,23 +230,10 @@ def is_undivided(name: str) -> bool:
 
 def _files(root: Path) -> dict[str, Path]:
     """Split -> file of a folder."""
-    try:
-        entries = sorted(root.iterdir())
-    except OSError as failure:
-        raise unreadable(f"the folder {root}", failure) from None
-    found: dict[str, Path] = {}
-    for path in entries:
-        name = path.name.removesuffix(".gz").casefold()
-        suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
-        role = next((role for role, names in ROLES.items() if suffix and name.removesuffix(suffix) in names), None)
-        if role is None or not path.is_file():
-            continue
-        if role in found:
-            raise DataError(f"{root}: {found[role].name} and {path.name} are the same split", "keep one of them")
-        found[role] = path
+    found = files_by_role(root, SUFFIXES)
     if "train" not in found:
         raise DataError(f"{root} has no tagged sentences to train on, such as train.conll", _FORM)
-    return {role: found[role] for role in ROLES if role in found}
+    return found
 
 
 def _sentences(path: Path, tag_column: int | None) -> list[list[tuple[str, str]]]:
@@ -275,18 +264,13 @@ def _with_parts(
     texts: dict[str, Tagged], *, validation: Part, test: Part | Literal["all"], seed: int
 ) -> dict[str, Tagged]:
     """Holds validation and test sentences out of `train` where there are none."""
-    undivided = set(texts) == {"train"}
+    check_parts(texts, validation=validation, test=test, seed=seed)
     if test == "all":
-        if not undivided:
-            raise UsageError(f"data.test=all is for data without splits, not {', '.join(texts)}", "leave it out")
         return {"test": texts["train"]}
-    for role, size in (("validation", validation), ("test", test)):
-        if size and role in texts:
-            raise UsageError(f"data.{role} is for data without such a split, and these have one", "leave it out")
-    count = len(texts["train"])
+    undivided, count = set(texts) == {"train"}, len(texts["train"])
     wanted = {
-        "test": _count(test, count) if "test" not in texts and (undivided or test is not None) else 0,
-        "validation": _count(validation, count) if "validation" not in texts else 0,
+        "test": size_of_part(test, count) if "test" not in texts and (undivided or test is not None) else 0,
+        "validation": size_of_part(validation, count) if "validation" not in texts else 0,
     }
     if sum(wanted.values()) >= count:
         raise UsageError(
@@ -301,9 +285,3 @@ def _with_parts(
         start += size
     parts["train"] = texts["train"].take(np.sort(mixed[start:]).tolist())
     return {role: parts[role] for role in ROLES if role in parts}
-
-
-def _count(size: Part, count: int) -> int:
-    if size is None:
-        return min(round(HELD_OUT * count), MOST_HELD_OUT)
-    return round(size * count) if size < 1 else int(size)

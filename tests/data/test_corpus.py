@@ -4,8 +4,8 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from dlkit import data, runtime
-from dlkit.data import corpus
+from dlkit import data
+from dlkit.data import corpus, tokenizer
 from dlkit.data.tokenizer import END, START
 from dlkit.errors import DataError, UsageError
 
@@ -42,10 +42,11 @@ def test_blocks_predict_each_token_but_the_first_once():
 
 def test_lines_stand_between_start_and_stop():
     found = load("three_sentences")
-    inputs, targets = found.splits["train"].batch(np.array([1]))
     words = found.tokenizer.encode("I like machine learning")
-    np.testing.assert_array_equal(inputs, [[START, *words, 0, 0, 0]])
-    np.testing.assert_array_equal(targets, [[*words, END, 0, 0, 0]])
+    for step, padding in ((1, []), (8, [0, 0, 0])):
+        inputs, targets = found.splits["train"].batch(np.array([1]), step=step)
+        np.testing.assert_array_equal(inputs, [[START, *words, *padding]])
+        np.testing.assert_array_equal(targets, [[*words, END, *padding]])
 
 
 def test_between_lines_of_words_stands_a_stop_token(tmp_path):
@@ -64,6 +65,29 @@ def test_long_lines_are_left_out_and_told(tmp_path):
     found = load(file, tokenizer="word", units="lines", block=3, validation=0)
     assert len(found.splits["train"]) == 5
     assert "left 5 of 10 training lines out" in found.remarks()[0]
+    assert found.splits["train"].characters == 5 * len("a b\n")
+
+
+def test_some_of_the_lines_have_the_characters_that_they_have(tmp_path):
+    file = tmp_path / "x.txt"
+    file.write_text("a\nbbb\nab ab ab ab\n")
+    lines = load(file, tokenizer="word", units="lines", validation=0).splits["train"]
+    assert [lines.limited(count).characters for count in (1, 2, 3, 9)] == [2, 6, 18, 18]
+    assert [lines.limited(count).predicted for count in (1, 2, 3)] == [2, 4, 9]
+    assert lines.no_longer(2).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("content", ["", "x", "\n"])
+@pytest.mark.parametrize("units", ["text", "lines"])
+def test_a_text_without_anything_to_predict_is_none_to_test_on(tmp_path, content, units):
+    file = tmp_path / "x.txt"
+    file.write_text(content)
+    found = load(file, units=units, test="all").with_tokenizer(tokenizer.CharacterTokenizer("ab"))
+    if content == "x" and units == "lines":
+        assert found.splits["test"].predicted == 2
+        return
+    with pytest.raises(DataError, match=r"x\.txt has no text to test on"):
+        _ = found.splits
 
 
 def test_a_folder_has_its_own_splits(tmp_path):
@@ -95,8 +119,11 @@ def test_what_is_no_text_gets_one_clear_line(tmp_path, content, message):
         file.write_bytes(content)
     with pytest.raises(DataError, match=message):
         _ = load(file).splits
+
+
+def test_a_gzip_file_that_is_cut_short_is_told(tmp_path):
+    (tmp_path / "y.txt.gz").write_bytes(gzip.compress(b"abc" * 1000)[:30])
     with pytest.raises(DataError, match="no whole gzip file"):
-        (tmp_path / "y.txt.gz").write_bytes(gzip.compress(b"abc" * 1000)[:30])
         load(tmp_path / "y.txt.gz")
 
 
@@ -109,13 +136,25 @@ def test_one_line_works(tmp_path):
 
 def test_a_text_that_is_larger_than_the_memory_is_told_before_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus, "memory", lambda: 12 * 2**20)
+    fits = tmp_path / "fits.txt"
+    fits.write_bytes(b"a" * 2**20)
+    assert len(corpus.read(fits)) == 2**20
+    (tmp_path / "bomb.txt.gz").write_bytes(gzip.compress(b"a" * 2**26))
+    unpacked = []
+
+    def counted(file, size):
+        unpacked.append(size)
+        return read(file, size)
+
+    read = gzip.GzipFile.read
+    monkeypatch.setattr(gzip.GzipFile, "read", counted)
+    with pytest.raises(DataError, match="too large for the memory"):
+        load(tmp_path / "bomb.txt.gz")
+    assert unpacked == [2**20 + 1]
+    monkeypatch.setattr(corpus, "_within", None)
     (tmp_path / "x.txt").write_bytes(b"a" * (2**20 + 1))
     with pytest.raises(DataError, match="too large for the memory"):
         load(tmp_path / "x.txt")
-    (tmp_path / "bomb.txt.gz").write_bytes(gzip.compress(b"a" * 2**26))
-    with pytest.raises(DataError, match="too large for the memory"):
-        load(tmp_path / "bomb.txt.gz")
-    assert runtime.memory() != 12 * 2**20
 
 
 def test_a_missing_text_is_missed_and_other_data_are_no_text():

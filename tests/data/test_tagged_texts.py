@@ -86,6 +86,14 @@ def test_what_is_not_there_and_what_is_too_much(tmp_path):
         load(tmp_path / "x.tsv", validation=1)
 
 
+def test_a_seed_is_refused_where_it_would_change_nothing(tmp_path):
+    for name in ("train", "dev", "test"):
+        (tmp_path / f"{name}.conll").write_text(SENTENCE)
+    assert list(load(tmp_path).texts) == ["train", "validation", "test"]
+    with pytest.raises(UsageError, match="data.seed changes nothing: the data have the splits"):
+        load(tmp_path, seed=1)
+
+
 # ----------------------------------------------------------------------------------------------------------- generated
 
 

@@ -1,0 +1,109 @@
+"""Sets with one text a record, made by the machinery of TensorFlow Datasets and read without it."""
+
+from functools import cache
+
+import pytest
+
+from dlkit import data
+from dlkit.errors import UsageError
+
+NAME = "tiny_texts"
+# Configuration -> split -> number of texts.
+CONFIGS = {
+    "one": {"train": 1},
+    "many": {"train": 20, "dev": 3, "test": 2},
+    "undivided": {"training": 20},
+    "several": {"train": 2},
+    "tested": {"test": 2},
+}
+DIGITS = "0123456789"
+
+
+def text(split, number):
+    return f"{split} {number} é\nits second line"
+
+
+@cache
+def builder_class():
+    import tensorflow_datasets as tfds
+
+    class TinyTexts(tfds.core.GeneratorBasedBuilder):
+        """Texts, and in one configuration titles."""
+
+        VERSION = tfds.core.Version("1.0.0")
+        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in CONFIGS]  # noqa: RUF012
+
+        def _info(self):
+            names = ["body", "title"] if self.builder_config.name == "several" else ["body"]
+            features = tfds.features.FeaturesDict({name: tfds.features.Text() for name in names})
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, dl_manager):
+            counts = CONFIGS[self.builder_config.name]
+            return {split: self._generate_examples(split, count) for split, count in counts.items()}
+
+        def _generate_examples(self, split, count):
+            config = self.builder_config.name
+            for number in range(count):
+                body = DIGITS * 4 if config == "one" else text(split, number)
+                yield number, {"body": body, **({"title": "none"} if config == "several" else {})}
+
+    return TinyTexts
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    from dlkit.data.tfds_prepare import _silence
+
+    folder = tmp_path_factory.mktemp("prepared")
+    for config in CONFIGS:
+        with _silence():
+            builder_class()(data_dir=folder, config=config).download_and_prepare()
+    return folder
+
+
+def load(config, root, **options):
+    return data.load_kind(f"{NAME}/{config}", "corpus", dir=root, **options)
+
+
+def test_of_one_long_text_the_end_is_held_out(root):
+    texts = load("one", root, validation=0.25).texts
+    assert {name: list(of) for name, of in texts.items()} == {"train": [DIGITS * 3], "validation": [DIGITS]}
+    assert list(load("one", root).texts["validation"]) == ["6789"], "a tenth of it by default"
+
+
+def test_of_many_texts_some_are_held_out(root):
+    texts = load("undivided", root, validation=0.2).texts
+    assert {name: len(of) for name, of in texts.items()} == {"train": 16, "validation": 4}
+    assert sorted([*texts["train"], *texts["validation"]]) == sorted(text("training", n) for n in range(20))
+
+
+def test_splits_have_the_names_that_are_used_here(root):
+    texts = load("many", root).texts
+    expected = {"train": ("train", 20), "validation": ("dev", 3), "test": ("test", 2)}
+    assert {name: sorted(of) for name, of in texts.items()} == {
+        name: sorted(text(split, number) for number in range(count)) for name, (split, count) in expected.items()
+    }
+    with pytest.raises(UsageError, match="data.validation is for data without such a split"):
+        load("many", root, validation=0.1)
+
+
+def test_texts_become_one_stream_with_an_end_between_them(root):
+    found = load("many", root, tokenizer="char")
+    stream = found.splits["test"]
+    first, second = found.texts["test"]
+    ids = [*found.tokenizer.encode(first), found.first, *found.tokenizer.encode(second)]
+    assert stream.ids.tolist() == ids
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("several", "has not one text a record: it has body (text), title (text)"),
+        ("tested", "has nothing to train on: its splits are test"),
+    ],
+)
+def test_sets_that_are_no_running_text(root, config, message):
+    with pytest.raises(UsageError) as raised:
+        load(config, root)
+    assert message in raised.value.message

@@ -30,7 +30,8 @@ li svg { width: 34px; display: inline-block; vertical-align: middle; } li { over
 .scroll { overflow-x: auto; } table { border-collapse: collapse; margin-top: 20px; }
 th, td { padding: 3px 12px 3px 0; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th.number, td.number { text-align: right; font-variant-numeric: tabular-nums; }
-.picture { background: #ffffff; border: 1px solid var(--line); } .picture img { display: block; height: auto; }
+.picture { background: #ffffff; border: 1px solid var(--line); width: fit-content; max-width: 100%; }
+.picture img { display: block; height: auto; }
 .one { margin: 0; background: #ffffff; } .one img { display: block; width: 100%; height: auto; max-width: 560px; }
 """
 DOTS_PER_INCH = 96  # of a browser

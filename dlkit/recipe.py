@@ -807,6 +807,11 @@ _READ_BY: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 # Keys that only models read which write.
 _READ_BY_WRITERS = ("train.decode_every", *(f"decode.{name}" for name in DecodeSection.model_fields))
+# Keys that only an evaluation reads which decodes -> what to do instead.
+_READ_BY_SEARCHES = {
+    "train.decode_every": "leave it out",
+    "decode.beams": "leave it out: `dlkit generate RUN --beam 5` searches",
+}
 # The flags that `train` has for those other keys. Other commands have `--set` alone.
 FLAGS = {"train.optimizer": "--optimizer", "train.schedule": "--schedule"}
 
@@ -834,10 +839,19 @@ def _unread(recipe: Recipe) -> dict[str, UsageError]:
         chosen = values[other] if other in values else _default_of(other, recipe)
         if chosen not in (*choices, inspect.Parameter.empty) and not _holds_default(key, recipe):
             found[key] = _is_for(key, chosen, flag=FLAGS.get(other))
-    for key in _READ_BY_WRITERS if not TASKS[recipe.task].generates else ():
+    task = TASKS[recipe.task]
+    for key in _READ_BY_WRITERS if not task.generates else ():
         if recipe.sources.get(key) in _BY_USER and not _holds_default(key, recipe):
             message = f"{key} is for tasks that generate, and {recipe.model.name} does not"
             found[key] = UsageError(message, "leave it out")
+    for key, hint in _READ_BY_SEARCHES.items() if task.generates and not task.decoded else ():
+        if recipe.sources.get(key) in _BY_USER and not _holds_default(key, recipe):
+            found[key] = UsageError(f"{key} is for models that answer, and {recipe.model.name} writes freely", hint)
+    smoothing = "train.label_smoothing"
+    if recipe.train.label_smoothing and task.data_kind == "sequences" and recipe.sources.get(smoothing) in _BY_USER:
+        data = datasets.load_kind(recipe.data.name, task.data_kind, **recipe.data.options)
+        if not data.classes:
+            found[smoothing] = UsageError(f"{smoothing} is for classes, and {data.name} has numbers", "leave it out")
     return found
 
 

@@ -805,6 +805,24 @@ def test_what_would_never_be_measured_or_read(data, sets, message):
     assert recipe.resolve("seq2seq", data, overrides=monitored).train.monitor == "exact"
 
 
+@pytest.mark.parametrize(
+    ("model", "data", "text", "message"),
+    [
+        ("gru", "synthetic:adding", "train.label_smoothing=0.1", "for classes, and synthetic:adding has numbers"),
+        ("lstm_lm", None, "train.decode_every=2", "is for models that answer, and lstm_lm writes freely"),
+        ("gpt", None, "decode.beams=3", "is for models that answer, and gpt writes freely"),
+    ],
+)
+def test_what_a_task_does_not_read(model, data, text, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        recipe.resolve(model, data, overrides=[(*text.split("=", 1), "set")])
+
+
+def test_labels_of_steps_are_smoothed():
+    given = [("train.label_smoothing", "0.1", "set")]
+    assert recipe.resolve("gru", "synthetic:copy_delay", overrides=given).train.label_smoothing == 0.1
+
+
 @pytest.mark.parametrize(("text", "sides"), [("0.5", [0.5]), ("0.5,0.75", [0.5, 0.75]), ("[0.5, 0.75]", [0.5, 0.75])])
 def test_a_list_of_numbers_may_lack_its_brackets(text, sides):
     """Which some shells take for a pattern."""

@@ -119,7 +119,7 @@ def ensemble(
     from dlkit.train.evaluation import Setting
 
     tested = trained[0].info["result"]["split"]
-    setting = Setting(split or tested or "train", data_dir=data_dir, limit=recipes[0].train.limit)
+    setting = Setting(split=split or tested or "train", data_dir=data_dir, limit=recipes[0].train.limit)
     found = evaluate_ensemble([str(run.path) for run in trained], setting, devices=devices)
     tell(found | {"by": by}, picture=picture)
 

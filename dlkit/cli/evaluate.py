@@ -176,8 +176,7 @@ def evaluate(
     if opt.given(pairs) and data is None:
         raise UsageError(f"{opt.given(pairs)} is about other data than the run's", "name them with --data")
     blind = {"--shuffle-images": shuffle_images, "--constant": constant}
-    if constant and (opt.given(searching) or shuffle_images):
-        what = opt.given(searching) or "--shuffle-images"
+    if constant and (what := opt.given({**searching, "--shuffle-images": shuffle_images, "--own-words": own_words})):
         raise UsageError(f"{what} is about what the run writes, and --constant takes one caption", "leave it out")
     if ensemble and (own := tables.asked or opt.given({"--output": output, "--own-words": own_words})):
         raise UsageError(f"{own} is about one run, and --ensemble about all together", "leave one of them out")
@@ -187,8 +186,8 @@ def evaluate(
         picture=png and not ensemble,
         classes=tables.asked,
         images="--mirror" if mirror else None,
-        translations=opt.given({**pairs, "--own-words": own_words}),
-        writes=opt.given({**searching, "--lowercase": lowercase, "--output": output}),
+        translations=opt.given(pairs),
+        writes=opt.given({**searching, "--lowercase": lowercase, "--output": output, "--own-words": own_words}),
         captions=opt.given(blind),
         one_run=tables.asked or opt.given({"--output": output}),
     )
@@ -204,8 +203,9 @@ def evaluate(
     from dlkit.train.evaluation import Setting
 
     setting = Setting(
-        split, weights, data, data_dir, batch_size, limit, on_bad, source, target, decode, lowercase, mirror, own_words,
-        shuffle_images, constant,
+        split=split, weights=weights, data=data, data_dir=data_dir, batch_size=batch_size, limit=limit, on_bad=on_bad,
+        source=source, target=target, decode=decode, lowercase=lowercase, mirror=mirror, own_words=own_words,
+        shuffle_images=shuffle_images, constant=constant,
     )  # fmt: skip
     if ensemble:
         _ensemble(operands, setting, devices, picture=path)
@@ -237,6 +237,11 @@ def _checked(
         raise UsageError(f"{one_run} is about one run, and here are {len(opened)}", "name one run")
     for run in opened:
         task = TASKS[run.task]
+        if picture and task.data_kind == "corpus":
+            raise UsageError(
+                f"there is nothing to draw of what is tested of {run.path}, a run of {task.title}",
+                f"leave out --png; `dlkit plot {run.path}` draws how it was trained",
+            )
         for option, what, fits in (
             (classes, "classes", task.classifies),
             (images, "classes of images", task.data_kind == "images"),
@@ -351,7 +356,7 @@ def _titles(result: Mapping[str, Any]) -> dict[str, str]:
     if task.data_kind == "sequences":
         names |= OF_NUMBERS | {"accuracy": "accuracy"}
     if task.data_kind == "captions":
-        names = {"loss": "loss"} | OF_CAPTIONS
+        names = {"loss": "loss", "own_words_loss": OF_TRANSLATIONS["own_words_loss"]} | OF_CAPTIONS
     return {name: title for name, title in names.items() if name in result}
 
 
@@ -541,6 +546,9 @@ def _compare(operands: list[str], setting: "Setting", devices: str, *, picture: 
         ranges = [f" ({_interval(name, r['intervals'][name])})" if name in r["intervals"] else "" for r in results]
         rows.append((title, *(_value(name, r[name]) + of for r, of in zip(results, ranges, strict=True))))
     console.table(["metric", *operands], rows)
+    if only := compared.get("comparable"):
+        names = ", ".join(only)
+        console.note(f"They divide texts into different tokens: of these figures only {names} can be compared.")
     _tell_signatures(results[0])
     if "by_length" in results[0]:
         _compare_by_length(results)

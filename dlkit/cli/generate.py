@@ -71,9 +71,10 @@ def generate(
 
     runtime.import_tensorflow()
     from dlkit.tasks import generator
+    from dlkit.tasks.run_files import open_run_of
     from dlkit.tasks.translator import Search
 
-    run = generator.open_language_model(model)
+    run = open_run_of("language_modelling", model)
     flags = {"decode.beams": beam, "decode.length_norm": length_norm, "decode.alpha": alpha, "decode.max_len": max_len}
     decode = resolve_decode(run.recipe["decode"], flags=flags, path=run.path / "recipe.toml")
     if min_len > decode.max_len:

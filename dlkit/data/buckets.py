@@ -151,3 +151,23 @@ def _ends(lengths: Lengths, most: int) -> Lengths:
     for before in reversed(previous):
         ends.append(int(before[ends[-1]]))
     return values[ends[::-1]]
+
+
+def longest_first(lengths: Lengths, batch_size: int, *, most_tokens: int) -> list[NDArray[np.int64]]:
+    """Batches of like length to evaluate on, the longest first: what does not fit into memory is seen at once.
+
+    Args:
+        lengths: (n,) of each sequence, padded to the longest of its batch.
+        batch_size: most rows of a batch.
+        most_tokens: most tokens of a batch, padding included, unless a single row has more.
+
+    Returns:
+        The rows of each batch.
+    """
+    order = np.argsort(lengths, kind="stable")
+    batches = []
+    while len(order):
+        rows = min(batch_size, max(1, most_tokens // max(1, int(lengths[order[-1]]))))
+        batches.append(order[-rows:])
+        order = order[:-rows]
+    return batches

@@ -10,14 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlkit import runs
-from dlkit.data import tokenizer
 from dlkit.data.images import decoders, read_image, standardize
 from dlkit.data.tokenizer import Tokenizer
-from dlkit.errors import CheckpointError, DataError, UsageError
-from dlkit.runs import Run
+from dlkit.errors import DataError, UsageError
+from dlkit.tasks.run_files import load_tokenizer, open_run_of
 from dlkit.tasks.translator import Hypothesis, Search, Translator, precision_of
-
-TOKENIZER = "tokenizer.json"  # in the run folder
 
 USUAL = Search()
 
@@ -108,8 +105,8 @@ class Captioner:
             batch_size: images at a time; results do not depend on it.
 
         Raises:
-            dlkit.errors.UsageError: a setting is out of range, the prefix leaves no room for an end, or there is no one
-                grid of places that could be shown.
+            dlkit.errors.UsageError: a setting is out of range, the prefix has an unknown word or leaves no room for an
+                end, or there is no one grid of places that could be shown.
         """
         self.writer.check_prefix(search)
         if search.align:
@@ -168,7 +165,7 @@ def load(names: str | Path | Sequence[str | Path], *, workers: int = 1, precisio
         dlkit.errors.CheckpointError: a tokenizer does not belong to its model, or a checkpoint to its run.
     """
     names = [names] if isinstance(names, str | Path) else list(names)
-    opened = [open_captioning(name) for name in names]
+    opened = [open_run_of("captioning", name) for name in names]
     words = [load_tokenizer(run.path, run.info["data"]) for run in opened]
     for run, own in zip(opened, words, strict=True):
         if own != words[0]:
@@ -181,39 +178,3 @@ def load(names: str | Path | Sequence[str | Path], *, workers: int = 1, precisio
     ]
     longest = max(int(run.recipe["decode"]["max_len"]) for run in opened)
     return Captioner(models, [run.info["data"] for run in opened], words[0], longest, workers=workers)
-
-
-def open_captioning(name: str | Path) -> Run:
-    """Opens a run of this task.
-
-    Raises:
-        dlkit.errors.UsageError: the run is of another task.
-        dlkit.errors.DataError: there is no such run.
-    """
-    run = runs.open_run(name)
-    if run.task != "captioning":
-        raise UsageError(
-            f"{run.path} writes no captions: it is a run of {run.task.replace('_', ' ')}",
-            "`dlkit runs list` shows others",
-        )
-    return run
-
-
-def load_tokenizer(folder: Path, info: Mapping[str, Any] | None = None) -> Tokenizer:
-    """Reads the tokenizer of a run folder.
-
-    Args:
-        folder: of the run.
-        info: what the run knows of its data; None where nothing is to be compared.
-
-    Raises:
-        dlkit.errors.DataError: the file is missing or no tokenizer.
-        dlkit.errors.CheckpointError: it is not the one that the model was trained with.
-    """
-    words = tokenizer.load(folder / TOKENIZER)
-    if info is not None and words.digest() != info["tokenizer"]:
-        raise CheckpointError(
-            f"the tokenizer of {folder} is not the one that its model was trained with",
-            "the file comes from another run",
-        )
-    return words

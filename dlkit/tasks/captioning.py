@@ -1,7 +1,7 @@
 """Captioning: an image in, a sentence about it out; cross-entropy per token, and what decoding gets right."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ from dlkit.data.check import decode_all
 from dlkit.data.images import standardize, statistics
 from dlkit.data.pairs import LENGTH_STEP
 from dlkit.data.tokenizer import END, START, Tokenizer
-from dlkit.decode.scheduled import mixed_inputs
 from dlkit.errors import UsageError
 from dlkit.layers import step_context
-from dlkit.layers.dropout import row_uniforms
-from dlkit.tasks.captioner import TOKENIZER, Captioner, load_tokenizer
+from dlkit.tasks import own_words
+from dlkit.tasks.captioner import Captioner
+from dlkit.tasks.run_files import TOKENIZER_FILE, load_tokenizer
 from dlkit.tasks.task import Sums, Task
 from dlkit.tasks.translator import Search
 from dlkit.train.losses import softmax_cross_entropy
@@ -72,7 +72,7 @@ class Captioning(Task):
 
     def save(self, folder: Path) -> None:
         """Writes the tokenizer into the run folder."""
-        self.tokenizer.save(folder / TOKENIZER)
+        self.tokenizer.save(folder / TOKENIZER_FILE)
 
     def dataset_options(self) -> dict[str, Any]:
         """What the dataset's own function takes of the section [data]."""
@@ -224,7 +224,7 @@ class Captioning(Task):
         images, target_in, target_out = batch["images"], batch["target_in"], batch["target_out"]
         context = step_context.current()
         if training and context is not None and context.sampling is not None:
-            target_in = self._with_own_words(model, images, target_in, context)
+            target_in = own_words.with_own_words(model, images, target_in, context)
         logits = model((images, target_in), training=training)  # (batch, time, vocabulary)
         losses = softmax_cross_entropy(logits, target_out, label_smoothing=smoothing)  # (batch, time)
         weights = tf.cast(target_out != tokenizer.PAD, losses.dtype)
@@ -234,16 +234,11 @@ class Captioning(Task):
         weight = tf.reduce_sum(weights)
         return Sums(tf.reduce_sum(losses * weights), weight, {"accuracy": (tf.reduce_sum(hits * weights), weight)})
 
-    @staticmethod
-    def _with_own_words(
-        model: keras.Model, images: tf.Tensor, target_in: tf.Tensor, context: step_context.StepContext
-    ) -> tf.Tensor:
-        shape = tf.concat([tf.shape(target_in), [2]], axis=0)
-        state, memory = model.start(images, max_len=tf.shape(target_in)[1])
-        return mixed_inputs(
-            model.step, state, memory, target_in=target_in, probability=context.sampling,
-            uniforms=row_uniforms(shape, seed=context.seed, first_row=context.first_row, purpose="own words"),
-        )  # fmt: skip
+    def own_words_loss(self, model: keras.Model, split: str, *, batch_size: int) -> float:
+        """See `own_words.own_words_loss`; over all captions, as `loss`."""
+        plan = self.evaluation_plan(model, split, batch_size=batch_size)
+        batch_of = partial(self.batch, split, epoch=None)
+        return own_words.own_words_loss(model, plan, batch_of, source="images", seed=self.seed)
 
     # ------------------------------------------------------------------------------------------- what the model writes
 

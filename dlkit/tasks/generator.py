@@ -16,8 +16,7 @@ from dlkit.decode.greedy import greedy
 from dlkit.decode.sample import sample, uniform_numbers
 from dlkit.decode.step import Decoded, Step, reorder_of, with_room
 from dlkit.errors import UsageError
-from dlkit.runs import Run
-from dlkit.tasks.language_modelling import load_tokenizer
+from dlkit.tasks.run_files import load_tokenizer, open_run_of
 from dlkit.tasks.translator import Search, precision_of
 
 ONE_SAMPLE = Search(method="sample")
@@ -245,23 +244,7 @@ def load(name: str | Path) -> Generator:
         dlkit.errors.UsageError: the run is of another task.
         dlkit.errors.CheckpointError: the tokenizer does not belong to the model, or the checkpoint to the run.
     """
-    run = open_language_model(name)
+    run = open_run_of("language_modelling", name)
     own = load_tokenizer(run.path, run.info["data"])
     model = runs.load_model(name, precision=precision_of(run))
     return Generator(model, own, run.info["data"], int(run.recipe["decode"]["max_len"]))
-
-
-def open_language_model(name: str | Path) -> Run:
-    """Opens a run of this task.
-
-    Raises:
-        dlkit.errors.UsageError: the run is of another task.
-        dlkit.errors.DataError: there is no such run.
-    """
-    run = runs.open_run(name)
-    if run.task != "language_modelling":
-        raise UsageError(
-            f"{run.path} is no language model: it is a run of {run.task.replace('_', ' ')}",
-            "`dlkit runs list` shows others",
-        )
-    return run

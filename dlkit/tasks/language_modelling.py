@@ -17,10 +17,12 @@ from dlkit import data as datasets
 from dlkit.data import tokenizer
 from dlkit.data.batching import ROW_WEIGHTS, Batch, in_batches, shuffled
 from dlkit.data.corpus import CorpusData, Lines, Preparation, Stream
+from dlkit.data.pairs import LENGTH_STEP
 from dlkit.data.tokenizer import Tokenizer
 from dlkit.decode.decoder import positions_of
-from dlkit.errors import CheckpointError, UsageError
+from dlkit.errors import DataError, UsageError
 from dlkit.recipe import check_data_dir, parameters_of
+from dlkit.tasks.run_files import TOKENIZER_FILE, load_tokenizer
 from dlkit.tasks.task import Sums, Task
 from dlkit.train.losses import softmax_cross_entropy
 
@@ -28,7 +30,6 @@ from dlkit.train.losses import softmax_cross_entropy
 # without a past, and of so many tokens the first few do not count.
 STREAMS, STREAM_TOKENS = 32, 2000
 
-TOKENIZER_FILE = "tokenizer.json"
 CARRY = "carry"
 
 
@@ -40,12 +41,12 @@ class LanguageModelling(Task):
     """
 
     unit = "tok"
-    _carries = False
+    _carries = False  # in training
 
     @property
     def shapes_vary(self) -> bool:  # type: ignore[override]
-        """Lines differ in length; evaluation with a carried state has fewer rows than its batches might."""
-        return self._carries or self.options_of_data.units == "lines"
+        """Lines differ in length."""
+        return self.options_of_data.units == "lines"
 
     @property
     def options_of_data(self) -> Any:
@@ -94,9 +95,25 @@ class LanguageModelling(Task):
             "units": self.options_of_data.units, "keeps_lines": self.data.keeps_lines,
         }  # fmt: skip
 
-    def tokens(self, split: str) -> int:
-        """Tokens that are predicted in a split, after `limit`."""
-        return self._splits[split].predicted
+    def tokens(self, model: keras.Model, split: str) -> int:
+        """Tokens that a model is asked for in a split, after `limit`."""
+        return self._read_by(model, split).predicted
+
+    def texts(self, split: str) -> list[str]:
+        """The texts of a split as they were read, untouched by any tokenizer and by `limit`."""
+        self.check_split(split)
+        return list(self.data.texts[split])
+
+    @property
+    def cut(self) -> tuple[Any, ...]:
+        """What says where the blocks or lines of a text end, which `limit` counts."""
+        options = self.options_of_data
+        return (options.units,) if options.units == "lines" else (options.block, self.info["tokenizer"])
+
+    def _read_by(self, model: keras.Model, split: str) -> Stream | Lines:
+        """What a model reads of a split, after `limit`: of lines those for whose tokens it has positions."""
+        part, most = self._splits[split], positions_of(model)
+        return part.take(part.no_longer(most)) if isinstance(part, Lines) and part.longest > most else part
 
     def fingerprint(self) -> str:
         """sha256 of the training ids."""
@@ -133,6 +150,8 @@ class LanguageModelling(Task):
 
     def check_model(self, model: keras.Model) -> None:
         """Whether the model has positions for a training sequence, and a state where one is to be carried.
+
+        Whether it is, the batches of training follow from this on.
 
         Raises:
             dlkit.errors.UsageError: it has fewer positions, or no state.
@@ -186,15 +205,40 @@ class LanguageModelling(Task):
         return in_batches(offsets[shuffled(count, seed=self.seed, epoch=epoch)], batch_size)
 
     def evaluation_plan(self, model: keras.Model, split: str, *, batch_size: int) -> list[NDArray[np.int64]]:
-        """Each token but the first is predicted once: block by block, or where a state is carried in long streams."""
-        part = self._splits[split] if split in self.splits else None
-        if isinstance(part, Stream) and self.carries(model):
-            return streams(part, min(STREAMS, max(1, part.predicted // STREAM_TOKENS)))
-        return self.plan(split, batch_size=batch_size, epoch=None)
+        """Each token but the first is predicted once: block by block, or where a state is carried in long streams.
+
+        Lines that have more tokens than the model learned positions for are left out.
+
+        Raises:
+            dlkit.errors.DataError: none is short enough.
+        """
+        self.check_split(split)
+        part = self._splits[split]
+        if isinstance(part, Stream):
+            if self.carries(model):
+                return streams(part, min(STREAMS, max(1, part.predicted // STREAM_TOKENS)))
+            return self.plan(split, batch_size=batch_size, epoch=None)
+        most = positions_of(model)
+        rows = part.no_longer(most)
+        if not len(rows):
+            raise DataError(
+                f"every {split} line has more than {most:,} tokens with its end, the most that the model reads",
+                "divide the lines into shorter ones",
+            )
+        if len(rows) < len(part):
+            self.warn_once(
+                f"left out of the evaluation: {len(part) - len(rows):,} of {len(part):,} {split} lines, "
+                f"with more than {most:,} tokens"
+            )
+        return in_batches(rows, batch_size)
 
     def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
-        """`inputs` and `targets`, (n, time) int32, padded with 0."""
-        inputs, targets = self._splits[split].batch(indices)
+        """`inputs` and `targets`, (n, time) int32, padded with 0; in training lines to few different lengths."""
+        part = self._splits[split]
+        if isinstance(part, Stream):
+            inputs, targets = part.batch(indices)
+        else:  # without an epoch no longer than need be: there may be no position beyond
+            inputs, targets = part.batch(indices, step=1 if epoch is None else LENGTH_STEP)
         return {"inputs": inputs, "targets": targets}
 
     # --------------------------------------------------------------------------------------------------------- loss
@@ -219,9 +263,9 @@ class LanguageModelling(Task):
             weights *= tf.cast(batch[ROW_WEIGHTS], losses.dtype)[:, tf.newaxis]
         return Sums(tf.reduce_sum(losses * weights), tf.reduce_sum(weights), carry=carry)
 
-    def derived_metrics(self, split: str, values: Mapping[str, float]) -> dict[str, float]:
+    def derived_metrics(self, model: keras.Model, split: str, values: Mapping[str, float]) -> dict[str, float]:
         """Perplexity and bits per character."""
-        part = self._splits[split]
+        part = self._read_by(model, split)
         loss = values["loss"]
         return {
             "perplexity": math.exp(loss) if loss < math.log(1e300) else math.inf,
@@ -242,26 +286,6 @@ def streams(part: Stream, rows: int) -> list[NDArray[np.int64]]:
 def _storable(state: tf.Tensor) -> tf.Tensor:
     """A state in a type that files and NumPy know; bfloat16 comes back from float32 as it was."""
     return state if state.dtype == tf.float64 else tf.cast(state, tf.float32)
-
-
-def load_tokenizer(folder: Path, info: Mapping[str, Any] | None) -> Tokenizer:
-    """Reads the tokenizer of a run folder.
-
-    Args:
-        folder: of the run.
-        info: what the run knows of its data; None for what it cannot be compared with.
-
-    Raises:
-        dlkit.errors.DataError: the file is missing or no tokenizer.
-        dlkit.errors.CheckpointError: it is not the one that the run's model was trained with.
-    """
-    own = tokenizer.load(folder / TOKENIZER_FILE)
-    if info is not None and (own.size, own.digest()) != (info.get("vocabulary"), info.get("tokenizer")):
-        raise CheckpointError(
-            f"the tokenizer of {folder} is not the one that its model was trained with",
-            "the file comes from another run",
-        )
-    return own
 
 
 def other_text(own: Mapping[str, Any], name: str, *, is_known: bool, folder: Path | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Sequences of numbers: a number told at the end of each (regression), or a label at each step (classification)."""
 
+import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from dlkit import data as datasets
 from dlkit.data import sequences
-from dlkit.data.batching import ROW_WEIGHTS, Batch
+from dlkit.data.batching import ROW_WEIGHTS, Batch, in_batches
 from dlkit.errors import UsageError
 from dlkit.tasks.task import Judged, Sums, Task
 from dlkit.train.losses import softmax_cross_entropy
@@ -64,6 +65,14 @@ class Sequences(Task):
     def fingerprint(self) -> str:
         """sha256 of what stands for the training sequences."""
         return self.data.fingerprint()
+
+    def checksum(self, split: str) -> str:
+        """sha256 of the sequences of a split, after `limit`."""
+        digest = hashlib.sha256()
+        for rows in in_batches(np.arange(self.size(split)), 1024):
+            for array in self.data.splits[split].fetch(rows):
+                digest.update(f"{array.shape}".encode() + array.tobytes())
+        return digest.hexdigest()
 
     def model_arguments(self) -> dict[str, Any]:
         """Sizes of input and output, and where the output is told."""

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from dlkit import console
 from dlkit.data.batching import Batch, in_batches, shuffled
 from dlkit.data.resampling import Resampling
 from dlkit.errors import UsageError
@@ -72,6 +73,7 @@ class Task(ABC):
     shapes_vary = False
     # Which of the training examples are trained on, when not all of them once an epoch.
     resampling: Resampling | None = None
+    _told: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -197,8 +199,8 @@ class Task(ABC):
         """
         return {}
 
-    def derived_metrics(self, split: str, values: Mapping[str, float]) -> dict[str, float]:
-        """Metrics of a split that follow from the means of others, such as the perplexity from the loss."""
+    def derived_metrics(self, model: keras.Model, split: str, values: Mapping[str, float]) -> dict[str, float]:
+        """Metrics of a model on a split that follow from the means of others, such as the perplexity from the loss."""
         return {}
 
     def judged(self, batch: Batch, said: NDArray) -> Judged:
@@ -216,6 +218,12 @@ class Task(ABC):
 
     def save(self, folder: Path) -> None:  # noqa: B027 - most tasks have no files
         """Writes the task's own files, such as a tokenizer, into a run folder."""
+
+    def warn_once(self, message: str) -> None:
+        """A warning that every evaluation of a run would repeat."""
+        if message not in self._told:
+            self._told |= {message}
+            console.warn(message)
 
     def check_split(self, split: str) -> None:
         """Raises a UsageError unless the data has a split of that name."""

@@ -9,11 +9,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from dlkit import runs
+from dlkit.data.buckets import longest_first
 from dlkit.data.pairs import pad
 from dlkit.data.tagged_texts import encode_words
 from dlkit.data.tokenizer import Tokenizer
 from dlkit.tasks.classifier import Guesses, Models, open_alike
-from dlkit.tasks.text_task import longest_first, tokenizer_of
+from dlkit.tasks.run_files import load_tokenizer
+from dlkit.tasks.text_task import BATCH_TOKENS
 
 Tags = list[tuple[str, str]]  # (word, tag), a pair for each word
 
@@ -23,7 +25,7 @@ class _Net:
 
     def __init__(self, name: str | Path, run: runs.Run) -> None:
         self.info = run.info["data"]
-        self.tokenizer = tokenizer_of(run.path, self.info)
+        self.tokenizer = load_tokenizer(run.path, self.info)
         self.model = runs.load_model(name)
         ids = tf.TensorSpec((None, None), tf.int32)  # one graph for batches of any size and length
         self._probabilities = tf.function(self._of_ids, input_signature=[ids])
@@ -37,7 +39,7 @@ class _Net:
         cut = [text[:most] for text in texts]
         lengths = np.array([max(1, len(text)) for text in cut], np.int64)
         found: list[Any] = [None] * len(cut)
-        for rows in longest_first(lengths, batch_size):
+        for rows in longest_first(lengths, batch_size, most_tokens=BATCH_TOKENS):
             ids = pad([cut[row] for row in rows], length=int(lengths[rows].max()))
             for row, said in zip(rows.tolist(), self._probabilities(ids).numpy(), strict=True):
                 found[row] = said

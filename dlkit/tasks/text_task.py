@@ -1,7 +1,6 @@
 """What tasks share that read a text as ids of words and say something of it: its class, or a tag for each word."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlkit import data as datasets
-from dlkit.data.buckets import TokenBatches, of_like_length
+from dlkit.data.buckets import TokenBatches, longest_first, of_like_length
 from dlkit.data.pairs import LENGTH_STEP
 from dlkit.data.tokenizer import Tokenizer
-from dlkit.errors import CheckpointError, UsageError
+from dlkit.errors import UsageError
+from dlkit.tasks.run_files import TOKENIZER_FILE, load_tokenizer
 from dlkit.tasks.task import Task
-from dlkit.tasks.translator import load_tokenizers, save_tokenizers
 
 # Most tokens that are evaluated at once, padding included, unless a single text has more.
 BATCH_TOKENS = 32_768
@@ -45,11 +44,11 @@ class TextTask(Task):
         Raises:
             dlkit.errors.CheckpointError: the file comes from another run.
         """
-        return tokenizer_of(self.folder, self.stored) if self.folder else self.data.tokenizer
+        return load_tokenizer(self.folder, self.stored) if self.folder else self.data.tokenizer
 
     def save(self, folder: Path) -> None:
         """Writes the tokenizer into the run folder."""
-        save_tokenizers(folder, (self.tokenizer, self.tokenizer))
+        self.tokenizer.save(folder / TOKENIZER_FILE)
 
     @abstractmethod
     def class_names(self) -> list[str]:
@@ -140,7 +139,7 @@ class TextTask(Task):
     def evaluation_plan(self, model: keras.Model, split: str, *, batch_size: int) -> list[NDArray[np.int64]]:
         """Texts of like length together, as many as memory has room for, the longest first."""
         lengths = np.maximum(self.data.splits[split].lengths[: self.size(split)], 1)
-        return longest_first(lengths, batch_size)
+        return longest_first(lengths, batch_size, most_tokens=BATCH_TOKENS)
 
     def rows(self, batch_size: int) -> int:
         """As of every task; with `batch_tokens`, as many as are left of the longest texts."""
@@ -156,34 +155,3 @@ class TextTask(Task):
         if self.batch_tokens is not None:
             return self._token_batches.lengths(indices)[0]
         return min(-(-longest // LENGTH_STEP) * LENGTH_STEP, self._longest(split))
-
-
-def longest_first(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    """Batches of texts of like length, as arrays of rows, none with more than so many tokens, padding included."""
-    order = np.argsort(lengths, kind="stable")
-    batches = []
-    while len(order):  # from the longest on: what does not fit is seen at once
-        rows = min(batch_size, max(1, BATCH_TOKENS // max(1, int(lengths[order[-1]]))))
-        batches.append(order[-rows:])
-        order = order[:-rows]
-    return batches
-
-
-def tokenizer_of(folder: Path, info: Mapping[str, Any] | None) -> Tokenizer:
-    """The tokenizer of a run folder.
-
-    Args:
-        folder: of the run.
-        info: what the run stored of its data; None not to compare.
-
-    Raises:
-        dlkit.errors.CheckpointError: it is not the one that the run was trained with.
-        dlkit.errors.DataError: the file is missing or damaged.
-    """
-    own, _ = load_tokenizers(folder)
-    if info is not None and own.digest() != info["tokenizer"]:
-        raise CheckpointError(
-            f"the tokenizer of {folder} is not the one that its model was trained with",
-            "the file comes from another run",
-        )
-    return own

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,16 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from dlkit import console, metrics
 from dlkit import data as datasets
+from dlkit import metrics
 from dlkit.data import pairs, tokenizer
-from dlkit.data.augment import example_keys, uniform
 from dlkit.data.batching import ROW_WEIGHTS, Batch
-from dlkit.data.buckets import TokenBatches
+from dlkit.data.buckets import TokenBatches, longest_first
 from dlkit.data.tokenizer import Tokenizer
 from dlkit.decode.decoder import positions_of
-from dlkit.decode.scheduled import mixed_inputs
 from dlkit.errors import DataError, UsageError
 from dlkit.layers import step_context
-from dlkit.layers.dropout import row_uniforms
+from dlkit.tasks import own_words
 from dlkit.tasks.task import Sums, Task
 from dlkit.tasks.translator import (
     BATCH_TOKENS,
@@ -45,7 +43,6 @@ class Translation(Task):
     unit = "tok"
     shapes_vary = True
     _translator: Translator | None = None
-    _told: frozenset[str] = frozenset()
 
     @cached_property
     def data(self) -> pairs.PairData:
@@ -134,30 +131,18 @@ class Translation(Task):
         """
         most, count = min(MOST_TOKENS, positions_of(model)), self.size(split)
         longer = np.maximum(*self.data.splits[split].lengths)[:count]
-        order = np.argsort(longer, kind="stable")
-        order = order[: np.searchsorted(longer[order], most, side="right")]
-        if not len(order):
+        kept = np.flatnonzero(longer <= most)
+        if not len(kept):
             raise DataError(
                 f"every {split} pair has more than {most:,} tokens, the most that the model reads at once",
                 "divide the texts into sentences",
             )
-        if len(order) < count:
-            self._warn_once(
-                f"left out of the loss and accuracy: {count - len(order):,} of {count:,} {split} pairs, "
+        if len(kept) < count:
+            self.warn_once(
+                f"left out of the loss and accuracy: {count - len(kept):,} of {count:,} {split} pairs, "
                 f"with more than {most:,} tokens"
             )
-        batches = []
-        while len(order):  # from the longest on: what does not fit is seen at once
-            rows = min(batch_size, max(1, BATCH_TOKENS // int(longer[order[-1]])))
-            batches.append(order[-rows:])
-            order = order[:-rows]
-        return batches
-
-    def _warn_once(self, message: str) -> None:
-        """A warning that every evaluation of a run would repeat."""
-        if message not in self._told:
-            self._told |= {message}
-            console.warn(message)
+        return [kept[rows] for rows in longest_first(longer[kept], batch_size, most_tokens=BATCH_TOKENS)]
 
     def check_model(self, model: keras.Model) -> None:
         """Whether the model has positions for the longest training pair, and a table of words for each tokenizer.
@@ -203,7 +188,7 @@ class Translation(Task):
         target_in, target_out = batch["target_in"], batch["target_out"]
         context = step_context.current()
         if training and context is not None and context.sampling is not None:
-            target_in = self._with_own_words(model, batch["source"], target_in, context)
+            target_in = own_words.with_own_words(model, batch["source"], target_in, context)
         logits = model((batch["source"], target_in), training=training)  # (batch, time, vocabulary)
         losses = softmax_cross_entropy(logits, target_out, label_smoothing=smoothing)  # (batch, time)
         # A padded row is all padding, so it weighs nothing here without its row weight.
@@ -214,45 +199,11 @@ class Translation(Task):
         weight = tf.reduce_sum(weights)
         return Sums(tf.reduce_sum(losses * weights), weight, {"accuracy": (tf.reduce_sum(hits * weights), weight)})
 
-    @staticmethod
-    def _with_own_words(
-        model: keras.Model, source: tf.Tensor, target_in: tf.Tensor, context: step_context.StepContext
-    ) -> tf.Tensor:
-        shape = tf.concat([tf.shape(target_in), [2]], axis=0)
-        state, memory = model.start(source, max_len=tf.shape(target_in)[1])
-        return mixed_inputs(
-            model.step, state, memory, target_in=target_in, probability=context.sampling,
-            uniforms=row_uniforms(shape, seed=context.seed, first_row=context.first_row, purpose="own words"),
-        )  # fmt: skip
-
     def own_words_loss(self, model: keras.Model, split: str, *, batch_size: int) -> float:
-        """The loss per token when the decoder reads, before each true token, words that it drew itself.
-
-        What a model that was trained on true words alone loses here, beside its `loss`, is what Bengio et al. 2015,
-        section 1, warn of. A draw depends on (seed, pair, place) alone. Pairs that are too long are left out, as in
-        `loss`.
-        """
-
-        @tf.function(reduce_retracing=True, autograph=False)
-        def sums(
-            source: tf.Tensor, target_in: tf.Tensor, target_out: tf.Tensor, draws: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor]:
-            state, memory = model.start(source, max_len=tf.shape(target_in)[1])
-            read = mixed_inputs(model.step, state, memory, target_in=target_in, probability=1.0, uniforms=draws)
-            losses = softmax_cross_entropy(model((source, read), training=False), target_out)
-            weights = tf.cast(target_out != tokenizer.PAD, losses.dtype)
-            return tf.reduce_sum(losses * weights), tf.reduce_sum(weights)
-
-        total = weight = 0.0
-        for indices in self.evaluation_plan(model, split, batch_size=batch_size):
-            batch = self.batch(split, indices, epoch=None)
-            time = batch["target_in"].shape[1]
-            draws = uniform(example_keys(self.seed, 0, indices), 2 * time, purpose="own words")
-            draws = draws.reshape(-1, time, 2).astype(np.float32)
-            # Rounded up to 1 it would be no draw from [0, 1).
-            found = sums(**batch, draws=np.minimum(draws, np.nextafter(np.float32(1), np.float32(0))))
-            total, weight = total + float(found[0]), weight + float(found[1])
-        return total / weight
+        """See `own_words.own_words_loss`; pairs that are too long are left out, as in `loss`."""
+        plan = self.evaluation_plan(model, split, batch_size=batch_size)
+        batch_of = partial(self.batch, split, epoch=None)
+        return own_words.own_words_loss(model, plan, batch_of, source="source", seed=self.seed)
 
     @property
     def is_text(self) -> bool:
@@ -289,7 +240,7 @@ class Translation(Task):
             unread += isinstance(found, DataError)
             yield "" if isinstance(found, DataError) else found.hypotheses[0].text
         if unread:
-            self._warn_once(
+            self.warn_once(
                 f"{unread:,} of {len(sources):,} {split} sources are too long to be read, and count as empty"
             )
 

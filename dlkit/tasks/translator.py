@@ -16,6 +16,7 @@ from dlkit.decode.decoder import Decoder, Source
 from dlkit.decode.step import Decoded, Record
 from dlkit.errors import CheckpointError, DataError, UsageError
 from dlkit.runs import Run
+from dlkit.tasks.run_files import TOKENIZER_FILE, open_run_of
 
 # Attention takes memory with the square of the length. No sentence is so long, and no model has learned to translate
 # one that is.
@@ -198,8 +199,8 @@ class Translator:
             batch_size: lines at a time; results do not depend on it.
 
         Raises:
-            dlkit.errors.UsageError: a setting is out of range, the prefix leaves no room for an end, or there is no one
-                source that an output could be aligned with.
+            dlkit.errors.UsageError: a setting is out of range, the prefix has an unknown word or leaves no room for an
+                end, or there is no one source that an output could be aligned with.
         """
         if search.align and len(self.sources) > 1:
             raise UsageError(
@@ -210,11 +211,14 @@ class Translator:
         yield from _by_length(groups, self._read, lambda lines: self._batch(lines, search), batch_size=batch_size)
 
     def check_prefix(self, search: Search) -> None:
-        """Raises a UsageError when the prefix leaves no room for an end."""
-        prefix, most = len(self.target.encode(search.prefix)), self._most(search)
-        if prefix >= most:
+        """Raises a UsageError when the prefix leaves no room for an end, or has a word that the runs do not know."""
+        prefix, most = self.target.encode(search.prefix), self._most(search)
+        if UNKNOWN in prefix:
+            words = " ".join(self.target.unknown(search.prefix))
+            raise UsageError(f"not in the vocabulary of the run: {words}", "leave it out of the prefix")
+        if len(prefix) >= most:
             raise UsageError(
-                f"the prefix has {prefix} tokens, and an output at most {most}, the end token among them",
+                f"the prefix has {len(prefix)} tokens, and an output at most {most}, the end token among them",
                 "allow more tokens, or give a shorter prefix",
             )
 
@@ -351,7 +355,7 @@ def load(
         dlkit.errors.CheckpointError: a tokenizer does not belong to its model, or a checkpoint to its run.
     """
     names = [names] if isinstance(names, str | Path) else list(names)
-    opened = [open_translation(name) for name in names]
+    opened = [open_run_of("translation", name) for name in names]
     tokenizers = [load_tokenizers(run.path) for run in opened]
     for run, own in zip(opened, tokenizers, strict=True):
         check_tokenizers(run.path, own, arguments=run.info["model_arguments"], info=run.info["data"])
@@ -376,24 +380,8 @@ def precision_of(run: Run) -> str:
     return "float32" if run.precision == "bfloat16" else run.precision
 
 
-def open_translation(name: str | Path) -> Run:
-    """Opens a run of this task.
-
-    Raises:
-        dlkit.errors.UsageError: the run is of another task.
-        dlkit.errors.DataError: there is no such run.
-    """
-    run = runs.open_run(name)
-    if run.task != "translation":
-        raise UsageError(
-            f"{run.path} does not translate: it is a run of {run.task.replace('_', ' ')}",
-            "`dlkit runs list` shows others",
-        )
-    return run
-
-
 # The tokenizers' files in a run folder: one for both sides, or one each.
-JOINT_FILE, SOURCE_FILE, TARGET_FILE = "tokenizer.json", "source_tokenizer.json", "target_tokenizer.json"
+JOINT_FILE, SOURCE_FILE, TARGET_FILE = TOKENIZER_FILE, "source_tokenizer.json", "target_tokenizer.json"
 
 
 def save_tokenizers(folder: Path, tokenizers: tuple[Tokenizer, Tokenizer]) -> None:

@@ -144,9 +144,10 @@ class Evaluation:
         totals: defaultdict[str, float] = defaultdict(float)
         strategy = self.devices.strategy
         plan = self.task.evaluation_plan(self.model, split, batch_size=self.batch_size)
-        multiple = self.devices.replicas if self.task.shapes_vary else self.batch_size
-        batches = until_failure(prefetch(self._rows(split, indices, multiple) for indices in plan))
         carry = self.task.first_carry(self.model, len(plan[0])) if plan else {}
+        # Where a state is carried all batches have as many rows, which may be far fewer.
+        multiple = self.devices.replicas if self.task.shapes_vary or carry else self.batch_size
+        batches = until_failure(prefetch(self._rows(split, indices, multiple) for indices in plan))
         for indices, batch in zip(plan, batches, strict=True):
             self._agree(batch if isinstance(batch, DataError) else None)
             assert not isinstance(batch, DataError)
@@ -162,7 +163,7 @@ class Evaluation:
                 rows = np.arange(count) if judged.rows is None else judged.rows
                 kept.append(Outputs(judged.labels, judged.said, indices[rows]))
         values = means(totals)
-        return values | self.task.derived_metrics(split, values)
+        return values | self.task.derived_metrics(self.model, split, values)
 
     def _rows(self, split: str, indices: NDArray[np.int64], multiple: int) -> Batch:
         """A batch; of one that several processes share the rows of this one, with what pads them where there are some.
@@ -193,7 +194,7 @@ class Evaluation:
 # ------------------------------------------------------------------------------------------------------------- one run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setting:
     """What a run is evaluated on, and how.
 
@@ -342,7 +343,7 @@ class Subject:
                 values["own_words_loss"] = task.own_words_loss(model, split, batch_size=setting.batch_size)
             found = {**translation_quality.quality(said, lowercase=setting.lowercase), "search": decode.model_dump()}
         elif isinstance(task, LanguageModelling):
-            values, found = evaluation(split), {"tokens": task.tokens(split), "intervals": {}}
+            values, found = evaluation(split), {"tokens": task.tokens(model, split), "intervals": {}}
         elif isinstance(task, Sequences):
             values, said = evaluation.with_outputs(split)
             found = sequence_quality.quality(task, split, said.labels, said.logits)
@@ -377,6 +378,8 @@ class Subject:
         stored, path = self.run.recipe["decode"], self.run.path / "recipe.toml"
         decode = resolve_decode(stored, flags=setting.decode, path=path)
         values = evaluation(split, decode=False)
+        if setting.own_words:
+            values["own_words_loss"] = task.own_words_loss(evaluation.model, split, batch_size=setting.batch_size)
         said = caption_quality.write_captions(
             task, evaluation.model, split, decode, batch_size=setting.batch_size, lowercase=lowercase, write=write
         )
@@ -497,7 +500,7 @@ def compare_runs(texts: Sequence[str], setting: Setting = Setting(), *, devices:
 
     Returns:
         JSON values: "runs", the results of `evaluate_run`, and for two "paired", as `paired_test` says, or of texts
-        `translation_quality.paired_bleu`.
+        `translation_quality.paired_bleu`. Where of their figures only some can be compared, "comparable" names these.
 
     Raises:
         dlkit.errors.UsageError: the runs are of different tasks, or not for the same examples and classes.
@@ -510,15 +513,18 @@ def compare_runs(texts: Sequence[str], setting: Setting = Setting(), *, devices:
     where = runtime.devices(devices, alone=True)  # the processes of a cluster evaluate each by itself
     among = [subject.run for subject in subjects]
     tasks: Iterable[Task] = (subject.task(setting, among=among) for subject in subjects)  # one after another: images
-    if TASKS[among[0].task].data_kind in {"pairs", "captions"}:
+    kind = TASKS[among[0].task].data_kind
+    if kind in {"pairs", "captions", "corpus", "sequences"}:
         tasks = list(tasks)
-        check_same_pairs(texts, tasks, setting.split)
+        check_same_examples(texts, tasks, setting.split)
     evaluated = (subject.evaluated(task, setting, where) for subject, task in zip(subjects, tasks, strict=True))
     results, said = zip(*evaluated, strict=True)
     for text, other in zip(texts[1:], said[1:], strict=True):
         if isinstance(other, Outputs) and not np.array_equal(said[0].labels, other.labels):
             raise DataError(f"the {setting.split} splits of {texts[0]} and {text} have come to differ")
     compared: dict[str, Any] = {"runs": list(results)}
+    if kind == "corpus" and len({run.info["data"]["tokenizer"] for run in among}) > 1:
+        compared["comparable"] = ["bits_per_character"]
     if len(subjects) == 2 and said[0] is not None and said[1] is not None:
         compared["paired"] = _paired(said[0], said[1], setting)
     return compared
@@ -538,20 +544,38 @@ def _paired(
     return paired_test(first.right, second.right)
 
 
-def check_same_pairs(names: Sequence[str], tasks: Sequence[Task], split: str) -> None:
-    """Runs may read the same texts with different tokenizers: what is compared is the texts."""
-    first, *others = (
-        task.texts(split) if isinstance(task, Translation) else task.references(split)
-        for task in tasks
-        if isinstance(task, Translation | Captioning)
-    )
+def check_same_examples(names: Sequence[str], tasks: Sequence[Task], split: str) -> None:
+    """Runs may read the same texts with different tokenizers: what is compared is the texts.
+
+    Raises:
+        dlkit.errors.UsageError: some are tested on others; or of running text on another part, where it is limited.
+    """
+    first, *others = (_tested_on(task, split) for task in tasks)
     for name, other in zip(names[1:], others, strict=True):
         if other != first:
-            what = "pairs" if isinstance(tasks[0], Translation) else "captions"
+            named = {Translation: "pairs", Captioning: "captions", LanguageModelling: "texts", Sequences: "sequences"}
+            what = named[type(tasks[0])]
             raise UsageError(
                 f"{names[0]} and {name} are tested on different {what}",
                 f"`--data NAME` evaluates both on the {what} of one dataset",
             )
+    cuts = [task.cut for task in tasks if isinstance(task, LanguageModelling) and task.limit]
+    if any(cut != cuts[0] for cut in cuts):
+        raise UsageError("--limit counts blocks or lines, which these runs cut differently", "leave it out")
+
+
+def _tested_on(task: Task, split: str) -> Any:
+    """What there is of a split before a run reads it in its own way, to be compared."""
+    match task:
+        case Translation():
+            return task.texts(split)
+        case Captioning():
+            return task.references(split)
+        case LanguageModelling():
+            return task.texts(split)
+        case Sequences():
+            return task.checksum(split)
+    raise TypeError(f"{type(task).__name__} has no such thing")
 
 
 def check_comparable(first: Run, other: Run, *, same_data: bool) -> None:

@@ -16,7 +16,7 @@ from dlkit.tasks.translation import Translation
 from dlkit.tasks.translator import Translator
 from dlkit.train import translation_quality
 from dlkit.train.ensembles import cost_of, total_cost
-from dlkit.train.evaluation import Evaluation, Setting, Subject, check_same_pairs, paired_test
+from dlkit.train.evaluation import Evaluation, Setting, Subject, check_same_examples, paired_test
 from dlkit.train.translation_quality import Translations
 
 
@@ -54,7 +54,7 @@ def translated_together(subjects: Sequence[Subject], setting: Setting, devices: 
         record = {"name": subject.text, "loss": values["loss"], **figures}
         cost = cost_of(subject.run, model, task) | {"answer_seconds": seconds}
         members.append(_Member(task, model, record | cost, said))
-    check_same_pairs([subject.text for subject in subjects], [member.task for member in members], split)
+    check_same_examples([subject.text for subject in subjects], [member.task for member in members], split)
     tasks, models, records, outputs = zip(*members, strict=True)
     together = Translator(models, [task.tokenizers for task in tasks], max(task.max_len for task in tasks))
     said, averaged, seconds = _searched(tasks[0], models[0], decode, setting, together)

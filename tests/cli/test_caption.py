@@ -111,6 +111,7 @@ def test_an_image_on_standard_input(dlkit, trained, monkeypatch):
         (["--min-len", "999"], 2, "--min-len 999 is more than the 16 tokens"),
         (["--png", "x.jpg"], 2, "x.jpg has no name for a picture"),
         (["--prefix", "a " * 50], 2, "the prefix has 50 tokens"),
+        (["--prefix", "a crimson ring"], 2, "not in the vocabulary of the run: crimson"),
         (["--model", "captioner"], 2, "captioner is a model without weights"),
     ],
 )
@@ -137,12 +138,13 @@ def evaluated(dlkit, *arguments):
 
 def test_shuffled_images_give_lower_scores(dlkit, trained, tmp_path):
     run, output = trained / "run", tmp_path / "said.txt"
-    own = evaluated(dlkit, run, "--beam", 2, "-o", output)
+    own = evaluated(dlkit, run, "--beam", 2, "-o", output, "--own-words")
     blind = evaluated(dlkit, run, "--beam", 2, "--shuffle-images")
     assert own["examples"] == 60
     assert own["search"]["beams"] == 2
     assert own["accuracy"] > blind["accuracy"] + 0.02
     assert own["loss"] < blind["loss"]
+    assert own["loss"] < own["own_words_loss"], "what it drew itself is not what comes before the true word"
     assert (blind["shuffled_images"], "shuffled_images" in own) == (True, False)
     said = output.read_text().splitlines()
     assert len(said) == 60
@@ -193,6 +195,7 @@ def test_one_caption_for_all_images(dlkit, trained, tmp_path):
         (["--source", "en", "--data", "synthetic:shapes"], "--source is about translations"),
         (["--constant", "--beam", "3"], "--beam is about what the run writes"),
         (["--constant", "--shuffle-images"], "--shuffle-images is about what the run writes"),
+        (["--constant", "--own-words"], "--own-words is about what the run writes"),
         (["--confusion"], "--confusion is about classes"),
     ],
 )

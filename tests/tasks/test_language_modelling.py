@@ -8,6 +8,10 @@ import pytest
 
 from dlkit import recipe, runtime
 from dlkit.cli import main
+from dlkit.data.corpus import Stream
+from dlkit.data.tokenizer import END, START
+from dlkit.errors import DataError
+from dlkit.tasks import language_modelling
 from dlkit.tasks.task import open_task
 from dlkit.train import checkpoints, start
 from dlkit.train.evaluation import Evaluation
@@ -65,12 +69,57 @@ def test_with_a_carried_state_it_is_that_of_one_long_pass(file, batch_size):
     assert found["loss"] == pytest.approx(by_hand.mean(), rel=1e-9)
 
 
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_a_long_text_is_read_in_streams_that_begin_with_nothing(file, batch_size, monkeypatch):
+    """Of 55 tokens to predict, 5 streams of at least 10: two blocks of 8 each, so the fifth has nothing to read."""
+    monkeypatch.setattr(language_modelling, "STREAM_TOKENS", 10)
+    made = prepared("lstm_lm", file)
+    ids, rows = made.task.data.splits["train"].ids[:56], []
+    monkeypatch.setitem(made.task._splits, "validation", Stream(ids, 55, block=8))
+    run = made.model.run
+
+    def noted(inputs, state, **how):
+        rows.append(inputs.shape[0])
+        return run(inputs, state, **how)
+
+    monkeypatch.setattr(made.model, "run", noted)
+    found = Evaluation(made.task, made.model, made.devices, batch_size=batch_size)("validation")
+    assert set(rows) == {5}, "as many as there are streams, whatever the batch size"
+    by_hand = [
+        losses(made.model(ids[np.newaxis, start : min(start + 16, 55)]), ids[np.newaxis, start + 1 : start + 17])[0]
+        for start in (0, 16, 32, 48)
+    ]
+    assert list(map(len, by_hand)) == [16, 16, 16, 7]
+    assert found["loss"] == pytest.approx(np.concatenate(by_hand).mean(), rel=1e-9)
+
+
+def test_lines_that_the_model_has_no_positions_for_are_left_out_and_told(tmp_path, capsys):
+    (tmp_path / "train.txt").write_text("abc\nde\n" * 20)
+    (tmp_path / "val.txt").write_text("abc\n" + "abcdeabc\n" + "de\n")
+    (tmp_path / "test.txt").write_text("abcdeabc\n" * 3)
+    made = prepared("gpt", str(tmp_path), **{"data.units": "lines"})
+    evaluate = Evaluation(made.task, made.model, made.devices, batch_size=4)
+    found = evaluate("validation")
+    encode = made.task.tokenizer.encode
+    by_hand = [
+        loss
+        for text in ("abc", "de")
+        for loss in losses(made.model(np.array([[START, *encode(text)]])), np.array([[*encode(text), END]]))[0]
+    ]
+    assert len(by_hand) == made.task.tokens(made.model, "validation") == 7
+    assert found["loss"] == pytest.approx(np.mean(by_hand), rel=1e-9)
+    assert found["bits_per_character"] == pytest.approx(found["loss"] / math.log(2), rel=1e-9)
+    assert "left out of the evaluation: 1 of 3 validation lines, with more than 8 tokens" in capsys.readouterr().err
+    with pytest.raises(DataError, match="every test line has more than 8 tokens"):
+        evaluate("test")
+
+
 def test_bits_are_spread_over_the_characters_that_tokens_stand_for(file):
     made = prepared("gpt", file, **{"data.tokenizer": "word"})
     part = made.task.data.splits["validation"]
     text = made.task.data.texts["validation"][0]
     assert part.characters == len(text.removesuffix("\n")) + 1
-    derived = made.task.derived_metrics("validation", {"loss": 2 * math.log(2)})
+    derived = made.task.derived_metrics(made.model, "validation", {"loss": 2 * math.log(2)})
     assert derived == pytest.approx({"perplexity": 4, "bits_per_character": 2 * part.predicted / part.characters})
 
 

@@ -10,11 +10,12 @@ import tensorflow as tf
 
 from dlkit import models, runs, runtime
 from dlkit.cli import main
+from dlkit.errors import UsageError
 from dlkit.runtime import Devices
 from dlkit.tasks.sequences import judged_steps, step_sums
 from dlkit.tasks.task import open_task
 from dlkit.train import checkpoints
-from dlkit.train.evaluation import Evaluation
+from dlkit.train.evaluation import Evaluation, check_same_examples
 from dlkit.train.optimizers import optimizer
 from dlkit.train.step import TrainingStep
 
@@ -83,6 +84,13 @@ def test_steps_are_summed_as_by_hand():
     assert labels.tolist() == [0, 1, 1, 0, 1]
     assert said.argmax(1).tolist() == [0, 1, 2, 0, 2]
     assert rows.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_runs_on_other_sequences_are_not_compared():
+    one = opened(VARIED)
+    check_same_examples(["one", "same"], [one, opened(VARIED | {"train": 9})], "test")
+    with pytest.raises(UsageError, match="one and longer are tested on different sequences"):
+        check_same_examples(["one", "longer"], [one, opened(VARIED | {"length": 12})], "test")
 
 
 def test_without_a_blank_nothing_is_recalled_and_a_row_whose_steps_are_all_right_is_exact():

@@ -168,6 +168,11 @@ def test_what_is_not_searched_has_no_probability(translators):
     assert found.number == 3
 
 
+def test_a_prefix_has_words_that_are_known(translators):
+    with pytest.raises(UsageError, match="not in the vocabulary of the run: what else"):
+        translators["float32"]("aw", Search(prefix="aw what else"))
+
+
 def test_a_prefix_has_to_leave_room(translators):
     with pytest.raises(UsageError, match="the prefix has 3 tokens, and an output at most 3, the end token among them"):
         translators["float32"]("aw", Search(prefix="aw bw cw", max_len=3))

@@ -176,7 +176,8 @@ def test_an_image_that_one_worker_cannot_read_ends_all_when_the_chief_has_saved(
     monkeypatch.setattr(workers, "command", lambda arguments: [sys.executable, script, split, str(seconds), *arguments])
     run = tmp_path / "x"
     arguments = ["train", "mlp", "--runs-dir", str(tmp_path), "--name", "x", *SETTINGS]
-    assert workers.train([*arguments, *"--set train.checkpoint_every=99 --set train.evaluate_every=4".split()], 2) == 3
+    arguments += ["--set", "train.checkpoint_every=99", "--set", "train.evaluate_every=4"]
+    assert workers.train(arguments, 2) == 3
     step = {"train": 9, "validation": 12}[split]  # an epoch has 3 batches: after 3 epochs, and after 4
     assert runs.open_run(run).checkpoints() == [f"step-{step}"]
     assert checkpoints.damage(run / "checkpoints" / f"step-{step}") is None

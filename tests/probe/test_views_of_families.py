@@ -15,16 +15,22 @@ TEXTS = ["data.train=64", "data.validation=4", "data.test=4", "model.width=8"]
 FAMILIES = {
     "mlp": ["model.hidden=[8]"],
     "lenet": [],
+    "resnet20": [],
+    "heads": ["model.trunk=lenet", "model.heads=2", "model.trunk_options={norm='batch'}"],
+    "lstm": ["data.length=6", "data.train=8", "data.test=4", "model.width=4", "model.layers=2"],
     "gru": ["data.length=6", "data.train=8", "data.test=4", "model.width=4", "model.bidirectional=true"],
+    "text_bag": [*TEXTS, "model.pairs=50"],
     "text_lstm": TEXTS,
     "text_cnn": [*TEXTS, "model.maps=4"],
     "text_transformer": [*TEXTS, "model.ffn=8", "model.heads=2", "model.pool=cls"],
     "tagger_gru": TEXTS,
     "lstm_lm": ["data.block=8", "model.width=8"],
+    "tcn_lm": ["data.block=8", "model.width=8", "model.layers=2"],
     "gpt": ["data.block=8", "model.width=8", "model.heads=2", "model.layers=1"],
     "seq2seq": TEXTS,
     "seq2seq_attention": TEXTS,
     "transformer": [*TEXTS, "model.ffn=8", "model.heads=2", "model.layers=1", "model.decoder_layers=1"],
+    "captioner": [*TEXTS, "model.encoder=lenet", "model.encoder_options={}"],
     "captioner_attention": [*TEXTS, "model.encoder=lenet", "model.encoder_options={}"],
     "video_lstm": ["data.train=8", "data.validation=2", "data.test=2", "model.width=8", "model.filters=2"],
 }
@@ -33,16 +39,22 @@ OF_IMAGES = {"features", "filters", "gradcam", "receptive"}
 EXPECTED = {
     "mlp": EVERYWHERE | {"features", "shift"},
     "lenet": EVERYWHERE | OF_IMAGES | {"shift"},
+    "resnet20": EVERYWHERE | OF_IMAGES | {"shift"},
+    "heads": EVERYWHERE | OF_IMAGES | {"shift"},
+    "lstm": EVERYWHERE,
     "gru": EVERYWHERE,
+    "text_bag": EVERYWHERE | {"embeddings"},
     "text_lstm": EVERYWHERE | {"embeddings"},
     "text_cnn": EVERYWHERE | {"embeddings"},
     "text_transformer": EVERYWHERE | {"embeddings", "positions", "attention"},
     "tagger_gru": EVERYWHERE | {"embeddings"},
     "lstm_lm": EVERYWHERE | {"embeddings"},
+    "tcn_lm": EVERYWHERE | {"embeddings"},
     "gpt": EVERYWHERE | {"embeddings", "positions", "attention"},
     "seq2seq": EVERYWHERE | {"embeddings"},
     "seq2seq_attention": EVERYWHERE | {"embeddings", "attention"},
     "transformer": EVERYWHERE | {"embeddings", "positions", "attention"},
+    "captioner": EVERYWHERE | OF_IMAGES | {"embeddings"},
     "captioner_attention": EVERYWHERE | OF_IMAGES | {"embeddings", "attention"},
     "video_lstm": EVERYWHERE | OF_IMAGES,
 }
@@ -66,13 +78,10 @@ def of(subjects, family):
     return subjects[family]
 
 
-# The others are alike enough to wait for the slow tests.
-QUICK = {"mlp", "lenet", "gru", "gpt", "text_cnn", "captioner_attention", "video_lstm"}
+SLOW = {"resnet20"}  # the Jacobians of many blocks
 
 
-@pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in FAMILIES]
-)
+@pytest.mark.parametrize("family", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in FAMILIES])
 def test_every_view_or_a_reason(subjects, family):
     subject, shown = of(subjects, family), set()
     for name in VIEWS:

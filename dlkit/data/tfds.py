@@ -6,7 +6,6 @@ kind gets a function of its own beside `tfds_set`, on the same three.
 
 import hashlib
 import io
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,7 +66,7 @@ def tfds_set(
     prepared = obtain(name, tfds_names.data_dir(dir), wanted=image_and_label)
     image, label = image_and_label(name, prepared.features, prepared.supervised)
     encoded = {split: encoded_images(prepared, split, image, label) for split in prepared.splits}
-    classes = _classes(prepared, label, encoded.values())
+    classes = prepared.classes(label, max(int(images.labels.max()) for images in encoded.values()))
     roles = roles_of([split for split, images in encoded.items() if images.labels.max() >= 0])
     if not roles:
         raise UsageError(f"{name} has no image with a class: its splits are {', '.join(prepared.splits)}")
@@ -106,19 +105,6 @@ def image_and_label(name: str, features: dict[str, Any], supervised: tuple[str, 
         f"{name} has no images with a class each: it has {has}",
         "sets that do: cifar10, fashion_mnist, imagenette/160px-v2",
     )
-
-
-def _classes(prepared: Prepared, label: str, encoded: Iterable[EncodedImages]) -> list[str]:
-    """The names of the classes; their numbers when they have no names."""
-    largest = max(int(images.labels.max()) for images in encoded)
-    file = prepared.folder / f"{label}.labels.txt"
-    if file.exists():
-        classes = [line.strip() for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
-    else:
-        classes = [str(number) for number in range(int(prepared.features[label].get("numClasses") or largest + 1))]
-    if largest >= len(classes):
-        raise prepared.damaged(f"class {largest} occurs, and it has {len(classes)}")
-    return classes
 
 
 def roles_of(splits: list[str]) -> dict[str, str]:

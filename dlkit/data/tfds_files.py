@@ -78,6 +78,25 @@ class Prepared:
         """The error for files that do not hold what they should."""
         return half_prepared(self.name, self.root, self.folder, reason)
 
+    def classes(self, label: str, largest: int) -> list[str]:
+        """The names of the classes of a feature; their numbers when they have no names.
+
+        Args:
+            label: the feature.
+            largest: the greatest class that occurs.
+
+        Raises:
+            NotPrepared: there are not so many.
+        """
+        file = self.folder / f"{label}.labels.txt"
+        if file.exists():
+            names = [line.strip() for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+        else:
+            names = [str(number) for number in range(int(self.features[label].get("numClasses") or largest + 1))]
+        if largest >= len(names):
+            raise self.damaged(f"class {largest} occurs, and it has {len(names)}")
+        return names
+
 
 # -------------------------------------------------------------------------------------------------------- what is there
 

@@ -50,7 +50,7 @@ def labelled_text_set(
     text, label = text_and_label(name, found.features, found.supervised)
     read = {split: tfds_files.labelled_texts(found, split, text, label) for split in found.splits}
     largest = max((max(labels, default=-1) for _, labels in read.values()), default=-1)
-    classes = _classes(found, label, largest)
+    classes = found.classes(label, largest)
     texts: dict[str, Labelled] = {}
     notes: list[str] = []
     for role, split in own_names(found.splits).items():
@@ -91,15 +91,3 @@ def text_and_label(name: str, features: dict[str, Any], supervised: tuple[str, s
     raise UsageError(
         f"{name} has no texts with a class each: it has {has}", "sets that do: imdb_reviews, glue/sst2, ag_news_subset"
     )
-
-
-def _classes(found: tfds_files.Prepared, label: str, largest: int) -> list[str]:
-    """The names of the classes; their numbers when they have no names."""
-    file = found.folder / f"{label}.labels.txt"
-    if file.exists():
-        classes = [line.strip() for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
-    else:
-        classes = [str(number) for number in range(int(found.features[label].get("numClasses") or largest + 1))]
-    if largest >= len(classes):
-        raise found.damaged(f"class {largest} occurs, and it has {len(classes)}")
-    return classes

@@ -27,26 +27,28 @@ def text(split, number):
 def builder_class():
     import tensorflow_datasets as tfds
 
-    class TinyTexts(tfds.core.GeneratorBasedBuilder):
-        """Texts, and in one configuration titles."""
+    with tfds.core.registered.skip_registration():  # no set of the package
 
-        VERSION = tfds.core.Version("1.0.0")
-        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in CONFIGS]  # noqa: RUF012
+        class TinyTexts(tfds.core.GeneratorBasedBuilder):
+            """Texts, and in one configuration titles."""
 
-        def _info(self):
-            names = ["body", "title"] if self.builder_config.name == "several" else ["body"]
-            features = tfds.features.FeaturesDict({name: tfds.features.Text() for name in names})
-            return tfds.core.DatasetInfo(builder=self, features=features)
+            VERSION = tfds.core.Version("1.0.0")
+            BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in CONFIGS]  # noqa: RUF012
 
-        def _split_generators(self, dl_manager):
-            counts = CONFIGS[self.builder_config.name]
-            return {split: self._generate_examples(split, count) for split, count in counts.items()}
+            def _info(self):
+                names = ["body", "title"] if self.builder_config.name == "several" else ["body"]
+                features = tfds.features.FeaturesDict({name: tfds.features.Text() for name in names})
+                return tfds.core.DatasetInfo(builder=self, features=features)
 
-        def _generate_examples(self, split, count):
-            config = self.builder_config.name
-            for number in range(count):
-                body = DIGITS * 4 if config == "one" else text(split, number)
-                yield number, {"body": body, **({"title": "none"} if config == "several" else {})}
+            def _split_generators(self, dl_manager):
+                counts = CONFIGS[self.builder_config.name]
+                return {split: self._generate_examples(split, count) for split, count in counts.items()}
+
+            def _generate_examples(self, split, count):
+                config = self.builder_config.name
+                for number in range(count):
+                    body = DIGITS * 4 if config == "one" else text(split, number)
+                    yield number, {"body": body, **({"title": "none"} if config == "several" else {})}
 
     return TinyTexts
 

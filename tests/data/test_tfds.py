@@ -293,7 +293,8 @@ def test_a_name_is_a_set_a_configuration_and_a_version(text, parts):
 
 def test_the_sets_of_the_package_are_found_without_importing_it():
     known = set(tfds_names.names())
-    imported = set(tfds.list_builders(with_community_datasets=False))
+    of_tests = {"tiny_captions", "tiny_pictures", "tiny_reviews", "tiny_talk"}  # registered by whoever ran before
+    imported = set(tfds.list_builders(with_community_datasets=False)) - of_tests
     assert len(imported - known) < 0.01 * len(imported)  # those that are hidden deeper, none of images
     assert len(known - imported) < 0.01 * len(imported)
     images = set(tfds_names.image_names())

@@ -35,7 +35,7 @@ def experiment(
         typer.Argument(metavar="FILE.png", show_default=False, help="Where --png draws; by default NAME.png here."),
     ] = None,
     *,
-    full: Annotated[bool, typer.Option("--full", help="In the real size: much longer.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="In a larger size, where there is one: much longer.")] = False,
     first_look: Annotated[bool, typer.Option("--first-look", help="In seconds, too small to tell much.")] = False,
     sets: Annotated[
         list[str] | None,
@@ -56,9 +56,9 @@ def experiment(
     from dlkit.cli.inspect import check_picture_name
 
     if full and name in EXPERIMENTS and not EXPERIMENTS[name].full:
-        raise UsageError(f"{name} has its real size already", "leave --full out")
+        raise UsageError(f"{name} has no larger size", "leave --full out")
     if full and first_look:
-        raise UsageError("--full is the real size, and --first-look the smallest", "choose one of them")
+        raise UsageError("--full is the largest size, and --first-look the smallest", "choose one of them")
     if file is not None and not png:
         raise UsageError(f"what to do with {file}?", f"`--png {file}` draws a picture into it")
     check_picture_name(file)
@@ -127,12 +127,11 @@ def _list(given: dict[str, bool]) -> None:
 
 
 def _draw(name: str, finding: "Finding", path: Path) -> None:
-    from dlkit.experiments import charts
-    from dlkit.probe import pictures
+    from dlkit.probe import panels, pictures
 
     held = sum(verdict.holds for verdict in finding.verdicts)
-    subtitle = f"{held} of {len(finding.verdicts)} claims hold"
-    drawn = charts.figure(finding.charts, title=EXPERIMENTS[name].claim, subtitle=f"{name}: {subtitle}")
+    note = f"{name}: {held} of {len(finding.verdicts)} claims hold"
+    drawn = panels.figure(finding.charts, title=EXPERIMENTS[name].claim, note=note)
     pictures.save(drawn, path)
 
 

@@ -1,8 +1,9 @@
 """The claims of the lecture, each as an experiment that ends with a verdict. This table is light.
 
 An experiment is a function with keyword options that gives a `dlkit.experiments.finding.Finding`. Its defaults take
-minutes; `full` are the options of the real size. Whatever makes the claim true is among the options, so that anyone can
-switch it off and see the verdict turn.
+minutes; `full` are the options of a larger size, where there is one. What makes the claim true is among the options, so
+that anyone can switch it off and see a verdict turn: each experiment has one such verdict at least. Others are
+properties that nothing switches off, such as that a stride skips positions, or times of this machine.
 """
 
 import importlib
@@ -22,7 +23,7 @@ class Experiment:
         target: "module:function".
         claim: what the lecture claims, in a few words.
         parts: ids of the lecture's parts that it shows.
-        full: options of the real size.
+        full: options of a larger size than the defaults.
         first_look: options that take seconds: to see what it prints.
     """
 
@@ -105,7 +106,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "dlkit.experiments.degradation:degradation",
         "deeper plain nets learn worse, deeper residual nets better",
         ("C7", "C8"),
-        full={"steps": 12_000},
+        full={"steps": 64_000},  # as in the paper
         first_look={
             "data": "synthetic:shapes",
             "deep": 32,

@@ -7,12 +7,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlkit.experiments.finding import Chart, Finding, Line, Verdict, on_log_axis
+from dlkit.experiments.finding import Finding, Verdict, on_log_axis
 from dlkit.experiments.training import Trained, train
 from dlkit.layers.activations import Activation
+from dlkit.probe.panels import Line, Lines
+from dlkit.recipe import Count
 from dlkit.train.start import Prepared
-
-Count = Annotated[int, Field(ge=1)]
 
 
 def activations(
@@ -38,10 +38,11 @@ def activations(
         lr: learning rate.
         seeds: nets of each kind; shown is the mean.
         seed: of the first.
-        good: the activation that is to train; with `sigmoid` here, too, the verdicts turn.
-        bad: the one that is not to.
+        good: the activation that is to train; with `sigmoid` here, too, the first verdict and the last turn.
+        bad: the one that is not to; with `relu` here, too, the other one and the last turn.
     """
-    found = {kind: [_trained(kind, depth, width, steps, lr, seed + at) for at in range(seeds)] for kind in (good, bad)}
+    kinds = dict.fromkeys((good, bad))
+    found = {kind: [_trained(kind, depth, width, steps, lr, seed + at) for at in range(seeds)] for kind in kinds}
     norms = {kind: np.mean([norm for norm, _ in runs], 0) for kind, runs in found.items()}
     losses = {kind: np.mean([run.losses for _, run in runs], 0) for kind, runs in found.items()}
     last = {kind: [run.last_loss for _, run in runs] for kind, runs in found.items()}
@@ -70,11 +71,11 @@ def activations(
             ),
         ],
         charts=[
-            Chart(
+            Lines(
                 "before training", "hidden layer", "norm of the gradient of its matrix",
-                [Line(kind, range(1, depth + 1), on_log_axis(each)) for kind, each in norms.items()], log_y=True,
+                [Line(kind, range(1, depth + 1), on_log_axis(each)) for kind, each in norms.items()], logarithmic=True,
             ),
-            Chart(
+            Lines(
                 "in training", "update", "loss, nats",
                 [Line(kind, range(steps), each.tolist()) for kind, each in losses.items()],
             ),

@@ -1,5 +1,6 @@
 """X9: attention costs n^2, yet at usual lengths most work is elsewhere; and all positions are worked on at once."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Annotated
@@ -8,11 +9,12 @@ import numpy as np
 import tensorflow as tf
 from pydantic import Field
 
-from dlkit.experiments.finding import Chart, Finding, Line, Verdict
+from dlkit.errors import UsageError
+from dlkit.experiments.finding import Finding, Verdict
 from dlkit.layers.recurrent import Stack
 from dlkit.models.transformer import EncoderBlock, Settings, layers_of
-
-Count = Annotated[int, Field(ge=1)]
+from dlkit.probe.panels import Line, Lines
+from dlkit.recipe import Count
 
 
 def attention_cost(
@@ -46,27 +48,40 @@ def attention_cost(
         heads: of attention.
         tokens: of a batch, whatever their length.
         rounds: timings of each; shown is the median.
-        usual: length up to which attention is to be the smaller part; a width near 1 makes that verdict turn.
+        usual: length up to which attention is to be the smaller part; far above the width the first verdict turns.
+
+    Raises:
+        dlkit.errors.UsageError: one length alone, or heads that do not divide the width.
     """  # fmt: skip
     hidden = ffn or 4 * width
-    grid = sorted(lengths)
+    grid = sorted(set(lengths))
+    if len(grid) < 2:
+        raise UsageError("the lengths are all the same", "such as `--set lengths=[16,64,256]`")
+    if width % heads:
+        raise UsageError(f"{heads} heads cannot share a width of {width}", "choose a divisor")
     products = {n: multiply_adds(n, width, hidden) for n in grid}
     shares = {n: products[n]["attention"] / sum(products[n].values()) for n in grid}
     half = 2 * width + hidden  # where 2 n^2 d = 4 n d^2 + 2 n d ffn
-    seconds = {
-        "Transformer block": [_seconds(_block(width, hidden, heads), n, width, tokens, rounds) for n in grid],
-        "LSTM layer": [_seconds(_lstm(width), n, width, tokens, rounds) for n in grid],
+    built = {
+        "Transformer block": _block(width, hidden, heads), "its two products of attention": _attention(width, heads),
+        "LSTM layer": _lstm(width),
+    }  # fmt: skip
+    block, alone, lstm = built
+    seconds = {kind: [_seconds(of, n, width, tokens, rounds) for n in grid] for kind, of in built.items()}
+    rates = {kind: [tokens / each for each in seconds[kind]] for kind in (block, lstm)}
+    of_sequence = {
+        kind: [each * n / tokens for n, each in zip(grid, found, strict=True)] for kind, found in seconds.items()
     }
-    rates = {kind: [tokens / each for each in found] for kind, found in seconds.items()}
     of_lstm = {n: 8 * n * width**2 for n in grid}
     of_block = {n: sum(products[n].values()) for n in grid}
     work = {  # multiply-adds of a pass forwards, 10^9 in a second
         kind: [of[n] * tokens / n / 1e9 / each for n, each in zip(grid, seconds[kind], strict=True)]
-        for kind, of in (("Transformer block", of_block), ("LSTM layer", of_lstm))
+        for kind, of in ((block, of_block), (lstm, of_lstm))
     }
     at = max(place for place, n in enumerate(grid) if n <= max(usual, grid[0]))
-    faster = work["Transformer block"][at] / work["LSTM layer"][at]
-    slower = rates["Transformer block"][0] / rates["Transformer block"][-1]
+    faster = work[block][at] / work[lstm][at]
+    slower = rates[block][0] / rates[block][-1]
+    power = math.log(of_sequence[alone][-1] / of_sequence[alone][-2]) / math.log(grid[-1] / grid[-2])
     return Finding(
         columns=["length", "multiply-adds of a block", "in attention", "block, tokens/s", "LSTM layer, tokens/s"],
         rows=[
@@ -81,29 +96,41 @@ def attention_cost(
                 shares[grid[at]] < 0.2, f"{100 * shares[grid[at]]:.1f} %; half of it from a length of {half:,} on",
             ),
             Verdict(
-                "a token takes more time in a long sequence than in a short one",
-                slower > 1, f"{slower:.1f} times as much at {grid[-1]:,} as at {grid[0]:,}",
+                "a token takes at least a tenth more time in the longest sequence than in the shortest",
+                slower >= 1.1, f"{slower:.1f} times as much at {grid[-1]:,} as at {grid[0]:,}",
             ),
             Verdict(
-                "a block does more multiply-adds in a second than an LSTM layer, which waits for each step",
-                faster > 1, f"{faster:.1f} times as many at a length of {grid[at]}",
+                "a block does at least a fifth more multiply-adds in a second than an LSTM layer, which waits for each "
+                "step", faster >= 1.2, f"{faster:.1f} times as many at a length of {grid[at]}",
+            ),
+            Verdict(
+                "the time of the two products of attention grows with n^2: with a power of n from 1.5 to 2.5",
+                1.5 <= power <= 2.5, f"from a length of {grid[-2]:,} to {grid[-1]:,} with n^{power:.2f}",
             ),
         ],
         charts=[
-            Chart(
+            Lines(
                 f"one block of width {width}", "length, positions", "share of the multiply-adds, %",
                 [
                     Line("the two products of attention", grid, [100 * shares[n] for n in grid]),
                     Line("projections and position-wise network", grid, [100 - 100 * shares[n] for n in grid]),
                 ], log_x=True,
             ),
-            Chart(
-                "forwards and backwards on this machine", "length, positions", "multiply-adds forwards, 10^9 a second",
-                [Line(kind, grid, each) for kind, each in work.items()], log_x=True, log_y=True,
+            Lines(
+                "one sequence, forwards and backwards, on this machine", "length, positions", "time, ms",
+                [Line(kind, grid, [1000 * one for one in each]) for kind, each in of_sequence.items()], log_x=True,
+                logarithmic=True,
+            ),
+            Lines(
+                "work in that time", "length, positions", "multiply-adds forwards, 10^9 a second",
+                [Line(kind, grid, each) for kind, each in work.items()], log_x=True, logarithmic=True,
             ),
         ],
         records=[
-            {"length": n, **products[n], "share": shares[n], **{kind: rates[kind][place] for kind in rates}}
+            {
+                "length": n, **products[n], "share": shares[n], **{kind: rates[kind][place] for kind in rates},
+                "seconds_of_a_sequence": {kind: each[place] for kind, each in of_sequence.items()},
+            }
             for place, n in enumerate(grid)
         ],
         notes=[f"{tokens:,} tokens at a time, forwards and backwards, median of {rounds} timings"],
@@ -124,6 +151,22 @@ def _block(width: int, ffn: int, heads: int) -> tuple[Callable[[tf.Tensor], tf.T
     block = EncoderBlock("block", settings)
     weights = [weight.value for layer in layers_of(block) for weight in layer.trainable_weights]
     return lambda x: block(x, tf.zeros((1, 1, 1, 1)))[0], weights
+
+
+def _attention(width: int, heads: int) -> tuple[Callable[[tf.Tensor], tf.Tensor], list[tf.Variable]]:
+    """Nothing but softmax(q k^T) v in each head, of q, k and v that are what is given but for a weight an entry."""
+    scale = tf.Variable(tf.fill([width], (width / heads) ** -0.5))
+
+    def run(x: tf.Tensor) -> tf.Tensor:
+        rows, length = x.shape[0], x.shape[1]
+
+        def divided(values: tf.Tensor) -> tf.Tensor:  # (rows, heads, length, width / heads)
+            return tf.transpose(tf.reshape(values, (rows, length, heads, width // heads)), (0, 2, 1, 3))
+
+        weights = tf.nn.softmax(tf.matmul(divided(x * scale), divided(x), transpose_b=True))
+        return tf.matmul(weights, divided(x))
+
+    return run, [scale]
 
 
 def _lstm(width: int) -> tuple[Callable[[tf.Tensor], tf.Tensor], list[tf.Variable]]:

@@ -6,11 +6,10 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from dlkit.experiments.finding import Chart, Finding, Line, Verdict, on_log_axis
+from dlkit.experiments.finding import Finding, Verdict, on_log_axis
 from dlkit.experiments.training import Trained, train
-
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
+from dlkit.probe.panels import Line, Lines
+from dlkit.recipe import Count, Positive
 
 NOTHING = 1 / 6  # mean squared error of who always says the mean of the adding problem
 
@@ -39,7 +38,7 @@ def clipping(
             nothing to cure.
         steps: updates, each of 32 sequences, by plain gradient descent.
         lr: learning rate.
-        norm: largest norm of a gradient; with none there is no clipping, and the verdict turns.
+        norm: largest norm of a gradient; with none there is no clipping, and its verdict turns.
         value: largest entry of a gradient; likewise.
         seeds: trainings of each kind; shown is the median.
         seed: of the first.
@@ -63,6 +62,7 @@ def clipping(
     free, *clipped = ways
     typical = float(np.median(norms[free][np.isfinite(norms[free])])) if np.isfinite(norms[free]).any() else math.inf
     largest = max(float(run.norms.max()) for run in found[free])
+    best = min(middle[way] for way in clipped)
     verdicts = [
         Verdict(
             "without clipping the gradient explodes: the largest is more than 100 times the usual one, or not finite",
@@ -78,8 +78,8 @@ def clipping(
         ),
         Verdict(
             "and it does not make the net remember: no clipped one is much better than the mean",
-            min(middle[way] for way in clipped) > 0.5 * NOTHING,
-            f"best {min(middle[way] for way in clipped):.3g}",
+            0.5 * NOTHING < best < math.inf,
+            f"best {best:.3g}" if math.isfinite(best) else "all of them broke off",
         ),
     ]  # fmt: skip
     return Finding(
@@ -87,16 +87,16 @@ def clipping(
         rows=[
             [
                 way, f"{max(float(run.norms.max()) for run in runs):.3g}", f"{middle[way]:.3g}",
-                f"{sum(bool(np.isfinite(run.losses).all()) for run in runs)} of {seeds}",
+                f"{sum(run.is_finished for run in runs)} of {seeds}",
             ]
             for way, runs in found.items()
         ],
         right=["largest gradient", "mean squared error", "finished"],
         verdicts=verdicts,
         charts=[
-            Chart(
+            Lines(
                 f"plain recurrent net, {length} steps", "update", "norm of the gradient before clipping",
-                [Line(way, range(steps), on_log_axis(each)) for way, each in norms.items()], log_y=True,
+                [Line(way, range(steps), on_log_axis(each)) for way, each in norms.items()], logarithmic=True,
             )
         ],
         records=[
@@ -109,4 +109,4 @@ def clipping(
 
 def _error(run: Trained) -> float:
     """Mean squared error on test sequences; infinite when training broke off."""
-    return run.evaluate("test")["mse"] if np.isfinite(run.losses).all() else math.inf
+    return run.evaluate("test")["mse"] if run.is_finished else math.inf

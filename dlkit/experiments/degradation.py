@@ -1,17 +1,20 @@
 """C7: deeper plain nets learn their training data worse, deeper residual nets better."""
 
+import math
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from dlkit import console
-from dlkit.experiments.finding import Chart, Finding, Line, Verdict
-from dlkit.experiments.training import Trained, train
+from dlkit.experiments.finding import Finding, Verdict, deviation
+from dlkit.experiments.training import Curves, train
+from dlkit.probe.panels import Line, Lines
+from dlkit.recipe import Count, Positive
+from dlkit.train.start import Prepared
 
-Count = Annotated[int, Field(ge=1)]
 Depth = Literal[20, 32, 44, 56, 110]
-Positive = Annotated[float, Field(gt=0)]
 
 
 def degradation(
@@ -42,7 +45,8 @@ def degradation(
         rates: learning rates that are tried out.
         pilot: updates of each try.
         precision: of the multiplications.
-        shortcuts: whether the residual nets have theirs; without, they are plain nets and the verdict turns.
+        shortcuts: whether the residual nets have theirs; without, they are plain nets and their verdict turns. With
+            `deep` as `shallow` both do.
         seeds: trainings of each net.
         seed: of the first.
     """
@@ -51,9 +55,15 @@ def degradation(
         "train.weight_decay": 1e-4, "train.schedule": "one_cycle", "train.warmup": 0.2, "train.precision": precision,
     }  # fmt: skip
 
-    def run(net: str, lr: float, updates: int, number: int) -> Trained:
+    opened: Prepared | None = None  # the first net, with the data that all others share
+
+    def run(net: str, lr: float, updates: int, number: int) -> Curves:
+        nonlocal opened
         console.note(f"{net}, seed {number}, learning rate {lr:g}, {updates:,} updates")
-        return train(net, data, common | {"train.lr": lr, "train.steps": updates}, steps=updates, seed=number)
+        options = common | {"train.lr": lr, "train.steps": updates}
+        trained = train(net, data, options, steps=updates, seed=number, like=opened)
+        opened = opened or trained.prepared
+        return trained.curves
 
     tried = {rate: run(f"plain{shallow}", rate, pilot, seed).last_loss for rate in rates} if len(rates) > 1 else {}
     lr = min(tried, key=tried.__getitem__) if tried else rates[0]
@@ -64,16 +74,20 @@ def degradation(
         title: [run(net, lr, steps, at + (first if title.startswith("residual") else seed)) for at in range(seeds)]
         for title, net in nets.items()
     }
+    # Not a number where a training broke off: nothing can be said of such nets then.
     errors = {title: np.array([1 - each.last_accuracy for each in runs]) for title, runs in found.items()}
+    broken = sum(not each.is_finished for runs in found.values() for each in runs)
     curves = {title: np.mean([each.losses for each in runs], 0) for title, runs in found.items()}
     gap = {kind: errors[f"{kind}, deep"] - errors[f"{kind}, shallow"] for kind in ("plain", "residual")}
-    spread = {kind: _spread(errors[f"{kind}, shallow"], errors[f"{kind}, deep"]) for kind in gap}
+    spread = {
+        kind: float(np.max([deviation(errors[f"{kind}, {depth}"]) for depth in ("shallow", "deep")])) for kind in gap
+    }
     window = max(1, steps // 50)
     return Finding(
         columns=["net", "training error", "of the seeds", "training loss"],
         rows=[
             [
-                net, f"{100 * errors[title].mean():.1f} %", " ".join(f"{100 * each:.1f}" for each in errors[title]),
+                net, _percent(errors[title].mean(), " %"), " ".join(_percent(each) for each in errors[title]),
                 f"{np.mean([each.last_loss for each in found[title]]):.3f}",
             ]
             for title, net in nets.items()
@@ -82,16 +96,15 @@ def degradation(
         verdicts=[
             Verdict(
                 "the deeper plain net has the higher training error, by more than the spread",
-                bool(gap["plain"].mean() > spread["plain"]), _told(gap["plain"].mean(), spread["plain"]),
+                bool(gap["plain"].mean() > spread["plain"]), _told(gap["plain"], spread["plain"]),
             ),
             Verdict(
                 "the deeper residual net has the lower training error, by more than the spread",
-                bool(-gap["residual"].mean() > spread["residual"]),
-                _told(gap["residual"].mean(), spread["residual"]),
+                bool(-gap["residual"].mean() > spread["residual"]), _told(gap["residual"], spread["residual"]),
             ),
         ],
         charts=[
-            Chart(
+            Lines(
                 f"{data}, mean of {seeds} trainings of each net", "update", "training loss, nats",
                 [
                     Line(nets[title] + (" again" if title.startswith("residual") and not shortcuts else ""),
@@ -107,19 +120,24 @@ def degradation(
         notes=[
             f"learning rate {lr:g}" + (f", the best of {len(tried)} on plain{shallow}" if tried else ""),
             "training error: of the batches of the last tenth of the training, with crops and flips",
+            *([f"{broken} of {4 * seeds} trainings diverged"] if broken else []),
         ],
     )  # fmt: skip
 
 
-def _spread(*errors: np.ndarray) -> float:
-    """The larger of the standard deviations over the seeds; 0 of one seed."""
-    return max(float(each.std(ddof=1)) if len(each) > 1 else 0.0 for each in errors)
+def _percent(share: float, unit: str = "") -> str:
+    return f"{100 * share:.1f}{unit}" if math.isfinite(share) else "diverged"
 
 
-def _told(gap: float, spread: float) -> str:
-    way = "higher" if gap > 0 else "lower"
-    return f"{100 * abs(gap):.2f} points {way}, standard deviation over the seeds {100 * spread:.2f}"
+def _told(gaps: NDArray[np.float64], spread: float) -> str:
+    if not np.isfinite(gaps).all():
+        return "some diverged"
+    gap = float(gaps.mean())
+    told = f"{100 * abs(gap):.2f} points {'higher' if gap > 0 else 'lower'}, "
+    if math.isnan(spread):
+        return told + "one seed has no spread"
+    return told + f"standard deviation over the seeds {100 * spread:.2f}"
 
 
-def _smooth(values: np.ndarray, window: int) -> list[float]:
+def _smooth(values: NDArray[np.float64], window: int) -> list[float]:
     return [float(np.mean(values[at : at + window])) for at in range(0, len(values), window)]

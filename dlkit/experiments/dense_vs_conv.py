@@ -10,12 +10,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlkit.experiments.finding import Chart, Finding, Line, Verdict
+from dlkit.experiments.finding import Finding, Verdict
 from dlkit.experiments.training import prepared
 from dlkit.layers.initializers import initializer
+from dlkit.probe.panels import Line, Lines
+from dlkit.recipe import Count
 from dlkit.train.losses import softmax_cross_entropy
-
-Count = Annotated[int, Field(ge=1)]
 
 SIDE = 8  # of a digit
 CANVAS = 16  # it stands in the middle of so many pixels
@@ -37,13 +37,15 @@ def dense_vs_conv(
     weights. Both learn digits in the middle of a canvas.
 
     Args:
-        shifts: by how many pixels digits of 8x8 are moved to the right.
+        shifts: by how many pixels digits of 8x8 are moved to the right; what is lost is lost from those in the middle,
+            which are looked at in any case.
         steps: updates of Adam, each of 64 digits.
         seeds: nets of each kind; shown is the mean.
         seed: of the first.
         shared: whether there is a conv net; without, a second dense net stands in its place, and the last verdict
             turns.
     """
+    grid = sorted({0, *shifts})
     made = prepared("mlp", "digits", {"data.size": SIDE}, seed=seed)
     learned, tested = (
         made.task.batch(split, np.arange(made.task.size(split)), epoch=None) for split in ("train", "test")
@@ -54,9 +56,7 @@ def dense_vs_conv(
         for first, (kind, build) in zip((seed, seed + seeds), kinds.items(), strict=True)
     }
     right = {
-        kind: np.array(
-            [[_accuracy(net, tested["images"], tested["labels"], shift) for shift in shifts] for net in each]
-        )
+        kind: np.array([[_accuracy(net, tested["images"], tested["labels"], shift) for shift in grid] for net in each])
         for kind, each in nets.items()
     }
     mean = {kind: each.mean(0) for kind, each in right.items()}
@@ -64,35 +64,35 @@ def dense_vs_conv(
     other = list(kinds)[1]
     error = _expansion_error(seed)
     return Finding(
-        columns=["net", "parameters", *(f"moved by {shift}" for shift in shifts)],
+        columns=["net", "parameters", *(f"moved by {shift}" for shift in grid)],
         rows=[
             [kind, f"{nets[kind][0].count_params():,}", *(f"{100 * share:.1f} %" for share in each)]
             for kind, each in mean.items()
         ],
-        right=["parameters", *(f"moved by {shift}" for shift in shifts)],
+        right=["parameters", *(f"moved by {shift}" for shift in grid)],
         verdicts=[
             Verdict(
                 "a convolution is a dense layer with shared weights and zeros outside of the field", error < 1e-5,
                 f"largest difference from the product with the expanded matrix {error:.1e}",
             ),
             Verdict(
-                f"moved by {shifts[-1]} pixels the net that shares its weights and takes the mean of its maps loses at "
+                f"moved by {grid[-1]} pixels the net that shares its weights and takes the mean of its maps loses at "
                 "most a fifth of what the dense one loses",
                 lost[other] <= lost["dense"] / 5 and lost["dense"] > 0,
                 f"{100 * lost[other]:.1f} against {100 * lost['dense']:.1f} points of accuracy",
             ),
         ],
         charts=[
-            Chart(
+            Lines(
                 "trained on digits in the middle", "test digits moved to the right, pixels", "accuracy, %",
                 [
-                    Line(kind, list(shifts), (100 * mean[kind]).tolist(), (100 * each.min(0)).tolist(),
-                         (100 * each.max(0)).tolist())
+                    Line(kind, grid, (100 * mean[kind]).tolist(), low=(100 * each.min(0)).tolist(),
+                         high=(100 * each.max(0)).tolist())
                     for kind, each in right.items()
                 ],
             )
         ],
-        records=[{"net": kind, "shift": list(shifts), "accuracy": each.tolist()} for kind, each in mean.items()],
+        records=[{"net": kind, "shift": grid, "accuracy": each.tolist()} for kind, each in mean.items()],
         notes=[
             f"64 features of a 128x128 colour image take {128 * 128 * 3 * 64:,} weights, 64 filters of 3x3 "
             f"{3 * 3 * 3 * 64:,}",

@@ -8,10 +8,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlkit.experiments.finding import Chart, Finding, Line, Verdict
+from dlkit.data.resampling import bootstrap
+from dlkit.ensemble_metrics import ambiguity
+from dlkit.experiments.finding import Finding, Verdict
 from dlkit.layers.initializers import initializer
-
-Count = Annotated[int, Field(ge=1)]
+from dlkit.probe.panels import Line, Lines
+from dlkit.recipe import Count
 
 
 def ensembles(
@@ -36,7 +38,7 @@ def ensembles(
         width: units of the two hidden layers.
         steps: updates of Adam on all points at once.
         by: how members come to differ: `bootstrap` draws each one's points with replacement and other weights, `seeds`
-            other weights only, `none` nothing at all: then the verdicts turn.
+            other weights only, `none` nothing at all: then the verdict turns.
         seed: of everything.
     """
     random = np.random.default_rng(seed)
@@ -52,9 +54,7 @@ def ensembles(
     truth = curve(where)
     mean = told.mean(0)
     errors = ((told - truth) ** 2).mean(1)
-    of_mean = float(((mean - truth) ** 2).mean())
-    variance = float(((told - mean) ** 2).mean())
-    average = float(errors.mean())
+    of_mean, average, variance = ambiguity(told[..., np.newaxis], truth[:, np.newaxis])
     low, high = (mean + side * told.std(0) for side in (-1, 1))
     lines = [Line(f"member {at + 1}", where.tolist(), each.tolist()) for at, each in enumerate(told[:4])]
     return Finding(
@@ -71,11 +71,13 @@ def ensembles(
             ),
         ],
         charts=[
-            Chart(
+            Lines(
                 f"{members} members by {by}; four are drawn", "x", "y",
                 [
                     *lines,
-                    Line("mean of all, and spread", where.tolist(), mean.tolist(), low.tolist(), high.tolist()),
+                    Line(
+                        "mean of all, and spread", where.tolist(), mean.tolist(), low=low.tolist(), high=high.tolist()
+                    ),
                     Line("the curve", where.tolist(), truth.tolist(), is_theory=True),
                 ],
             ),
@@ -103,7 +105,7 @@ def _resampled(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if by != "bootstrap":
         return x, y
-    drawn = np.random.default_rng([seed, member]).integers(0, len(x), len(x))
+    drawn = bootstrap(len(x), seed=seed, draw=member)
     return x[drawn], y[drawn]
 
 

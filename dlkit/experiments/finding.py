@@ -1,9 +1,15 @@
-"""What an experiment finds: a table, charts, and verdicts on the lecture's claims. This module is light."""
+"""What an experiment finds: a table, charts, and verdicts on the lecture's claims. Loads no TensorFlow."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from dlkit.probe.panels import Lines
 
 
 @dataclass(frozen=True)
@@ -24,51 +30,17 @@ class Verdict:
         return f"{'holds' if self.holds else 'does not hold'}: {self.claim} ({self.numbers})"
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of a chart.
-
-    Args:
-        label: what it is of.
-        x: where.
-        y: how much; as many as `x`.
-        low: lower ends of a band about it; empty for none.
-        high: upper ends.
-        is_theory: whether it was calculated and not measured: then it is dotted.
-    """
-
-    label: str
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] = ()
-    high: Sequence[float] = ()
-    is_theory: bool = False
-
-
 def on_log_axis(values: Iterable[float]) -> list[float]:
     """What can be drawn on a logarithmic axis; nan in place of 0 and of what is not finite."""
     return [float(value) if 0 < value < math.inf else math.nan for value in values]
 
 
-@dataclass(frozen=True)
-class Chart:
-    """Lines over a common axis.
+def deviation(values: Sequence[float] | NDArray[np.float64]) -> float:
+    """The standard deviation of repeated measurements; nan of fewer than two, which say nothing of their spread.
 
-    Args:
-        title: above it.
-        x: what is to the right, with its unit.
-        y: what is upwards, with its unit.
-        lines: what is drawn.
-        log_x: whether the axis to the right is logarithmic.
-        log_y: whether the axis upwards is.
+    Nothing is greater than nan: a verdict that needs a spread does not hold without one.
     """
-
-    title: str
-    x: str
-    y: str
-    lines: Sequence[Line]
-    log_x: bool = False
-    log_y: bool = False
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 @dataclass(frozen=True)
@@ -88,7 +60,7 @@ class Finding:
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
     verdicts: Sequence[Verdict]
-    charts: Sequence[Chart]
+    charts: "Sequence[Lines]"
     right: Sequence[str] = ()
     records: Sequence[dict[str, Any]] = ()
     notes: Sequence[str] = field(default_factory=tuple)

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dlkit.errors import UsageError
-from dlkit.experiments.finding import Chart, Finding, Line, Verdict, on_log_axis
+from dlkit.experiments.finding import Finding, Verdict, on_log_axis
 from dlkit.layers.initializers import initializer
+from dlkit.probe.panels import Line, Lines
+from dlkit.recipe import Count
 
 Depth = Annotated[int, Field(ge=2, le=1000)]
 Width = Annotated[int, Field(ge=2, le=16_384)]
-Count = Annotated[int, Field(ge=1)]
 
 SIZE = "root mean square of the pre-activations"
 TINY = float(np.finfo(np.float32).tiny)  # below it a float32 loses digits
@@ -43,6 +44,7 @@ def initialization(
     seeds: Count = 5,
     seed: Annotated[int, Field(ge=0)] = 0,
     for_relu: str = "he",
+    scaled: str = "xavier",
     small: str = "gaussian:0.0001",
     orthogonal: str = "orthogonal",
 ) -> Finding:
@@ -58,43 +60,47 @@ def initialization(
         seeds: nets of each kind; shown is the mean.
         seed: of the first.
         for_relu: how the weights below ReLU are drawn; with another one than `he` the first verdict turns.
-        small: how the weights of the net that dies are drawn, `gaussian:SD`.
+        scaled: how the weights of variance 1 / fan_in are drawn; with another one than `xavier` the next three turn.
+        small: how the weights of the net that dies are drawn, `gaussian:SD`; with an SD above 1 / sqrt(width) it does
+            not.
         orthogonal: how the matrix is drawn whose singular values are looked at.
 
     Raises:
         dlkit.errors.UsageError: there is no such initializer, or the small one is no `gaussian:SD`.
     """
-    nets = [Net(for_relu, "relu"), Net("xavier", "linear"), Net("xavier", "tanh"), Net("xavier", "relu")]
+    if not small.startswith("gaussian:"):
+        raise UsageError(f"the small weights are drawn from N(0, sd^2), and {small} says no sd", "say gaussian:SD")
+    for init in (for_relu, scaled, small, orthogonal):
+        initializer(init)  # said before the first net
+    nets = [Net(for_relu, "relu"), Net(scaled, "linear"), Net(scaled, "tanh"), Net(scaled, "relu")]
     nets.append(Net(small, "linear"))
     seen = {net: np.stack([_sizes(net, depth, width, rows, seed + at) for at in range(seeds)]) for net in nets}
     mean = {net: sizes.mean(0) for net, sizes in seen.items()}
     linear, tanh, halving, silent = nets[1:]
     expected = _tanh_sizes(mean[tanh][0], depth)
-    if not small.startswith("gaussian:"):
-        raise UsageError(f"the small weights are drawn from N(0, sd^2), and {small} says no sd", "say gaussian:SD")
     spread = float(small.partition(":")[2])
     shrinking, alive = _ratios(mean[silent])
     singular = np.linalg.svd(_draw(orthogonal, width, seed), compute_uv=False)
     verdicts = [
         _stays(f"{for_relu} keeps ReLU nets alive at every layer", mean[nets[0]]),
-        _stays("xavier keeps linear nets alive at every layer", mean[linear]),
+        _stays(f"{scaled} keeps linear nets alive at every layer", mean[linear]),
         _within(
-            "xavier with tanh shrinks as q <- E[tanh(sqrt(q) z)^2] says",
+            f"{scaled} with tanh shrinks as q <- E[tanh(sqrt(q) z)^2] says",
             mean[tanh] / expected - 1, 0.1, "largest error",
         ),
         _within(
-            "xavier with ReLU halves the mean square at each layer",
+            f"{scaled} with ReLU halves the mean square at each layer",
             (mean[halving][1:] / mean[halving][:-1]) ** 2 / 0.5 - 1, 0.15, "largest error",
         ),
-        _within(
+        _dies(
             f"{small} shrinks by sd * sqrt(fan_in) at each layer until nothing is left",
-            shrinking / (spread * math.sqrt(width)) - 1, 0.05, f"largest error over {alive} layers",
+            shrinking / (spread * math.sqrt(width)) - 1, alive, mean[silent],
         ),
         _within(f"all singular values of {orthogonal} are 1", singular - 1, 1e-5, "largest deviation"),
     ]  # fmt: skip
     layers = list(range(1, depth + 1))
     lines = [
-        Line(str(net), layers, on_log_axis(mean[net]), on_log_axis(sizes.min(0)), on_log_axis(sizes.max(0)))
+        Line(str(net), layers, on_log_axis(mean[net]), low=on_log_axis(sizes.min(0)), high=on_log_axis(sizes.max(0)))
         for net, sizes in seen.items()
     ]
     lines.append(Line(f"{tanh}, calculated", layers, expected.tolist(), is_theory=True))
@@ -105,8 +111,8 @@ def initialization(
         right=[f"layer {at + 1}" for at in shown],
         verdicts=verdicts,
         charts=[
-            Chart(f"{depth} dense layers of {width:,} units, untrained", "layer", SIZE, lines, log_y=True),
-            Chart("without the one that dies", "layer", SIZE, [*lines[:-2], lines[-1]], log_y=True),
+            Lines(f"{depth} dense layers of {width:,} units, untrained", "layer", SIZE, lines, logarithmic=True),
+            Lines("without the one that dies", "layer", SIZE, [*lines[:-2], lines[-1]], logarithmic=True),
         ],
         records=[
             {"init": net.init, "activation": net.activation, "rms": sizes.mean(0).tolist(), "seeds": seeds}
@@ -165,3 +171,10 @@ def _stays(claim: str, sizes: NDArray[np.float64]) -> Verdict:
 def _within(claim: str, errors: NDArray[np.floating] | float, limit: float, what: str) -> Verdict:
     error = float(np.max(np.abs(errors)))
     return Verdict(f"{claim}, within {limit:g}", bool(error <= limit), f"{what}: {error:.2g}")
+
+
+def _dies(claim: str, errors: NDArray[np.float64], alive: int, sizes: NDArray[np.float64]) -> Verdict:
+    """Whether a net does so as calculated, within 0.05, and a millionth of its signal at most comes through."""
+    error, left = float(np.max(np.abs(errors))), float(sizes[-1] / sizes[0])
+    told = f"largest error over {alive} layers: {error:.2g}; {left:.2g} of the first layer's comes through"
+    return Verdict(f"{claim}, within 0.05", error <= 0.05 and left <= 1e-6, told)

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dlkit.errors import UsageError
-from dlkit.experiments.finding import Chart, Finding, Line, Verdict
+from dlkit.experiments.finding import Finding, Verdict
 from dlkit.experiments.training import prepared
 from dlkit.layers.initializers import initializer
-
-Count = Annotated[int, Field(ge=1)]
+from dlkit.probe.panels import Line, Lines
+from dlkit.recipe import Count
 
 
 def padding_and_stride(
@@ -95,7 +95,7 @@ def padding_and_stride(
             ),
         ],
         charts=[
-            Chart(
+            Lines(
                 f"{kernel}x{kernel} convolution with zeros around", "distance from the edge, pixels",
                 "off the mean of the middle, standard deviations",
                 [Line(f"images {how}", distances, [each[at] for at in distances]) for how, each in drift.items()],

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlkit.experiments.finding import Chart, Finding, Line, Verdict
+from dlkit.experiments.finding import Finding, Verdict
 from dlkit.experiments.training import train
+from dlkit.probe.panels import Line, Lines
+from dlkit.recipe import Count
 
-Count = Annotated[int, Field(ge=1)]
 LOW, HIGH = -5.0, 0.0  # decimal logarithms of learning rates
 LIGHT, HEAVY = -6.0, -2.0  # of weight decays
 
@@ -78,20 +79,20 @@ def random_vs_grid(
             )
         ],
         charts=[
-            Chart(
+            Lines(
                 f"dense net on the digits, {steps} updates", "learning rate", "loss on validation digits, nats",
                 [
                     Line(f"weight decay {10**decay:.0e}", (10**exponents).tolist(), row.tolist())
                     for decay, row in zip(decay_exponents, errors, strict=True)
-                ], log_x=True, log_y=True,
+                ], log_x=True, logarithmic=True,
             ),
-            Chart(
+            Lines(
                 f"best of {trials} trials, {repeats:,} searches", "share of the searches, %",
                 "loss of the best at most",
                 [
                     Line(name, shares.tolist(), np.percentile(each, shares).tolist())
                     for name, each in (("grid", of_grid), ("random", of_random))
-                ], log_y=True,
+                ], logarithmic=True,
             ),
         ],
         records=[{"lr": (10**exponents).tolist(), "loss": errors.tolist(), "medians": medians, "means": means}],

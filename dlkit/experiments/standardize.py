@@ -8,12 +8,11 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from dlkit.experiments.finding import Chart, Finding, Line, Verdict, on_log_axis
+from dlkit.experiments.finding import Finding, Verdict, on_log_axis
 from dlkit.experiments.training import Trained, train
+from dlkit.probe.panels import Line, Lines
+from dlkit.recipe import Count, Positive
 from dlkit.train.start import Prepared
-
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
 
 DIGITS, ADDING = "digits, inputs", "adding problem, outputs"
 
@@ -74,11 +73,11 @@ def standardize(
         right=["best learning rate", "error"],
         verdicts=verdicts,
         charts=[
-            Chart(
+            Lines(
                 "digits, each with its best learning rate", "update", "training loss, nats",
-                [Line(how, range(steps), on_log_axis(each)) for (_, how), each in curves.items()], log_y=True,
+                [Line(how, range(steps), on_log_axis(each)) for (_, how), each in curves.items()], logarithmic=True,
             ),
-            Chart(
+            Lines(
                 "digits, every learning rate", "learning rate", "share of validation digits that are wrong",
                 [
                     Line(how, list(rates), [measured[of, how][rate] for rate in rates])
@@ -126,7 +125,7 @@ def _mean_error(of: str, runs: list[Trained], split: str) -> float:
 
 def _error(of: str, run: Trained, split: str) -> float:
     """Share of digits that are wrong, or the mean squared error of the sums; infinite when training broke off."""
-    if not np.isfinite(run.losses).all():
+    if not run.is_finished:
         return math.inf
     measured = run.evaluate(split)
     return 1 - measured["accuracy"] if of == DIGITS else measured["mse"]

@@ -1,5 +1,6 @@
 """Short trainings for experiments: dlkit's own data, models and updates, without a run folder."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlkit import recipe
+from dlkit import models, recipe, runtime
 from dlkit.train import start
 from dlkit.train.evaluation import Evaluation
 from dlkit.train.loop import Progress, batches, rates
@@ -16,40 +17,59 @@ from dlkit.train.start import Prepared
 
 # What would blur a comparison unless an experiment is about it.
 PLAIN: dict[str, Any] = {
-    "train.schedule": "constant", "train.optimizer": "sgd", "train.momentum": 0.0, "train.weight_decay": 0.0,
+    "train.schedule": "constant", "train.optimizer": "sgd", "train.weight_decay": 0.0,
     "train.clip_norm": "none", "train.ema": "none", "train.label_smoothing": 0.0, "train.precision": "float32",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A model after its training.
+class Curves:
+    """What was measured in a training.
 
     Args:
-        prepared: the model, its task and where it runs.
         losses: (steps,) the loss of each batch before its update; infinity from the first that was not finite on.
         norms: (steps,) the norm of each gradient before clipping; likewise.
-        accuracies: (steps,) the share of each batch that was right; zero where training broke off or has none.
+        accuracies: (steps,) the share of each batch that was right; nan where training broke off or has none.
     """
 
-    prepared: Prepared
     losses: NDArray[np.float64]
     norms: NDArray[np.float64]
     accuracies: NDArray[np.float64]
 
     @property
+    def is_finished(self) -> bool:
+        """Whether training did not break off."""
+        return bool(np.isfinite(self.losses).all())
+
+    @property
     def last_loss(self) -> float:
-        """Mean of the last tenth of the losses."""
+        """Mean of the last tenth of the losses; infinite when training broke off."""
         return float(np.mean(self.losses[-self._tenth :]))
 
     @property
     def last_accuracy(self) -> float:
-        """Mean of the last tenth of the accuracies."""
+        """Mean of the last tenth of the accuracies; nan when training broke off."""
         return float(np.mean(self.accuracies[-self._tenth :]))
 
     @property
     def _tenth(self) -> int:
         return max(1, len(self.losses) // 10)
+
+
+@dataclass(frozen=True)
+class Trained(Curves):
+    """A model after its training, with what was measured.
+
+    Args:
+        prepared: the model, its task and where it runs.
+    """
+
+    prepared: Prepared
+
+    @property
+    def curves(self) -> Curves:
+        """What was measured alone, without a hold on model and data."""
+        return Curves(self.losses, self.norms, self.accuracies)
 
     def evaluate(self, split: str) -> dict[str, float]:
         """Loss and metrics on a split."""
@@ -57,12 +77,32 @@ class Trained:
         return Evaluation(prepared.task, prepared.model, prepared.devices, batch_size=256)(split, decode=False)
 
 
-def prepared(model: str, data: str, options: Mapping[str, Any], *, seed: int) -> Prepared:
-    """Data and a fresh model, with `PLAIN` and the given keys of a recipe; shipped recipes have no say."""
+def prepared(model: str, data: str, options: Mapping[str, Any], *, seed: int, like: Prepared | None = None) -> Prepared:
+    """Data and a fresh model, with `PLAIN` and the given keys of a recipe; shipped recipes have no say.
+
+    Args:
+        model: its name.
+        data: the dataset's.
+        options: keys of a recipe, such as "model.norm", above `PLAIN`.
+        seed: of weights, order and dropout.
+        like: what was prepared before from the same data, with the same options of the data: they are then neither
+            opened nor decoded again.
+    """
     flags = {**PLAIN, **options, "train.seed": seed}
-    if flags["train.optimizer"] != "sgd":
-        del flags["train.momentum"]
-    return start.prepare(recipe.resolve(model, data, flags=flags, shipped=False))
+    if flags["train.optimizer"] == "sgd":
+        flags.setdefault("train.momentum", 0.0)
+    resolved = recipe.resolve(model, data, flags=flags, shipped=False)
+    if like is None:
+        return start.prepare(resolved)
+    task = copy.copy(like.task)  # with what it has loaded
+    task.seed = seed
+    runtime.set_seed(seed, deterministic=resolved.train.deterministic)
+    runtime.set_precision(resolved.train.precision)
+    arguments = task.model_arguments()
+    resolved = start.complete(resolved, arguments)
+    with like.devices.strategy.scope():
+        built = models.build(model, **arguments, **resolved.model.options)
+    return Prepared(resolved, task, built, like.devices, like.peers)
 
 
 def train(
@@ -72,31 +112,29 @@ def train(
     *,
     steps: int,
     seed: int,
-    watch: Callable[[int, Prepared], None] | None = None,
+    like: Prepared | None = None,
     change: Callable[[Prepared], None] | None = None,
 ) -> Trained:
     """Trains a model for so many updates at the recipe's learning rates; ends early when it diverges.
 
     Args:
-        model: its name.
-        data: the dataset's.
-        options: keys of a recipe, such as "model.norm", above `PLAIN`.
+        model: as `prepared` takes them, and so `data`, `options`, `seed` and `like`.
+        data: see there.
+        options: see there.
         steps: updates.
-        seed: of weights, order and dropout.
-        watch: is called before each update with its number.
+        seed: see there.
+        like: see there.
         change: is called with data and model before training.
     """
-    made = prepared(model, data, options, seed=seed)
+    made = prepared(model, data, options, seed=seed, like=like)
     if change:
         change(made)
     update = start.training_step(made)
     settings = made.recipe.train
-    losses, norms, accuracies = np.full(steps, np.inf), np.full(steps, np.inf), np.zeros(steps)
+    losses, norms, accuracies = np.full(steps, np.inf), np.full(steps, np.inf), np.full(steps, np.nan)
     rate = rates(settings, steps, width=None)
     drawn = batches(made.task, settings, Progress(), made.devices)
     for number in range(steps):
-        if watch:
-            watch(number, made)
         batch = next(drawn)
         measured = update(batch.batch, step=number, lr=rate(number), begins=batch.position == 0)
         loss, norm = float(measured["loss"]) / float(measured["weight"]), float(measured["gradient_norm"])
@@ -105,4 +143,4 @@ def train(
         losses[number], norms[number] = loss, norm
         if "accuracy/sum" in measured:
             accuracies[number] = float(measured["accuracy/sum"]) / float(measured["accuracy/weight"])
-    return Trained(made, losses, norms, accuracies)
+    return Trained(losses, norms, accuracies, made)

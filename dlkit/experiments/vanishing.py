@@ -10,17 +10,16 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dlkit.data import tokenizer
-from dlkit.experiments.finding import Chart, Finding, Line, Verdict
+from dlkit.experiments.finding import Finding, Verdict, on_log_axis
 from dlkit.experiments.training import prepared, train
 from dlkit.probe.jacobians import gradient_by_distance
+from dlkit.probe.panels import Line, Lines
 from dlkit.probe.watching import taping
+from dlkit.recipe import Count
 from dlkit.train.losses import softmax_cross_entropy
 from dlkit.train.start import Prepared
 
-Count = Annotated[int, Field(ge=1)]
-
 ROWS = 32
-FADED = 1e-12  # what is drawn of a gradient that is smaller
 
 
 def vanishing(
@@ -48,7 +47,7 @@ def vanishing(
         steps: updates of Adam, each of 32 sequences, with the norm of the gradient clipped at 1.
         seeds: nets of each kind; shown is the median.
         seed: of the first.
-        biases: forget biases of untrained LSTMs, from small to large.
+        biases: forget biases of untrained LSTMs, from small to large; with equal ones the second verdict turns.
         forget_bias: of the LSTM that is trained.
         remembers: the net that is to remember; with `rnn`, the plain one again, the first verdict turns.
         attention: whether the second translator has attention; without, the last verdict turns.
@@ -99,20 +98,22 @@ def vanishing(
                 ", ".join(f"bias {bias:g}: {end:.2g}" for bias, end in zip(sorted(biases), ends, strict=True)),
             ),
             Verdict(
-                "attention brings the last word to the farthest word of the source at one hop",
-                min(reach["with attention"], reach["Transformer"]) > 0.01
-                and reach["seq2seq"] < reach["with attention"],
+                "attention brings the last word to the farthest word of the source at one hop: at least twice as much "
+                "of the gradient gets there as without",
+                min(reach["with attention"], reach["Transformer"]) >= 2 * reach["seq2seq"],
                 "farthest against nearest: " + ", ".join(f"{title} {each:.2g}" for title, each in reach.items()),
             ),
         ],
         charts=[
-            Chart(
+            Lines(
                 f"adding problem, width {width}", "steps before the end", "norm of the gradient",
-                [Line(title, range(length), _drawable(each)) for title, each in (fresh | trained).items()], log_y=True,
+                [Line(title, range(length), on_log_axis(each)) for title, each in (fresh | trained).items()],
+                logarithmic=True,
             ),
-            Chart(
+            Lines(
                 "translators, untrained", "place of the source word, from the first on", "norm of the gradient",
-                [Line(title, range(len(each)), _drawable(each)) for title, each in translators.items()], log_y=True,
+                [Line(title, range(len(each)), on_log_axis(each)) for title, each in translators.items()],
+                logarithmic=True,
             ),
         ],
         records=[
@@ -180,8 +181,5 @@ def _median(found: list[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def _ratio(a: float, b: float) -> float:
-    return float(a / b) if b > 0 else math.inf
-
-
-def _drawable(values: NDArray[np.float64]) -> list[float]:
-    return np.maximum(values, FADED).tolist()
+    """How many times as large; of two that are nothing not a number, which no verdict holds with."""
+    return float(a / b) if b > 0 else math.inf if a > 0 else math.nan

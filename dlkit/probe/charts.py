@@ -2,21 +2,18 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dlkit.console import safe
 from dlkit.probe.curves import AXES, Panel, Series
+from dlkit.probe.look import Dash, colour_of, dash_of, plain
 from dlkit.probe.page import shell, table, text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# The palette of Okabe and Ito 2008, which colour-blind people can tell apart, without its yellow, too light on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-Dash = Literal["-", "--", "-.", ":"]
-DASHES: tuple[Dash, ...] = ("-", "--", "-.", ":")  # of the runs that follow when all colours are taken
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -50,11 +47,7 @@ def figure(panels: Sequence[Panel], *, title: str) -> "Figure":
                 xytext=(-3, 3), textcoords="offset points", ha="right", fontsize=8, color="0.35",
             )  # fmt: skip
         axes.set_title(panel.title, fontsize=10, loc="left", parse_math=False)
-        axes.set_xlabel(AXES[panel.along], fontsize=9)
-        axes.tick_params(labelsize=8)
-        axes.grid(color="0.9", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain(axes, x=AXES[panel.along], y=panel.unit)
     handles = []
     for at, run in enumerate(runs):
         handle = Line2D([], [], color=_look(at)[0], linewidth=1.8, label=fitting(run, 60))
@@ -77,7 +70,7 @@ def _runs(panels: Sequence[Panel]) -> list[str]:
 
 
 def _look(number: int) -> tuple[str, Dash]:
-    return COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
+    return colour_of(number), dash_of(number)
 
 
 def tick(value: float) -> str:

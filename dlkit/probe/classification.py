@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dlkit.console import safe
 from dlkit.metrics import Reliability, expected_calibration_error
+from dlkit.probe.look import plain
 from dlkit.probe.pictures import BLUE, ORANGE, fitting, spread
 
 COUNTED = 120  # up to so many classes every count and every name is written
@@ -118,7 +119,4 @@ def _draw_reliability(diagram: Axes, histogram: Axes, bins: Reliability) -> None
     histogram.set_xlabel("confidence: probability of the predicted class", fontsize=9)
     histogram.set_ylabel("examples", fontsize=9)
     for axes in (diagram, histogram):
-        axes.tick_params(labelsize=8)
-        axes.grid(color="0.9", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain(axes)

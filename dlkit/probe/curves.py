@@ -26,6 +26,7 @@ TITLES = {
     "clipped": "updates that were clipped, %",
     "update_ratio": "size of the update over size of the weights",
 }
+UNITS = {"lr": "rate", "gradient_norm": "norm", "update_ratio": "ratio"}
 # Numbers of a record that tell when it was made.
 _PLACES = frozenset({"schema", "attempt", "step", "epoch", "seconds", "seconds_left"})
 _SPREAD = 20.0  # from such a ratio of the greatest to the least value on, the axis is logarithmic
@@ -65,6 +66,11 @@ class Panel:
     along: Along
     series: tuple[Series, ...]
     limit: float | None = None
+
+    @property
+    def unit(self) -> str:
+        """What lies upwards, in a word or two: the title says it all."""
+        return "%" if self.title.endswith(", %") else UNITS.get(self.metric, self.metric.replace("_", " "))
 
     @property
     def is_logarithmic(self) -> bool:

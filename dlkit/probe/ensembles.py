@@ -9,6 +9,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from dlkit.probe.look import plain
 from dlkit.probe.pictures import BLUE, ORANGE, fitting
 
 NAME = 30  # letters of a member
@@ -62,7 +63,7 @@ def _draw_members(axes: Axes, found: Mapping[str, Any]) -> None:
     axes.set_ylim(len(rows) - 0.2, -0.5)  # downwards, with room for what the line is
     axes.set_title("each, and together", loc="left", fontsize=10)
     axes.set_xlabel(f"{unit}, with 95 % intervals", fontsize=9)
-    _tidy(axes)
+    plain(axes)
 
 
 def _draw_sizes(axes: Axes, found: Mapping[str, Any]) -> None:
@@ -74,7 +75,7 @@ def _draw_sizes(axes: Axes, found: Mapping[str, Any]) -> None:
     axes.set_ylabel(unit, fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.ticklabel_format(axis="y", useOffset=False)
-    _tidy(axes)
+    plain(axes)
 
 
 def _draw_disagreements(axes: Axes, found: Mapping[str, Any]) -> None:
@@ -93,10 +94,3 @@ def _draw_disagreements(axes: Axes, found: Mapping[str, Any]) -> None:
     axes.set_yticks(places, [str(at + 1) for at in places], fontsize=8)
     axes.set_title("answers in which two differ, %", loc="left", fontsize=10)
     axes.set_xlabel("member", fontsize=9)
-
-
-def _tidy(axes: Axes) -> None:
-    axes.tick_params(labelsize=8)
-    axes.grid(color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)

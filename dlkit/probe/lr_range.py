@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from dlkit.probe.look import plain
 from dlkit.probe.pictures import BLUE, ORANGE, fitting
 from dlkit.train.lr_range import RangeTest
 
@@ -26,12 +27,7 @@ def picture(found: RangeTest, *, title: str) -> Figure:
     before = means[: (len(means) if found.least is None else found.least) + 1]
     span = before.max() - before.min() or abs(before.max()) or 1.0
     axes.set_ylim(before.min() - 0.1 * span, before.max() + (ROOM - 1) * span)
-    axes.set_xlabel("learning rate", fontsize=9)
-    axes.set_ylabel("training loss before the update", fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.grid(color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain(axes, x="learning rate", y="training loss before the update")
     axes.legend(loc="lower left", frameon=False, fontsize=9)
     axes.set_title(fitting(title, 80), loc="left", fontsize=11, parse_math=False)
     return figure

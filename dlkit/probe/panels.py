@@ -1,9 +1,9 @@
 """Panels of lines, bars, points and maps, side by side, as the views of `dlkit inspect` draw them.
 
-Colours are of the palette of Okabe and Ito 2008, which colour-blind people can tell apart; lines differ in their dashes
-and markers, too. Legends stand below what they explain, so that they cover nothing.
+Legends stand below what they explain, so that they cover nothing.
 """
 
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,15 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
 from dlkit.probe.charts import tick
-from dlkit.probe.pictures import BLUE, NAME, ORANGE, fitting, spread
+from dlkit.probe.look import COLOURS, colour_of, dash_of, marker_of, plain
+from dlkit.probe.pictures import BLUE, NAME, fitting, spread
 
-COLOURS = (BLUE, "#D55E00", "#009E73", "#CC79A7", ORANGE, "#56B4E9", "#000000")
-MARKERS = "osD^vPX"
-DASHES = ("-", "--", "-.", ":")
+FEW = 40  # points of a line that has a marker at each
 LABELS = 60  # names beside an axis, at most
 WIDTH, HEIGHT = 5.4, 3.9  # inches of a panel
 NARROW = 4.6  # of one that stands alone
@@ -35,14 +34,21 @@ class Line:
     Args:
         label: in the legend; empty for none.
         x: where they lie.
-        y: their values.
+        y: their values; nan where there is none.
         joined: whether a line goes through them.
+        low: lower ends of a band about them; empty for none.
+        high: its upper ends.
+        is_theory: whether they were calculated and not measured: then they are a dotted line, in the colour of the
+            line whose label is in theirs, else gray.
     """
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
     joined: bool = True
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    is_theory: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class Lines:
         y_label: what lies upwards, with its unit.
         lines: at least one.
         logarithmic: whether the axis upwards is.
+        log_x: whether the axis to the right is; where all points are powers of two, its ticks are.
         levels: heights to compare with, each with its name.
     """
 
@@ -63,6 +70,7 @@ class Lines:
     y_label: str
     lines: Sequence[Line]
     logarithmic: bool = False
+    log_x: bool = False
     levels: Sequence[tuple[float, str]] = ()
 
 
@@ -189,7 +197,7 @@ def figure(panels: Sequence[Panel], *, title: str, note: str = "", columns: int 
     drawn.panels = list(panels)
     for place, panel in enumerate(panels):
         _draw(drawn.add_subplot(rows, columns, place + 1), panel)
-    drawn.suptitle(fitting(title), x=0.01, ha="left", fontsize=12, parse_math=False)
+    drawn.suptitle(textwrap.fill(fitting(title), 60 * columns), x=0.01, ha="left", fontsize=12, parse_math=False)
     if note:
         drawn.supxlabel(note, x=0.01, ha="left", fontsize=8, color="0.3", parse_math=False, wrap=True)
     return drawn
@@ -205,15 +213,6 @@ def _height(panel: Panel) -> float:
     return max(HEIGHT, min(0.2 * len(panel.names), 12.0) + 1.4) if isinstance(panel, Rows) else HEIGHT
 
 
-def _plain(axes: Axes, *, x: str, y: str) -> None:
-    axes.set_xlabel(x, fontsize=9, parse_math=False)
-    axes.set_ylabel(y, fontsize=9, parse_math=False)
-    axes.tick_params(labelsize=8)
-    axes.grid(color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
 def _legend(axes: Axes, count: int) -> None:
     if count == 0:
         return
@@ -225,24 +224,47 @@ def _legend(axes: Axes, count: int) -> None:
 
 
 def _draw_lines(axes: Axes, panel: Lines) -> None:
-    for at, line in enumerate(panel.lines):
-        few = len(line.x) <= 40
+    measured = [line for line in panel.lines if not line.is_theory]
+    for at, line in enumerate(measured):
+        few = sum(map(math.isfinite, line.y)) <= FEW  # one point alone is no line
         axes.plot(
-            line.x, line.y, label=fitting(line.label, 40) if line.label else None, color=COLOURS[at % len(COLOURS)],
-            linestyle=DASHES[at // len(COLOURS) % len(DASHES)] if line.joined else "none",
+            line.x, line.y, label=fitting(line.label, 40) if line.label else None, color=colour_of(at),
+            linestyle=dash_of(at) if line.joined else "none",
             # Later ones are thinner: where two run alike both can be seen.
-            linewidth=max(1.2, 2.6 - 0.5 * at), marker=MARKERS[at % len(MARKERS)] if few or not line.joined else None,
+            linewidth=max(1.2, 2.6 - 0.5 * at), marker=marker_of(at) if few or not line.joined else None,
             markersize=max(3.0, 6.5 - 1.1 * at),
         )  # fmt: skip
-    if panel.logarithmic:
+        if line.low and line.high:
+            axes.fill_between(line.x, line.low, line.high, color=colour_of(at), alpha=0.15, linewidth=0)
+    for line in panel.lines:
+        if line.is_theory:
+            of = [at for at, other in enumerate(measured) if other.label in line.label]
+            axes.plot(
+                line.x, line.y, label=fitting(line.label, 40), color=colour_of(of[0]) if of else "0.45",
+                linestyle=":", linewidth=1.4,
+            )  # fmt: skip
+    values = [value for line in panel.lines for value in line.y if math.isfinite(value)]
+    if panel.logarithmic and any(value > 0 for value in values):
         axes.set_yscale("log")
-        _powers(axes.yaxis, [value for line in panel.lines for value in line.y])
+        _powers(axes.yaxis, values)
+    if panel.log_x:
+        _log_x(axes, sorted({value for line in panel.lines for value in line.x}))
     for at, (level, name) in enumerate(panel.levels):
         axes.axhline(
             level, color="0.35", linewidth=1.2, linestyle=((0, (1, 2)), (0, (5, 3)))[at % 2], label=fitting(name, 40)
         )
-    _plain(axes, x=panel.x_label, y=panel.y_label)
+    plain(axes, x=panel.x_label, y=panel.y_label)
     _legend(axes, sum(bool(line.label) for line in panel.lines) + len(panel.levels))
+
+
+def _log_x(axes: Axes, values: Sequence[float]) -> None:
+    if all(math.log2(value).is_integer() for value in values):
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.set_xscale("log")
+        _powers(axes.xaxis, values)
 
 
 def _powers(axis: Axis, values: Sequence[float]) -> None:
@@ -267,15 +289,15 @@ def _draw_rows(axes: Axes, panel: Rows) -> None:
             if nothing:
                 some_zero = True
                 axes.scatter(
-                    [0.0] * len(nothing), nothing, s=22, facecolor="white", edgecolor=COLOURS[at % len(COLOURS)],
-                    marker=MARKERS[at % len(MARKERS)], transform=axes.get_yaxis_transform(), zorder=3, clip_on=False,
+                    [0.0] * len(nothing), nothing, s=22, facecolor="white", edgecolor=colour_of(at),
+                    marker=marker_of(at), transform=axes.get_yaxis_transform(), zorder=3, clip_on=False,
                 )  # fmt: skip
         where, size = [place for place, _ in there], [value for _, value in there]
         if panel.bars:
-            axes.barh(where, size, 0.65, color=COLOURS[at])
+            axes.barh(where, size, 0.65, color=colour_of(at))
         else:
             axes.scatter(
-                size, where, s=22, color=COLOURS[at % len(COLOURS)], marker=MARKERS[at % len(MARKERS)],
+                size, where, s=22, color=colour_of(at), marker=marker_of(at),
                 edgecolor="black", linewidth=0.4, label=label, zorder=3, clip_on=False,
             )  # fmt: skip
     if panel.logarithmic:
@@ -284,7 +306,7 @@ def _draw_rows(axes: Axes, panel: Rows) -> None:
     shown = spread(len(panel.names), LABELS)
     axes.set_yticks(shown, [fitting(panel.names[at], NAME) for at in shown], fontsize=8, parse_math=False)
     axes.set_ylim(len(panel.names) - 0.4, -0.6)
-    _plain(axes, x=f"{panel.x_label} (hollow: 0)" if some_zero else panel.x_label, y="")
+    plain(axes, x=f"{panel.x_label} (hollow: 0)" if some_zero else panel.x_label, y="")
     axes.grid(visible=False, axis="y")
     if not panel.bars:
         handles, labels = axes.get_legend_handles_labels()
@@ -325,7 +347,7 @@ def _draw_names(axes: Axes, panel: Names) -> None:
     colours = [COLOURS[1] if at < panel.strong else BLUE for at in range(count)]
     axes.scatter(panel.points[:, 0], panel.points[:, 1], s=14, c=colours, linewidth=0)
     axes.margins(0.12)
-    _plain(axes, x=panel.x_label, y=panel.y_label)
+    plain(axes, x=panel.x_label, y=panel.y_label)
     low, high = panel.points.min(axis=0), panel.points.max(axis=0)
     share = (panel.points - low) / np.where(high > low, high - low, 1)
     taken: list[tuple[float, float, float]] = []

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dlkit import durable
 from dlkit.console import safe
 from dlkit.errors import DlkitError
+from dlkit.probe.look import COLOURS, plain
 
 if TYPE_CHECKING:
     from dlkit.probe.activations import LayerActivations
@@ -30,7 +31,7 @@ TILE = 16  # at least so many dots are its longer side
 NAME = 26  # letters of a layer's name
 MAX_LAYERS = 20  # in a picture of maps or kernels
 MAX_IMAGES = 96  # kernels of a first layer, six rows
-BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"  # of the palette of Okabe and Ito 2008
+BLUE, ORANGE, GREEN = COLOURS[0], COLOURS[4], COLOURS[2]
 
 
 def png(figure: Figure) -> bytes:
@@ -241,9 +242,8 @@ def activations(layers: "Sequence[LayerActivations]", *, title: str) -> Figure:
         axes.set_xlim(left=0)
         axes.tick_params(axis="y", length=0)
     for axes in (left, right, *third):
-        axes.grid(axis="x", color="0.9", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        plain(axes)
+        axes.grid(visible=False, axis="y")
     figure.legend(loc="outside lower right", ncols=3, frameon=False, fontsize=9)
     figure.suptitle(fitting(title), x=0.01, ha="left", fontsize=12, parse_math=False)
     return figure

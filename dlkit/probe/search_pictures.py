@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dlkit.probe.charts import tick
+from dlkit.probe.look import plain
 from dlkit.probe.pictures import BLUE, ORANGE, fitting
 from dlkit.train.search.effects import Effect, KeyEffects
 from dlkit.train.search.space import Space
@@ -77,7 +78,7 @@ def _keys(axes: Axes, told: Sequence[KeyEffects], heading: str) -> None:
     axes.set_yticks(range(len(told)), [fitting(each.key, 30) for each in told], parse_math=False)
     axes.set_ylim(len(told) - 0.5, -0.5)  # the first one on top
     axes.set_title(heading, fontsize=10, loc="left")
-    _plain(axes)
+    plain(axes)
 
 
 def _panel(axes: Axes, space: Space, found: Sequence[Result], plan: Plan) -> None:
@@ -100,7 +101,7 @@ def _panel(axes: Axes, space: Space, found: Sequence[Result], plan: Plan) -> Non
         _range(axes, space)
     axes.set_title(fitting(space.key, 40), fontsize=10, loc="left", parse_math=False)
     axes.set_ylabel(plan.metric, fontsize=9, parse_math=False)
-    _plain(axes)
+    plain(axes)
 
 
 def _range(axes: Axes, space: Space) -> None:
@@ -118,10 +119,3 @@ def _range(axes: Axes, space: Space) -> None:
         ticks = [space.low, math.sqrt(space.low * space.high), space.high]
     axes.set_xticks(ticks, [tick(value) for value in ticks])
     axes.set_xticks([], minor=True)
-
-
-def _plain(axes: Axes) -> None:
-    axes.tick_params(labelsize=8)
-    axes.grid(color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)

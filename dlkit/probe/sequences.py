@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from dlkit.probe.look import colour_of, dash_of, marker_of, plain
 from dlkit.probe.pictures import BLUE, fitting
-from dlkit.probe.translation import COLOURS, MARKERS
 
 Curve = Sequence[tuple[int, float]]
 NAME = 24  # letters of a run
@@ -47,8 +47,8 @@ def picture(
     for at, (run, series) in enumerate(curves.items()):
         steps, reached = zip(*series, strict=True) if series else ((), ())
         left.plot(
-            steps, reached, label=fitting(run, NAME), color=COLOURS[at % len(COLOURS)],
-            marker=MARKERS[at % len(MARKERS)], linewidth=1.6, markersize=3.5,
+            steps, reached, label=fitting(run, NAME), color=colour_of(at),
+            marker=marker_of(at), linestyle=dash_of(at), linewidth=1.6, markersize=3.5,
         )  # fmt: skip
     left.set_xlabel("steps of training", fontsize=9)
     left.set_ylabel(f"{measure}, validation", fontsize=9)
@@ -75,10 +75,7 @@ def _finish(axes: Axes, memoryless: float | None, logarithmic: bool, *, along: s
         line(memoryless, color="0.4", linewidth=1.2, linestyle="--", label="remembers nothing")
     if logarithmic:
         (axes.set_yscale if along == "y" else axes.set_xscale)("log")
-    axes.grid(color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain(axes)
 
 
 def _draw_points(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
@@ -97,7 +94,7 @@ def _draw_by_length(
 ) -> None:
     for at, series in enumerate(by_length.values()):
         axes.plot(
-            range(len(lengths)), series, color=COLOURS[at % len(COLOURS)], marker=MARKERS[at % len(MARKERS)],
+            range(len(lengths)), series, color=colour_of(at), marker=marker_of(at), linestyle=dash_of(at),
             linewidth=1.6, markersize=5,
         )  # fmt: skip
     axes.set_xticks(range(len(lengths)), [f"{low}" if low == high else f"{low}-{high}" for low, high in lengths])
@@ -107,7 +104,7 @@ def _draw_by_length(
 
 def _draw_bars(axes: Axes, values: Mapping[str, float], measure: str) -> None:
     places = np.arange(len(values))
-    axes.barh(places, list(values.values()), 0.6, color=[COLOURS[at % len(COLOURS)] for at in places])
+    axes.barh(places, list(values.values()), 0.6, color=[colour_of(at) for at in range(len(values))])
     axes.set_yticks(places, [fitting(run, NAME) for run in values], fontsize=9, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlabel(measure, fontsize=9)

@@ -8,12 +8,11 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from dlkit.probe.classification import SHADES
-from dlkit.probe.pictures import BLUE, ORANGE, fitting
+from dlkit.probe.look import colour_of, dash_of, marker_of, plain
+from dlkit.probe.pictures import fitting
 
 PIECE = 16  # letters of a token
 CELL, LETTER, MARGIN, HEAD, FOOT = 0.26, 0.075, 0.15, 0.5, 0.32  # inches
-COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#D55E00", "#56B4E9")  # Okabe and Ito 2008
-MARKERS = "osD^vP"
 
 
 def alignment(weights: NDArray[np.floating], source: Sequence[str], target: Sequence[str], *, title: str) -> Figure:
@@ -65,16 +64,12 @@ def by_length(
     places = np.arange(len(lengths))
     for at, (run, series) in enumerate(values.items()):
         axes.plot(
-            places, series, label=fitting(run, 40), color=COLOURS[at % len(COLOURS)], marker=MARKERS[at % len(MARKERS)],
-            linewidth=1.8, markersize=6, clip_on=False,
+            places, series, label=fitting(run, 40), color=colour_of(at), marker=marker_of(at),
+            linestyle=dash_of(at), linewidth=1.8, markersize=6, clip_on=False,
         )  # fmt: skip
     axes.set_xticks(places, [f"{low}" if low == high else f"{low}-{high}" for low, high in lengths], fontsize=9)
-    axes.set_xlabel("words of the reference", fontsize=9)
-    axes.set_ylabel(measure, fontsize=9)
+    plain(axes, x="words of the reference", y=measure)
     axes.set_ylim(bottom=0)
-    axes.grid(color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
     legend = axes.legend(frameon=False, fontsize=9)
     for text in legend.get_texts():
         text.set_parse_math(False)

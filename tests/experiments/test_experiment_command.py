@@ -4,9 +4,11 @@ import json
 
 import pytest
 from PIL import Image
+from probe_pictures import assert_readable
 
 from dlkit.cli import main
 from dlkit.experiments import EXPERIMENTS
+from dlkit.probe import pictures
 
 PARTS = {f"{letter}{number}" for letter, most in (("C", 8), ("T", 8), ("R", 10), ("S", 6), ("X", 9))
          for number in range(1, most + 1)}  # fmt: skip
@@ -28,7 +30,14 @@ LONG = {"degradation", "vanishing", "standardize"}  # many nets have to be trace
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in EXPERIMENTS]
 )
-def test_a_first_look_ends_with_verdicts_and_a_picture(name, tmp_path, capsys):
+def test_a_first_look_ends_with_verdicts_and_a_picture(name, tmp_path, capsys, monkeypatch):
+    drawn, save = [], pictures.save
+
+    def kept(figure, path):
+        drawn.append(figure)
+        save(figure, path)
+
+    monkeypatch.setattr(pictures, "save", kept)
     picture = tmp_path / "picture.png"
     assert main(["experiment", name, str(picture), "--png", "--first-look", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -39,6 +48,7 @@ def test_a_first_look_ends_with_verdicts_and_a_picture(name, tmp_path, capsys):
     assert said["records"]
     with Image.open(picture) as image:
         assert image.width > 500
+    assert_readable(drawn[0])
 
 
 def test_the_table_ends_with_a_line_for_each_verdict(capsys):
@@ -56,12 +66,16 @@ def test_the_table_ends_with_a_line_for_each_verdict(capsys):
         (["dropout", "--set", "rat=0.1"], "unknown key: dropout.rat", "rate"),
         (["dropout", "--set", "rate=much"], "dropout.rate must be", ""),
         (["dropout", "--set", "rate"], "--set rate has no value", "--set rate=value"),
-        (["dropout", "--full"], "dropout has its real size already", "leave --full out"),
+        (["dropout", "--full"], "dropout has no larger size", "leave --full out"),
         (["dropout", "--png", "nowhere/a.png"], "there is no folder nowhere", "another file"),
-        (["degradation", "--full", "--first-look"], "--full is the real size", "one of them"),
+        (["degradation", "--full", "--first-look"], "--full is the largest size", "one of them"),
         (["dropout", "a.png"], "what to do with a.png?", "--png a.png"),
         (["dropout", "--png", "a.pdf"], "a.pdf has no name for a picture", "PNG"),
         (["attention_cost", "--seed", "3"], "nothing is drawn in attention_cost", "leave --seed out"),
+        (["initialization", "--set", "small=he"], "he says no sd", "gaussian:SD"),
+        (["initialization", "--set", "orthogonal=hee"], "hee", "`he`"),
+        (["attention_cost", "--set", "lengths=[16,16]"], "the lengths are all the same", "16,64"),
+        (["attention_cost", "--set", "heads=3"], "3 heads cannot share a width of 256", "divisor"),
         (["padding_and_stride", "--set", "kernel=4"], "a kernel of 4 has no middle", "odd"),
         (["--full"], "--full is for an experiment", "lists them"),
     ],

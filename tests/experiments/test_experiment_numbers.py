@@ -4,9 +4,20 @@ import math
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from dlkit import recipe
-from dlkit.experiments import attention_cost, dense_vs_conv, ensembles, initialization, random_vs_grid, vanishing
+from dlkit.experiments import (
+    attention_cost,
+    batchnorm_lr,
+    dense_vs_conv,
+    dropout,
+    ensembles,
+    initialization,
+    random_vs_grid,
+    training,
+    vanishing,
+)
 from dlkit.models import transformer
 from dlkit.train import start
 
@@ -85,3 +96,58 @@ def test_a_lattice_is_even_and_lies_at_random():
     assert one.min() >= -5
     assert one.max() <= 0
     assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.9])
+def test_the_scale_of_masks_is_one_when_what_is_kept_is_scaled_up(rate):
+    """E[mask / (1 - p)] = 1 and E[mask] = 1 - p, however noisy the masks are."""
+    random = np.random.default_rng(0)
+    plain = random.standard_normal((50, 40)).astype(np.float32)
+
+    def masked():
+        return (random.uniform(size=plain.shape) >= rate) * plain
+
+    scaled = dropout.scale_between(lambda: tf.constant(masked() / (1 - rate), tf.float32), tf.constant(plain))
+    assert scaled.is_one
+    assert scaled.error < 0.01
+    unscaled = dropout.scale_between(lambda: tf.constant(masked(), tf.float32), tf.constant(plain))
+    assert not unscaled.is_one
+    assert unscaled.mean == pytest.approx(1 - rate, abs=0.01)
+    assert not dropout.Scale(0.8, 0.1).is_one, "too noisy to say so"
+
+
+def test_ratios_of_gradients():
+    assert vanishing._ratio(1.0, 4.0) == 0.25
+    assert vanishing._ratio(1.0, 0.0) == math.inf
+    assert math.isnan(vanishing._ratio(0.0, 0.0)), "two that are nothing cannot be compared"
+
+
+def test_three_times_0_1_is_0_3_at_least(monkeypatch):
+    """0.3 >= 3 * 0.1 is false in floating point."""
+    assert not 3 * 0.1 <= 0.3
+
+    def trained(norm, depth, width, lr, steps, seed):
+        works = lr <= (0.3 if norm == "batch" else 0.1)
+        return training.Curves(np.full(10, 0.1 if works else 2.0), np.ones(10), np.ones(10))
+
+    monkeypatch.setattr(batchnorm_lr, "_trained", trained)
+    assert batchnorm_lr.batchnorm_lr(rates=[0.1, 0.3, 1.0]).verdicts[0].holds
+
+
+def test_trainings_that_share_their_data_are_those_that_open_it_themselves():
+    options = {"model.hidden": [8], "train.batch_size": 16, "train.steps": 3}
+    first = training.train("mlp", "digits", options, steps=3, seed=0)
+    alone = training.train("mlp", "digits", options, steps=3, seed=1)
+    sharing = training.train("mlp", "digits", options, steps=3, seed=1, like=first.prepared)
+    assert sharing.prepared.task.data is first.prepared.task.data
+    assert first.prepared.task.seed == 0
+    np.testing.assert_array_equal(sharing.losses, alone.losses)
+    assert not np.array_equal(sharing.losses, first.losses)
+    assert not hasattr(sharing.curves, "prepared")
+
+
+def test_a_training_that_diverges_has_no_accuracy():
+    found = training.train("mlp", "digits", {"model.hidden": [8], "train.lr": 1e30, "train.steps": 5}, steps=5, seed=0)
+    assert not found.is_finished
+    assert found.last_loss == math.inf
+    assert math.isnan(found.last_accuracy)

@@ -4,9 +4,10 @@ from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import pytest
+from probe_pictures import assert_readable
 
 from dlkit.errors import DataError, UsageError
-from dlkit.probe import charts
+from dlkit.probe import charts, look
 from dlkit.probe.curves import Panel, Series, panels, title
 
 
@@ -170,4 +171,6 @@ def test_a_picture_has_a_panel_each_and_a_colour_for_each_run():
     drawn = charts.figure([panel(*runs), panel(*runs, metric="lr")], title="$x$")
     assert [axes.get_title(loc="left") for axes in drawn.axes] == ["loss", "lr"]
     colours = [line.get_color() for line in drawn.axes[0].lines]
-    assert colours == list(charts.COLOURS[:2])
+    assert colours == list(look.COLOURS[:2])
+    assert [axes.get_ylabel() for axes in drawn.axes] == ["loss", "rate"]
+    assert_readable(drawn)

@@ -251,6 +251,10 @@ class Captioning(Task):
         """The captions of each image of a split as they were read, untouched by any tokenizer; after `limit`."""
         return list(self.data.splits[split].captions[: self.size(split)])
 
+    def tested_on(self, split: str) -> tuple[str, list[Sequence[str]]]:
+        """The captions of each image."""
+        return "captions", self.references(split)
+
     def outputs(self, model: keras.Model, split: str, search: Search, *, batch_size: int) -> Iterator[str]:
         """What a model says of each image of a split, in their order."""
         captioner, source = self.captioner(model), self.data.splits[split].images

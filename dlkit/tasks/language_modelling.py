@@ -104,6 +104,10 @@ class LanguageModelling(Task):
         self.check_split(split)
         return list(self.data.texts[split])
 
+    def tested_on(self, split: str) -> tuple[str, list[str]]:
+        """The texts; where a limit ends in them, `cut` says."""
+        return "texts", self.texts(split)
+
     @property
     def cut(self) -> tuple[Any, ...]:
         """What says where the blocks or lines of a text end, which `limit` counts."""

@@ -207,6 +207,15 @@ class Task(ABC):
         """What to look at one by one of a batch and of what the model said of it (`Sums.logits`)."""
         return Judged(batch["labels"], said)
 
+    def tested_on(self, split: str) -> tuple[str, Any] | None:
+        """What there is of a split before a model reads it in its own way, such as with its tokenizer, after `limit`.
+
+        Returns:
+            What it is called, in the plural, and something that is equal for equal examples; None where labels say
+            whether two models are tested on the same.
+        """
+        return None
+
     def dataset_options(self) -> dict[str, Any]:
         """What the dataset's own function takes of the section [data]."""
         unset = {key for key in ("dir",) if self.options.get(key) is None}

@@ -215,6 +215,10 @@ class Translation(Task):
         data, count = self.data.splits[split], self.size(split)
         return pairs.Texts(list(data.source_texts[:count]), list(data.target_texts[:count]))
 
+    def tested_on(self, split: str) -> tuple[str, pairs.Texts]:
+        """The pairs."""
+        return "pairs", self.texts(split)
+
     def outputs(
         self,
         model: keras.Model,

@@ -22,7 +22,7 @@ from dlkit.data.batching import ROW_WEIGHTS, Batch, pad_rows, prefetch, until_fa
 from dlkit.data.folders import folder, has_splits
 from dlkit.data.parallel import is_undivided
 from dlkit.errors import DataError, UsageError
-from dlkit.recipe import check_data_dir, check_value, defaults_of, resolve_decode
+from dlkit.recipe import DecodeSection, check_data_dir, check_value, defaults_of, resolve_decode
 from dlkit.runs import Run
 from dlkit.runtime import Devices
 from dlkit.tasks import TASKS
@@ -331,30 +331,10 @@ class Subject:
         write: Callable[[str], None] | None = None,
     ) -> tuple[dict[str, Any], Outputs | Translations | Captions | None]:
         """As `evaluated`, of a model that is there."""
-        run, task, model, split = self.run, evaluation.task, evaluation.model, setting.split
+        run, task, split = self.run, evaluation.task, setting.split
         count = task.size(split)
-        said: Outputs | Translations | Captions | None = None
-        if isinstance(task, Translation):
-            decode = resolve_decode(run.recipe["decode"], flags=setting.decode, path=run.path / "recipe.toml")
-            values = evaluation(split, decode=False)
-            said = translation_quality.translate(task, model, split, decode, batch_size=setting.batch_size, write=write)
-            values |= {"exact": float(said.right.mean())}
-            if setting.own_words:
-                values["own_words_loss"] = task.own_words_loss(model, split, batch_size=setting.batch_size)
-            found = {**translation_quality.quality(said, lowercase=setting.lowercase), "search": decode.model_dump()}
-        elif isinstance(task, LanguageModelling):
-            values, found = evaluation(split), {"tokens": task.tokens(model, split), "intervals": {}}
-        elif isinstance(task, Sequences):
-            values, said = evaluation.with_outputs(split)
-            found = sequence_quality.quality(task, split, said.labels, said.logits)
-        elif isinstance(task, Captioning):
-            values, said, found = self._captioned(task, evaluation, setting, write)
-        else:
-            values, said = evaluation.with_outputs(split)
-            found = classification(said, task.info["classes"])
-            # The labels of one example hang together: as if each were one, intervals would be too narrow.
-            found["intervals"] |= {"accuracy": metrics.wilson_interval(int(said.right.sum()), len(said.right))}
-            found["intervals"] = found["intervals"] if said.one_each else {}
+        judge = next((judge for kind, judge in _JUDGES.items() if isinstance(task, kind)), _classified)
+        values, said, found = judge(evaluation, run, setting, write)
         shares = {name: round(values[name] * count) for name in TASKS[run.task].per_example if name in values}
         intervals = {name: metrics.wilson_interval(hits, count) for name, hits in shares.items()}
         result = {
@@ -366,25 +346,88 @@ class Subject:
         }  # fmt: skip
         return result, said
 
-    def _captioned(
-        self, task: Captioning, evaluation: Evaluation, setting: Setting, write: Callable[[str], None] | None
-    ) -> tuple[dict[str, float], Captions, dict[str, Any]]:
-        """Values, captions and what else is found; of a caption for all images there is no loss."""
-        split, lowercase = setting.split, setting.lowercase
-        if setting.constant:
-            said = caption_quality.one_for_all(task, split, lowercase=lowercase, write=write)
-            found = {**caption_quality.quality(said), "constant": said.outputs[0]}
-            return {"exact": found.pop("exact")}, said, found
-        stored, path = self.run.recipe["decode"], self.run.path / "recipe.toml"
-        decode = resolve_decode(stored, flags=setting.decode, path=path)
-        values = evaluation(split, decode=False)
-        if setting.own_words:
-            values["own_words_loss"] = task.own_words_loss(evaluation.model, split, batch_size=setting.batch_size)
-        said = caption_quality.write_captions(
-            task, evaluation.model, split, decode, batch_size=setting.batch_size, lowercase=lowercase, write=write
-        )
-        found = {**caption_quality.quality(said), "search": decode.model_dump()}
-        return values | {"exact": found.pop("exact")}, said, found
+
+# ----------------------------------------------------------------------------------------------- what is said of a task
+
+Write = Callable[[str], None] | None
+Said = Outputs | Translations | Captions | None
+# The task's metrics, what the run says of each example, and what else is found, with its "intervals".
+Judgement = tuple[dict[str, float], Said, dict[str, Any]]
+
+
+def _decode(run: Run, setting: Setting) -> DecodeSection:
+    """How outputs are searched for."""
+    return resolve_decode(run.recipe["decode"], flags=setting.decode, path=run.path / "recipe.toml")
+
+
+def _with_own_words(evaluation: Evaluation, setting: Setting) -> dict[str, float]:
+    """The metrics of a decoder that reads the right words and, where that is asked for, of one that reads its own."""
+    task, size = evaluation.task, setting.batch_size
+    assert isinstance(task, Translation | Captioning)
+    values = evaluation(setting.split, decode=False)
+    if setting.own_words:
+        values["own_words_loss"] = task.own_words_loss(evaluation.model, setting.split, batch_size=size)
+    return values
+
+
+def _translated(evaluation: Evaluation, run: Run, setting: Setting, write: Write) -> Judgement:
+    task, decode = evaluation.task, _decode(run, setting)
+    assert isinstance(task, Translation)
+    values = _with_own_words(evaluation, setting)
+    said = translation_quality.translate(
+        task, evaluation.model, setting.split, decode, batch_size=setting.batch_size, write=write
+    )
+    found = {**translation_quality.quality(said, lowercase=setting.lowercase), "search": decode.model_dump()}
+    return values | {"exact": float(said.right.mean())}, said, found
+
+
+def _captioned(evaluation: Evaluation, run: Run, setting: Setting, write: Write) -> Judgement:
+    """Of one caption for all images there is no loss."""
+    task, split, lowercase = evaluation.task, setting.split, setting.lowercase
+    assert isinstance(task, Captioning)
+    if setting.constant:
+        said = caption_quality.one_for_all(task, split, lowercase=lowercase, write=write)
+        found = {**caption_quality.quality(said), "constant": said.outputs[0]}
+        return {"exact": found.pop("exact")}, said, found
+    decode = _decode(run, setting)
+    values = _with_own_words(evaluation, setting)
+    said = caption_quality.write_captions(
+        task, evaluation.model, split, decode, batch_size=setting.batch_size, lowercase=lowercase, write=write
+    )
+    found = {**caption_quality.quality(said), "search": decode.model_dump()}
+    return values | {"exact": found.pop("exact")}, said, found
+
+
+def _modelled(evaluation: Evaluation, run: Run, setting: Setting, write: Write) -> Judgement:
+    task = evaluation.task
+    assert isinstance(task, LanguageModelling)
+    values = evaluation(setting.split)
+    return values, None, {"tokens": task.tokens(evaluation.model, setting.split), "intervals": {}}
+
+
+def _told(evaluation: Evaluation, run: Run, setting: Setting, write: Write) -> Judgement:
+    task = evaluation.task
+    assert isinstance(task, Sequences)
+    values, said = evaluation.with_outputs(setting.split)
+    return values, said, sequence_quality.quality(task, setting.split, said.labels, said.logits)
+
+
+def _classified(evaluation: Evaluation, run: Run, setting: Setting, write: Write) -> Judgement:
+    values, said = evaluation.with_outputs(setting.split)
+    found = classification(said, evaluation.task.info["classes"])
+    # The labels of one example hang together: as if each were one, intervals would be too narrow.
+    found["intervals"] |= {"accuracy": metrics.wilson_interval(int(said.right.sum()), len(said.right))}
+    found["intervals"] = found["intervals"] if said.one_each else {}
+    return values, said, found
+
+
+# All other tasks are classifiers.
+_JUDGES: Mapping[type[Task], Callable[[Evaluation, Run, Setting, Write], Judgement]] = {
+    Translation: _translated, Captioning: _captioned, LanguageModelling: _modelled, Sequences: _told,
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------- data of one's own
 
 
 def _data_section(run: Run, setting: Setting, among: Sequence[Run]) -> dict[str, Any]:
@@ -513,8 +556,7 @@ def compare_runs(texts: Sequence[str], setting: Setting = Setting(), *, devices:
     where = runtime.devices(devices, alone=True)  # the processes of a cluster evaluate each by itself
     among = [subject.run for subject in subjects]
     tasks: Iterable[Task] = (subject.task(setting, among=among) for subject in subjects)  # one after another: images
-    kind = TASKS[among[0].task].data_kind
-    if kind in {"pairs", "captions", "corpus", "sequences"}:
+    if not TASKS[among[0].task].classifies:
         tasks = list(tasks)
         check_same_examples(texts, tasks, setting.split)
     evaluated = (subject.evaluated(task, setting, where) for subject, task in zip(subjects, tasks, strict=True))
@@ -523,7 +565,7 @@ def compare_runs(texts: Sequence[str], setting: Setting = Setting(), *, devices:
         if isinstance(other, Outputs) and not np.array_equal(said[0].labels, other.labels):
             raise DataError(f"the {setting.split} splits of {texts[0]} and {text} have come to differ")
     compared: dict[str, Any] = {"runs": list(results)}
-    if kind == "corpus" and len({run.info["data"]["tokenizer"] for run in among}) > 1:
+    if "bits_per_character" in results[0] and len({run.info["data"]["tokenizer"] for run in among}) > 1:
         compared["comparable"] = ["bits_per_character"]
     if len(subjects) == 2 and said[0] is not None and said[1] is not None:
         compared["paired"] = _paired(said[0], said[1], setting)
@@ -550,11 +592,10 @@ def check_same_examples(names: Sequence[str], tasks: Sequence[Task], split: str)
     Raises:
         dlkit.errors.UsageError: some are tested on others; or of running text on another part, where it is limited.
     """
-    first, *others = (_tested_on(task, split) for task in tasks)
+    first, *others = (task.tested_on(split) for task in tasks)
     for name, other in zip(names[1:], others, strict=True):
-        if other != first:
-            named = {Translation: "pairs", Captioning: "captions", LanguageModelling: "texts", Sequences: "sequences"}
-            what = named[type(tasks[0])]
+        if first is not None and other != first:
+            what, _ = first
             raise UsageError(
                 f"{names[0]} and {name} are tested on different {what}",
                 f"`--data NAME` evaluates both on the {what} of one dataset",
@@ -562,20 +603,6 @@ def check_same_examples(names: Sequence[str], tasks: Sequence[Task], split: str)
     cuts = [task.cut for task in tasks if isinstance(task, LanguageModelling) and task.limit]
     if any(cut != cuts[0] for cut in cuts):
         raise UsageError("--limit counts blocks or lines, which these runs cut differently", "leave it out")
-
-
-def _tested_on(task: Task, split: str) -> Any:
-    """What there is of a split before a run reads it in its own way, to be compared."""
-    match task:
-        case Translation():
-            return task.texts(split)
-        case Captioning():
-            return task.references(split)
-        case LanguageModelling():
-            return task.texts(split)
-        case Sequences():
-            return task.checksum(split)
-    raise TypeError(f"{type(task).__name__} has no such thing")
 
 
 def check_comparable(first: Run, other: Run, *, same_data: bool) -> None:

@@ -28,7 +28,7 @@ def accuracies(arguments, precision, folder, capsys):
     "arguments",
     [
         ["lenet", "--data", "digits", "--epochs", "20"],
-        ["resnet20", "--data", "synthetic:shapes", "--set", "data.train=4000", "--limit", "4000", "--epochs", "4"],
+        ["resnet20", "--data", "synthetic:shapes", "--set", "data.train=4000", "--batch-size", "32", "--epochs", "6"],
     ],
     ids=["lenet", "resnet20"],
 )

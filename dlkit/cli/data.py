@@ -282,11 +282,11 @@ def _draw_captions(data: "CaptionData", asked: _Asked) -> None:
 def _show_clips(asked: _Asked) -> None:
     """Draws the first clips of an epoch, frame by frame, with the labels of clips or frames."""
     from dlkit import data as datasets
+    from dlkit.data.split_names import check_split
     from dlkit.probe import clips, pictures
 
     data = datasets.load_kind(asked.section.name, "videos", **asked.section.options)
-    if asked.split not in data.splits:
-        raise UsageError(f"no split {asked.split} in {data.name}", f"known: {', '.join(data.splits)}")
+    check_split(asked.split, data.splits, data.name)
     indices = asked.choose(len(data.splits[asked.split]))
     shown = data.splits[asked.split].fetch(indices)
     labels = [[data.classes[label] for label in row] for row in shown.labels.reshape(len(indices), -1).tolist()]
@@ -303,7 +303,7 @@ def _show_clips(asked: _Asked) -> None:
 
 
 def _print_counts(counts: Mapping[str, Mapping[str, int]], splits: list[str]) -> None:
-    """How many images each class has in each split."""
+    """How many examples each class has in each split."""
     rows = [(label, *(f"{of[split]:,}" for split in splits)) for label, of in counts.items()]
     console.table(["class", *splits], rows, right=splits)
 

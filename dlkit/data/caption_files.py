@@ -166,21 +166,25 @@ def folder(
 # ------------------------------------------------------------------------------------------------------------ captions
 
 
-def _content(root: Path) -> _Content:
-    """What a folder holds, with what does not fit together left out and noted."""
+def table_of(root: Path) -> Path | None:
+    """The file of a folder that has the captions: that of Flickr8k, in it or in a folder of it, or its own."""
     places = [root, *sorted(place for place in root.iterdir() if place.is_dir() and place.name[0] != ".")]
     flickr8k = next((place / name for place in places for name in FLICKR8K if (place / name).is_file()), None)
-    table = next((root / name for name in TABLES if (root / name).is_file()), None)
-    source = flickr8k or table
+    return flickr8k or next((root / name for name in TABLES if (root / name).is_file()), None)
+
+
+def _content(root: Path) -> _Content:
+    """What a folder holds, with what does not fit together left out and noted."""
+    source = table_of(root)
     if source is None:
         raise DataError(f"{root}: no captions.txt and no Flickr8k.token.txt", LAYOUT)
     content = _Content(root)
     lines = _lines(source)
-    told = _flickr8k_captions(lines, source) if source == flickr8k else _table(lines, source)
+    told = _flickr8k_captions(lines, source) if source.name in FLICKR8K else _table(lines, source)
     if not told:
         raise DataError(f"{source} has no caption", "a line is an image's file, a tab or comma, and a caption")
     _match(content, told, source)
-    listed = _flickr8k_splits(source.parent) if source == flickr8k else {}
+    listed = _flickr8k_splits(source.parent) if source.name in FLICKR8K else {}
     _divide(content, listed)
     return content
 

@@ -15,8 +15,8 @@ from dlkit.data.corpus import CorpusData, text_lines
 from dlkit.data.labelled_texts import LabelledTexts
 from dlkit.data.pairs import PairData
 from dlkit.data.sequences import SequenceData
+from dlkit.data.split_names import check_split
 from dlkit.data.tagged_texts import TaggedTexts
-from dlkit.errors import UsageError
 
 Choose = Callable[[int], NDArray[np.int64]]  # of so many examples, the places of those to be shown
 
@@ -55,11 +55,9 @@ class Excerpt:
         """The dataset in one line."""
         sizes = ", ".join(f"{size.examples:,} {split}" for split, size in self.sizes.items())
         classes = f", {len(self.counts):,} classes" if self.counts else ""
-        total = sum(size.words for size in self.sizes.values()) / max(
-            1, sum(size.examples for size in self.sizes.values())
-        )
+        examples, words = (sum(column) for column in zip(*self.sizes.values(), strict=True))
         unit = "steps" if self.what == "sequences" else "words"
-        return f"{name}: {sizes} {self.what}{classes}, {total:.1f} {unit} each"
+        return f"{name}: {sizes} {self.what}{classes}, {words / max(1, examples):.1f} {unit} each"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -81,8 +79,7 @@ def excerpt(data: Any, split: str, choose: Choose) -> Excerpt:
 
 
 def _in(splits: Mapping[str, Any], split: str, name: str) -> Any:
-    if split not in splits:
-        raise UsageError(f"no split {split} in {name}", f"known: {', '.join(splits)}")
+    check_split(split, splits, name)
     return splits[split]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from dlkit import data as datasets
 from dlkit.data import tfds_files, tfds_names
-from dlkit.data.caption_files import FLICKR8K, TABLES
+from dlkit.data.caption_files import table_of
 from dlkit.data.labelled_texts import is_labelled
 from dlkit.data.parallel import is_parallel
 from dlkit.data.tagged_texts import is_tagged
@@ -51,18 +51,11 @@ def _of_path(name: str) -> str:
         return "corpus" if plain.endswith(".txt") else "pairs" if is_parallel(name) else "images"
     if is_parallel(name):
         return "pairs"
-    if _has_captions(path):
+    if not path.is_dir():
+        return "images"
+    if table_of(path) is not None:
         return "captions"
-    return "labelled_texts" if path.is_dir() and is_labelled(path) else "images"
-
-
-def _has_captions(folder: Path) -> bool:
-    if not folder.is_dir():
-        return False
-    places = [folder, *(place for place in folder.iterdir() if place.is_dir())]
-    return any((folder / table).is_file() for table in TABLES) or any(
-        (place / file).is_file() for place in places for file in FLICKR8K
-    )
+    return "labelled_texts" if is_labelled(path) else "images"
 
 
 def _of_prepared(name: str, folder: Path | None) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Collection
 
+from dlkit.errors import UsageError
+
 # Split -> names of it, in small letters; the usual one first.
 ROLES = {
     "train": ("train", "training"),
@@ -19,6 +21,12 @@ def split_of(name: str) -> str | None:
     """
     plain = name.casefold().replace("-", "_").removesuffix("_set")
     return next((split for split, names in ROLES.items() if plain in names), None)
+
+
+def check_split(split: str, splits: Collection[str], name: str) -> None:
+    """Raises a UsageError unless the dataset `name`, which has these splits, has one of that name."""
+    if split not in splits:
+        raise UsageError(f"no split {split} in {name}", f"known: {', '.join(splits)}")
 
 
 def own_names(splits: Collection[str]) -> dict[str, str]:

@@ -15,7 +15,8 @@ from dlkit.console import safe
 from dlkit.data.augment import alternation, augment, example_keys, option_names
 from dlkit.data.batching import shuffled
 from dlkit.data.images import ImageData, statistics
-from dlkit.errors import DataError, DlkitError, UsageError
+from dlkit.data.split_names import check_split
+from dlkit.errors import DataError, DlkitError
 from dlkit.probe import pictures
 from dlkit.recipe import DataSection, image_options
 
@@ -73,8 +74,7 @@ class Gallery:
         """
         options = {key: value for key, value in section.options.items() if key not in image_options()}
         data = datasets.load_images(section.name, **options, **({"dir": section.dir} if section.dir else {}))
-        if split not in data.splits:
-            raise UsageError(f"no split {split} in {data.name}", f"known: {', '.join(data.splits)}")
+        check_split(split, data.splits, data.name)
         indices = shuffled(len(data.splits[split]), seed=seed, epoch=epoch)[:count]
         if not len(indices):
             raise DataError(f"the {split} split of {data.name} is empty")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dlkit import console
 from dlkit.data.batching import Batch, in_batches, shuffled
 from dlkit.data.resampling import Resampling
-from dlkit.errors import UsageError
+from dlkit.data.split_names import check_split
 from dlkit.recipe import TrainSection
 from dlkit.tasks import TASKS
 
@@ -236,8 +236,7 @@ class Task(ABC):
 
     def check_split(self, split: str) -> None:
         """Raises a UsageError unless the data has a split of that name."""
-        if split not in self.splits:
-            raise UsageError(f"no split {split} in {self.options['name']}", f"known: {', '.join(self.splits)}")
+        check_split(split, self.splits, self.options["name"])
 
 
 def open_task(

@@ -4,6 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from tiny_set import prepared
 
 from dlkit import data
 from dlkit.data.tfds_captions import image_and_captions
@@ -43,10 +44,7 @@ def builder_class():
 
 @pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
 def test_images_and_their_captions(tmp_path, file_format):
-    from dlkit.data.tfds_prepare import _silence
-
-    with _silence():
-        builder_class()(data_dir=tmp_path, file_format=file_format).download_and_prepare()
+    prepared(builder_class, tmp_path, file_format=file_format)
     loaded = data.load_kind(NAME, "captions", dir=tmp_path, validation=2, min_count=1)
     assert {name: len(split) for name, split in loaded.splits.items()} == {"train": 6, "validation": 2, "test": 4}
     assert loaded.shape == (4, 5, 3)

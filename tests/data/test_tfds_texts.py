@@ -3,6 +3,7 @@
 from functools import cache
 
 import pytest
+from tiny_set import prepared
 
 from dlkit import data
 from dlkit.errors import UsageError
@@ -55,12 +56,9 @@ def builder_class():
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    from dlkit.data.tfds_prepare import _silence
-
     folder = tmp_path_factory.mktemp("prepared")
     for config in CONFIGS:
-        with _silence():
-            builder_class()(data_dir=folder, config=config).download_and_prepare()
+        prepared(builder_class, folder, config=config)
     return folder
 
 

@@ -3,6 +3,7 @@
 from functools import cache
 
 import pytest
+from tiny_set import prepared
 
 from dlkit import data
 from dlkit.data import tfds_files, tfds_names
@@ -55,12 +56,7 @@ def builder_class():
 
 
 def build(root, config, **options):
-    from dlkit.data.tfds_prepare import _silence
-
-    with _silence():
-        builder = builder_class()(data_dir=root, config=config, **options)
-        builder.download_and_prepare()
-    return builder
+    return prepared(builder_class, root, config=config, **options)
 
 
 @pytest.fixture(scope="module")

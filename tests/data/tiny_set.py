@@ -90,17 +90,25 @@ def builder_class():
     return TinyPictures
 
 
-def build(root, config="color", **options):
-    """Prepares a configuration with the machinery of TensorFlow Datasets alone; returns its builder."""
-    import tensorflow_datasets as tfds
+def prepared(class_of, root, **options):
+    """Prepares a set with the machinery of TensorFlow Datasets alone; returns its builder.
 
+    `class_of` makes the class of the set, which imports that machinery.
+    """
     from dlkit.data.tfds_prepare import _silence
 
-    download = {key: options.pop(key) for key in ("num_shards",) if key in options}
     with _silence():
-        builder = builder_class()(data_dir=root, config=config, **options)
+        import tensorflow_datasets as tfds
+
+        download = {key: options.pop(key) for key in ("num_shards",) if key in options}
+        builder = class_of()(data_dir=root, **options)
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(**download))
     return builder
+
+
+def build(root, config="color", **options):
+    """Prepares a configuration of the tiny pictures; returns its builder."""
+    return prepared(builder_class, root, config=config, **options)
 
 
 def _marked():

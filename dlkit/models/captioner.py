@@ -12,6 +12,7 @@ from dlkit.decode.step import Step
 from dlkit.errors import UsageError
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
+from dlkit.layers.read_out import Logits, wide
 from dlkit.layers.recurrent import Cell, LSTMState, Stack
 from dlkit.models import Paper
 from dlkit.recipe import check_call
@@ -85,7 +86,7 @@ class ImageDecoder(keras.Model):
         self.embedding = keras.layers.ReversibleEmbedding(vocabulary, width, name="embedding")
         self.embedding_dropout = Dropout(dropout, name="embedding_dropout")
         self.words_dropout = Dropout(dropout, name="words_dropout")
-        self.words = None if tied_embeddings else keras.layers.Dense(vocabulary, kernel_initializer=draw, name="words")
+        self.words = None if tied_embeddings else Logits(vocabulary, kernel_initializer=draw, name="words")
 
     def _finish(self, image: int, decoder: Sequence[tuple[Any, ...]]) -> None:
         """Builds everything; `image` is the width of what the first state is made of, `decoder` its layers with shapes.
@@ -114,8 +115,7 @@ class ImageDecoder(keras.Model):
         return tuple(parts)
 
     def _logits(self, outputs: tf.Tensor) -> tf.Tensor:
-        logits = self.words(outputs) if self.words else self.embedding(outputs, reverse=True)
-        return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
+        return self.words(outputs) if self.words else wide(self.embedding(outputs, reverse=True))
 
 
 class Captioner(ImageDecoder):

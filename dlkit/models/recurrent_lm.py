@@ -10,9 +10,9 @@ from dlkit.decode.step import Step
 from dlkit.layers.attention import linear
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
+from dlkit.layers.read_out import Logits, wide
 from dlkit.layers.recurrent import Cell, Stack
 from dlkit.models import Paper
-from dlkit.models.transformer import Linear
 
 PAPERS = {
     "rnn_lm": Paper("Mikolov et al. 2010, Recurrent neural network based language model"),
@@ -54,7 +54,7 @@ class RecurrentLM(keras.Model):
         self.head_dropout = Dropout(dropout, name="head_dropout")
         self.head = None
         if not tied:
-            self.head = Linear(vocabulary, kernel_initializer=initializer(init), name="head")
+            self.head = Logits(vocabulary, kernel_initializer=initializer(init), name="head")
             self.head.build((None, None, width))
         self.built = True
 
@@ -84,10 +84,8 @@ class RecurrentLM(keras.Model):
     def _logits(self, outputs: tf.Tensor) -> tf.Tensor:
         if self.head is None:
             words = tf.transpose(tf.cast(tf.convert_to_tensor(self.embedding.embeddings), outputs.dtype))
-            logits = linear(outputs, words)
-        else:
-            logits = self.head(outputs)
-        return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
+            return wide(linear(outputs, words))
+        return self.head(outputs)
 
 
 Layers = Annotated[int, Field(ge=1, le=5)]

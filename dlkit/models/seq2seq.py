@@ -12,6 +12,7 @@ from dlkit.decode.step import Step
 from dlkit.errors import UsageError, unknown
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
+from dlkit.layers.read_out import Logits, wide
 from dlkit.layers.recurrent import Cell, Stack, units_each_way
 from dlkit.models import Paper
 
@@ -104,9 +105,7 @@ class EncoderDecoder(keras.Model):
         self.head_dropout = Dropout(dropout, name="head_dropout")
         self.head = None
         if not self.tied_embeddings:
-            self.head = keras.layers.Dense(
-                self.target_embedding.input_dim, kernel_initializer=initializer(init), name="head"
-            )
+            self.head = Logits(self.target_embedding.input_dim, kernel_initializer=initializer(init), name="head")
         for layer in (self.source_embedding, self.target_embedding):
             layer.build((None, None))
         words, states = (None, None, self.source_embedding.output_dim), (None, None, self.width)
@@ -121,8 +120,7 @@ class EncoderDecoder(keras.Model):
         return self.encoder(embedded, mask=tf.not_equal(source, PAD), reverse=reverse, training=training)
 
     def _logits(self, outputs: tf.Tensor) -> tf.Tensor:
-        logits = self.head(outputs) if self.head else self.target_embedding(outputs, reverse=True)
-        return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
+        return self.head(outputs) if self.head else wide(self.target_embedding(outputs, reverse=True))
 
 
 class Seq2Seq(EncoderDecoder):

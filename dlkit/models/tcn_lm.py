@@ -12,8 +12,8 @@ from dlkit.layers.attention import linear
 from dlkit.layers.causal_convolution import CausalConv
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
+from dlkit.layers.read_out import Logits, wide
 from dlkit.models import Paper
-from dlkit.models.transformer import Linear
 
 PAPERS = {
     "tcn_lm": Paper(
@@ -83,7 +83,7 @@ class TemporalConvLM(keras.Model):
         self.block_layers = [layer for block in self.blocks for layer in block.layers]
         self.head = None
         if not tied:
-            self.head = Linear(vocabulary, kernel_initializer=initializer(init), name="head")
+            self.head = Logits(vocabulary, kernel_initializer=initializer(init), name="head")
             self.head.build((None, None, width))
         self.built = True
 
@@ -120,10 +120,8 @@ class TemporalConvLM(keras.Model):
 
     def _logits(self, x: tf.Tensor) -> tf.Tensor:
         if self.head is None:
-            logits = linear(x, tf.transpose(tf.cast(tf.convert_to_tensor(self.embedding.embeddings), x.dtype)))
-        else:
-            logits = self.head(x)
-        return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
+            return wide(linear(x, tf.transpose(tf.cast(tf.convert_to_tensor(self.embedding.embeddings), x.dtype))))
+        return self.head(x)
 
 
 def tcn_lm(

@@ -17,6 +17,7 @@ from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
 from dlkit.layers.norms import EPSILON
 from dlkit.layers.positions import Positions
+from dlkit.layers.read_out import wide
 from dlkit.models import Paper
 
 PAPERS = {"transformer": Paper("Vaswani et al. 2017, Attention is all you need")}
@@ -100,7 +101,7 @@ class ReadOut(keras.layers.Layer):
         rows = tf.reshape(x, (-1, x.shape[-1]))
         logits = tf.matmul(rows, ops.cast(words, x.dtype), transpose_b=not by_column)
         logits = tf.reshape(logits, (*sizes(x)[:-1], words.shape[1 if by_column else 0]))
-        return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
+        return wide(logits)
 
     def multiply_adds(self, input_shape: list[tuple[int, ...]], output_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         """For one example, as products to be added up."""

@@ -41,24 +41,28 @@ def softmax_cross_entropy(logits: tf.Tensor, labels: tf.Tensor, *, label_smoothi
 def _cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tf.Tensor:
     """Losses (rows,) of logits (rows, K), with the gradient softmax(logits) - q written down.
 
-    With a vocabulary the loss is a good part of a step: smoothed, over 4,096 x 8,000 logits on a CPU, this takes a
-    third of the time of TensorFlow's sparse cross entropy plus the smoothing term, and never builds a one-hot q.
+    With a vocabulary the loss is a good part of a step, and its time is that of going over the logits. The softmax is
+    needed for the gradient anyway and by far the quickest way over them, so the loss is taken from it: with m the
+    greatest logit and p its probability, log sum_k exp(z_k) = m - log p. As p is at least 1 / K, its logarithm is as
+    exact as any. TensorFlow's own log softmax takes three times as long as its softmax.
     """
     classes = logits.shape[-1]
 
     @tf.custom_gradient
     def losses(logits: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        log_probabilities = tf.nn.log_softmax(logits)
-        result = -tf.gather(log_probabilities, labels, batch_dims=1)
+        probabilities = tf.nn.softmax(logits)
+        greatest = tf.reduce_max(logits, axis=-1)
+        # Differences from the greatest logit, since of large logits a sum would lose the digits of the loss.
+        result = (1 - smoothing) * (greatest - tf.gather(logits, labels, batch_dims=1))
         if smoothing:
-            result = (1 - smoothing) * result - smoothing * tf.reduce_mean(log_probabilities, axis=-1)
+            result += smoothing * (greatest - tf.reduce_mean(logits, axis=-1))
+        result -= tf.math.log(tf.reduce_max(probabilities, axis=-1))
 
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            # As fast as exp(log_probabilities), which would have to be kept from the forward pass until here.
-            difference = tf.nn.softmax(logits) - smoothing / classes
+            # Scaled first: what is scattered into is then nobody else's, and TensorFlow does not copy it.
+            difference = upstream[:, tf.newaxis] * (probabilities - smoothing / classes if smoothing else probabilities)
             places = tf.stack([tf.range(tf.size(labels, labels.dtype)), labels], axis=1)
-            difference = tf.tensor_scatter_nd_sub(difference, places, (1 - smoothing) * tf.ones_like(upstream))
-            return upstream[:, None] * difference
+            return tf.tensor_scatter_nd_sub(difference, places, (1 - smoothing) * upstream)
 
         return result, gradient
 

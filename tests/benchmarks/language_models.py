@@ -40,13 +40,22 @@ CONTENDERS = {
         "dlkit float32": ("dlkit", "float32"),
         "dlkit bfloat16": ("dlkit", "bfloat16"),
         "keras float32": ("keras", "float32"),
+        "keras mixed_bfloat16": ("keras", "mixed_bfloat16"),
         "torch float32": ("torch", "float32"),
+        "torch bfloat16": ("torch", "bfloat16"),
     },
     "generate": {"dlkit float32": ("dlkit", "float32"), "torch float32": ("torch", "float32")},
 }
 RATIOS: dict[str, list[tuple[str, str, float | None]]] = {
     "gpt": [("dlkit float32", "torch float32", 1.67), ("dlkit bfloat16", "torch float32", 1.67)],
-    "lstm": [("dlkit float32", "keras float32", 1.3), ("dlkit float32", "torch float32", 1.5)],
+    "lstm": [
+        ("dlkit float32", "keras float32", 1.3),
+        ("dlkit float32", "torch float32", 1.5),
+        ("dlkit bfloat16", "keras float32", 1.3),
+        ("dlkit bfloat16", "torch float32", 1.5),
+        ("dlkit bfloat16", "keras mixed_bfloat16", None),
+        ("dlkit bfloat16", "torch bfloat16", None),
+    ],
     "generate": [("dlkit float32", "torch float32", 3.0)],
 }
 Work = Callable[[int], int]  # so many times; returns how many tokens that were
@@ -191,7 +200,7 @@ def generate_of_torch(_: Path, __: str) -> Work:
     return write
 
 
-def lstm_of_torch(_: Path, __: str) -> Work:
+def lstm_of_torch(_: Path, precision: str) -> Work:
     """`nn.LSTM` between an embedding and a read-out."""
     import torch
     from torch import nn
@@ -207,9 +216,11 @@ def lstm_of_torch(_: Path, __: str) -> Work:
     def train(steps: int) -> int:
         state = None
         for _ in range(steps):
-            outputs, state = lstm(words(ids[:, :-1]), state)
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+                outputs, state = lstm(words(ids[:, :-1]), state)
+                logits = head(outputs)
             state = tuple(part.detach() for part in state)
-            loss = functional.cross_entropy(head(outputs).flatten(0, 1), ids[:, 1:].flatten())
+            loss = functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
@@ -222,14 +233,16 @@ def lstm_of_torch(_: Path, __: str) -> Work:
 # --------------------------------------------------------------------------------------------------------------- keras
 
 
-def lstm_of_keras(_: Path, __: str) -> Work:
+def lstm_of_keras(_: Path, precision: str) -> Work:
     """`keras.layers.LSTM` in `train_on_batch`, which runs one compiled step."""
     import keras
 
+    keras.config.set_dtype_policy(precision)
     layers = [
         keras.layers.Embedding(LSTM_WORDS, LSTM_UNITS),
         *(keras.layers.LSTM(LSTM_UNITS, return_sequences=True) for _ in range(2)),
         keras.layers.Dense(LSTM_WORDS),
+        keras.layers.Activation("linear", dtype="float32"),
     ]
     model = keras.Sequential([keras.Input((LSTM_STEPS,), batch_size=LSTM_ROWS, dtype="int32"), *layers])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -296,7 +309,7 @@ def main() -> None:
             process.kill()
             process.communicate()
         print(f"{given.work}: tokens per second")
-        racing.report(speeds, RATIOS[given.work], width=18)
+        racing.report(speeds, RATIOS[given.work], width=22)
 
 
 if __name__ == "__main__":

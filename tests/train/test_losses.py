@@ -113,6 +113,26 @@ def test_low_precision_logits_give_float32_losses(dtype, computed):
     np.testing.assert_allclose(losses, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_what_is_no_number_is_not_hidden(wrong, smoothing):
+    """Wherever it stands in a row, and whatever the label: training looks at the loss to stop. Other rows are sound."""
+    logits, labels = random_batch((4,), classes=300, dtype="float32")
+    logits[0, 0], logits[1, 299], logits[2, labels[2]] = wrong, wrong, wrong
+    losses, gradient = with_gradient(logits, labels, smoothing)
+    assert not np.isfinite(losses[:3]).any()
+    assert not np.isfinite(gradient[:3]).all(axis=-1).any()
+    assert np.isfinite(losses[3])
+    assert np.isfinite(gradient[3]).all()
+
+
+def test_an_impossible_class_costs_nothing_until_it_is_the_right_one():
+    logits = np.array([[0.0, -np.inf, 0.0], [0.0, -np.inf, 0.0]], "float32")
+    losses, gradient = with_gradient(logits, np.array([0, 1]), 0.0)
+    assert losses.tolist() == pytest.approx([np.log(2), np.inf])
+    np.testing.assert_allclose(gradient, [[-0.5, 0, 0.5], [0.5, -1, 0.5]])
+
+
 def test_smoothed_loss_is_least_at_the_smoothed_distribution():
     logits = np.log(targets(np.array([2]), 5, 0.1))
     losses, gradient = with_gradient(logits, [2], 0.1)

@@ -94,6 +94,8 @@ def _check(run: "Run", folder: Path) -> None:
         raise UsageError(
             f"{run.path} is a {name}, and CTranslate2 runs Transformers only", "`dlkit train transformer` trains one"
         )
+    if (activation := run.recipe["model"].get("activation", "relu")) not in {"relu", "gelu"}:
+        raise UsageError(f"{run.path} has the activation {activation}, and CTranslate2 knows relu and gelu")
     if find_spec("ctranslate2") is None:
         raise UsageError("CTranslate2 is not installed", "`pip install 'dlkit-tf[export]'`")
     place.check(folder)

@@ -9,7 +9,9 @@ import tensorflow as tf
 
 from dlkit.errors import unknown
 
-Activation = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "linear"]
+Activation = Literal["relu", "relu_squared", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "linear"]
+# Of the hidden units of a Transformer's position-wise networks.
+OfHidden = Literal["relu", "gelu", "relu_squared"]
 
 
 def activation(kind: Activation, *, name: str) -> keras.layers.Layer:
@@ -20,7 +22,13 @@ def activation(kind: Activation, *, name: str) -> keras.layers.Layer:
     """
     if kind not in get_args(Activation):
         raise unknown("activation", kind, get_args(Activation))
-    return Gelu(name=name) if kind == "gelu" else keras.layers.Activation(kind, name=name)
+    layers: dict[str, type[keras.layers.Activation]] = {"gelu": Gelu, "relu_squared": ReluSquared}
+    return layers[kind](name=name) if kind in layers else keras.layers.Activation(kind, name=name)
+
+
+def function(kind: Activation) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The non-linearity by itself."""
+    return _OWN.get(kind) or keras.activations.get(kind)
 
 
 class Gelu(keras.layers.Activation):
@@ -32,6 +40,17 @@ class Gelu(keras.layers.Activation):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Outputs, shaped like the inputs."""
         return gelu(inputs)
+
+
+class ReluSquared(keras.layers.Activation):
+    """A rectified unit, squared; see `relu_squared`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(relu_squared, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        """What makes another layer like this one."""
+        return keras.layers.Layer.get_config(self)
 
 
 @tf.custom_gradient
@@ -52,3 +71,19 @@ def gelu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         return tf.cast(tf.cast(upstream, wide.dtype) * (below + wide * density), x.dtype)
 
     return tf.cast(wide * below, x.dtype), gradient
+
+
+@tf.custom_gradient
+def relu_squared(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """Max(0, x)^2 (So et al. 2021, Primer: Searching for efficient transformers for language modeling, section 4.2).
+
+    Its gradient is 2 max(0, x). For the hidden units of a small language model it takes a fraction of the time of GELU.
+
+    Args:
+        x: any shape and float dtype.
+    """
+    rectified = tf.nn.relu(x)
+    return rectified * rectified, lambda upstream: 2 * upstream * rectified
+
+
+_OWN: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {"gelu": gelu, "relu_squared": relu_squared}

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import ops
 
 from dlkit.errors import UsageError, unknown
-from dlkit.layers.activations import Activation
+from dlkit.layers.activations import Activation, function
 from dlkit.layers.attention import linear, sizes
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import side_by_side
@@ -142,7 +142,7 @@ class RNN(Recurrent):
         super().__init__(units, init=init, recurrent_init=recurrent_init, name=name)
         if activation not in get_args(Activation):
             raise unknown("activation", activation, get_args(Activation))
-        self.activation = keras.activations.get(activation)
+        self.activation = function(activation)
 
     def advance(self, projected: tf.Tensor, product: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
         """The equation above."""

@@ -8,6 +8,7 @@ from keras import ops
 from pydantic import Field
 
 from dlkit.decode.step import Step
+from dlkit.layers.activations import OfHidden
 from dlkit.layers.attention import Cache, append, bias_of, sizes
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
@@ -227,7 +228,7 @@ def gpt(
     dropout: Rate = 0.0,
     attention_dropout: Rate = 0.0,
     norm: Literal["post", "pre"] = "pre",
-    activation: Literal["relu", "gelu"] = "gelu",
+    activation: OfHidden = "gelu",
     tied: bool = True,
     biases: bool = False,
     init: str = "gaussian:0.02",
@@ -246,7 +247,7 @@ def gpt(
         dropout: on the sums of embeddings and positions, and on the output of each sublayer.
         attention_dropout: on the weights of attention.
         norm: `pre` normalizes before each sublayer and once at the end, as GPT-2 does, `post` after each sum, as GPT.
-        activation: of the hidden units.
+        activation: of the hidden units; GPT's is gelu; `relu_squared` (So et al. 2021, Primer) takes less time.
         tied: whether the read-out's matrix is the embedding.
         biases: whether projections, position-wise networks and norms have biases.
         init: how matrices, embeddings and positions are drawn.

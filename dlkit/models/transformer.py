@@ -11,7 +11,7 @@ from pydantic import Field
 from dlkit.data.tokenizer import PAD
 from dlkit.decode.step import Step
 from dlkit.errors import UsageError
-from dlkit.layers.activations import activation
+from dlkit.layers.activations import OfHidden, activation
 from dlkit.layers.attention import Cache, Memory, MultiHeadAttention, append, bias_of, linear, sizes
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
@@ -52,7 +52,7 @@ class Settings:
     attention_dropout: float = 0.0
     ffn_dropout: float = 0.0
     norm: Literal["post", "pre"] = "post"
-    activation: Literal["relu", "gelu"] = "relu"
+    activation: OfHidden = "relu"
     biases: bool = True
     init: str = "glorot"
     norm_biases: bool = True
@@ -452,7 +452,7 @@ def transformer(
     attention_dropout: Rate = 0.0,
     ffn_dropout: Rate = 0.0,
     norm: Literal["post", "pre"] = "post",
-    activation: Literal["relu", "gelu"] = "relu",
+    activation: OfHidden = "relu",
     positions: Literal["sinusoidal", "learned", "none"] = "sinusoidal",
     max_length: Count = 512,
     tied: Literal["none", "target", "all"] = "target",
@@ -481,7 +481,7 @@ def transformer(
         ffn_dropout: on the hidden units of the position-wise networks.
         norm: `post` normalizes after each sum, as the paper does; `pre` before each sublayer and once at the end (Xiong
             et al. 2020), which trains deep stacks without a warm-up.
-        activation: of the hidden units; the paper's is relu.
+        activation: of the hidden units; the paper's is relu, `relu_squared` that of So et al. 2021, Primer.
         positions: `sinusoidal` for any length, `learned` for up to `max_length`, or `none`, which makes a bag of words.
         max_length: rows of the learned tables.
         tied: whether the read-out's matrix is the decoder's embedding (`target`), whether also the encoder's embedding

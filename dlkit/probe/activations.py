@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dlkit.data.batching import Batch
 from dlkit.errors import DataError, UsageError
+from dlkit.layers.activations import relu_squared
 from dlkit.layers.norms import BatchNorm
 from dlkit.layers.recurrent import GRU, LSTM, Recurrent
 from dlkit.probe.features import computing_layers, shape_text, watched
@@ -241,7 +242,7 @@ def has_relu(layer: keras.layers.Layer) -> bool:
     """Whether what comes out of a layer has passed a ReLU."""
     if isinstance(layer, keras.layers.ReLU):
         return not layer.negative_slope
-    return getattr(layer, "activation", None) is keras.activations.relu
+    return getattr(layer, "activation", None) in {keras.activations.relu, relu_squared}
 
 
 def _slope(layer: keras.layers.Layer) -> str | None:

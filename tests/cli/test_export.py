@@ -193,6 +193,14 @@ def test_only_transformers(dlkit, run, model, data):
     ]
 
 
+def test_an_activation_that_the_other_side_has_not(dlkit, run):
+    changed = recipe.resolve("transformer", "synthetic:reverse", flags={"model.activation": "relu_squared"})
+    (run / "recipe.toml").write_text(changed.to_toml())
+    result = dlkit("export", str(run), "--to", "ctranslate2")
+    assert result.code == 2
+    assert result.err.startswith("error: run has the activation relu_squared, and CTranslate2 knows relu and gelu")
+
+
 def test_without_ctranslate2_the_extra_is_named(dlkit, run, monkeypatch):
     monkeypatch.setitem(sys.modules, "ctranslate2", None)
     result = dlkit("export", str(run), "--to", "ctranslate2")

@@ -57,6 +57,7 @@ def test_first_weights_and_biases():
 # The value at 1 of each non-linearity.
 AT_ONE = {
     "relu": 1.0,
+    "relu_squared": 1.0,
     "leaky_relu": 1.0,
     "elu": 1.0,
     "gelu": 0.5 * (1 + 0.682689492),  # 1 * Phi(1), and Phi(1) - Phi(-1) = 0.6827

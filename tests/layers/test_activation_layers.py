@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dlkit.layers.activations import activation, gelu
+from dlkit.layers.activations import activation, gelu, relu_squared
 
 POINTS = np.array([-40.0, -6.0, -1.5, -0.1, 0.0, 0.3, 2.0, 7.0])
 
@@ -40,3 +40,19 @@ def test_the_layer_is_an_activation_as_the_others():
     x = keras.ops.convert_to_tensor(POINTS.astype("float32"))
     np.testing.assert_allclose(layer(x), keras.activations.gelu(x), rtol=1e-5, atol=1e-7)
     assert type(layer).from_config(layer.get_config()).name == "gelu1"
+
+
+def test_relu_squared_and_its_slope_by_hand():
+    x = tf.constant([[-2.0, 0.0, 0.5], [3.0, -0.1, 1.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        found = relu_squared(x)
+        total = tf.reduce_sum(found * [[1.0, 1.0, 1.0], [1.0, 1.0, 10.0]])
+    assert found.numpy().tolist() == [[0, 0, 0.25], [9, 0, 1]]
+    assert tape.gradient(total, x).numpy().tolist() == [[0, 0, 1], [6, 0, 20]]
+
+
+def test_relu_squared_can_be_copied_as_the_other_layers():
+    layer = activation("relu_squared", name="own")
+    copied = type(layer).from_config(layer.get_config())
+    assert (copied.name, copied(tf.constant([-1.0, 3.0])).numpy().tolist()) == ("own", [0, 9])

@@ -2,13 +2,11 @@
 
 import keras
 import tensorflow as tf
-from keras import ops
 
-from dlkit.layers.attention import linear
-from dlkit.layers.initializers import initializer
+from dlkit.layers.time_convolution import TimeConv
 
 
-class CausalConv(keras.layers.Layer):
+class CausalConv(TimeConv):
     """y_t = sum_i W_i x_(t - d (k - 1 - i)) + b, with zeros before the beginning; weights normalized if wanted.
 
     With weight normalization (Salimans and Kingma 2016, equation 2) the weights of a filter are g v / |v|.
@@ -25,31 +23,21 @@ class CausalConv(keras.layers.Layer):
     """
 
     def __init__(self, filters: int, *, kernel: int, dilation: int = 1, weight_norm: bool = False, name: str) -> None:
-        super().__init__(name=name)
-        self.filters, self.taps, self.dilation = filters, kernel, dilation
+        super().__init__(filters, kernel=kernel, dilation=dilation, name=name)
         self.weight_norm = weight_norm
 
     @property
-    def reach(self) -> int:
-        """How many steps back the farthest input lies."""
-        return (self.taps - 1) * self.dilation
+    def before(self) -> int:
+        """As far as it reaches: the last input that an output sees is that of its own step."""
+        return self.reach
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the weights (k * inputs, filters), those of the farthest step first, and a bias."""
-        shape = (self.taps * (input_shape[-1] or 1), self.filters)
-        self.kernel = self.add_weight(name="kernel", shape=shape, initializer=initializer("he"))
-        self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
+        super().build(input_shape)
         if self.weight_norm:  # as long as a filter is on average when it is drawn so
             self.length = self.add_weight(
                 name="length", shape=(self.filters,), initializer=keras.initializers.Constant(2**0.5)
             )
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Outputs (batch, time, filters) of inputs (batch, time, features)."""
-        time = tf.shape(inputs)[1]
-        padded = tf.pad(inputs, ((0, 0), (self.reach, 0), (0, 0)))
-        seen = [padded[:, tap * self.dilation : tap * self.dilation + time] for tap in range(self.taps)]
-        return linear(tf.concat(seen, axis=-1), *self._weights(inputs.dtype))
 
     def step(self, inputs: tf.Tensor, past: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """One step.
@@ -62,15 +50,11 @@ class CausalConv(keras.layers.Layer):
             The output (..., filters), and the past of the next step.
         """
         whole = tf.concat([past, inputs[..., tf.newaxis, :]], axis=-2)
-        seen = [whole[..., tap * self.dilation, :] for tap in range(self.taps)]
-        return linear(tf.concat(seen, axis=-1), *self._weights(inputs.dtype)), whole[..., 1:, :]
+        return self.output_of([whole[..., tap * self.dilation, :] for tap in range(self.taps)]), whole[..., 1:, :]
 
-    def _weights(self, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
-        kernel = tf.convert_to_tensor(self.kernel)
+    def effective_kernel(self) -> tf.Tensor:
+        """The weights that the inputs are multiplied with."""
+        kernel = super().effective_kernel()
         if self.weight_norm:
             kernel *= self.length / tf.sqrt(tf.reduce_sum(tf.square(kernel), axis=0))
-        return ops.cast(kernel, dtype), ops.cast(self.bias, dtype)
-
-    def multiply_adds(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """For one example, as products to be added up."""
-        return [(output_shape[0], self.taps, input_shape[-1], self.filters)]
+        return kernel

@@ -1,6 +1,17 @@
-"""From the steps of a sequence to one vector: the mean or the maximum over the real steps, whatever the padding."""
+"""Sequences whatever their padding: zeros in its place, and the mean or the maximum over the real steps."""
 
 import tensorflow as tf
+
+
+def without_padding(x: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+    """The same with zeros at padding.
+
+    Args:
+        x: (batch, time, features).
+        real: (batch, time) bool, False at padding.
+    """
+    # Chosen, not multiplied: 0 times what stands at padding need not be 0.
+    return tf.where(real[:, :, tf.newaxis], x, tf.zeros((), x.dtype))
 
 
 def masked_mean(x: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
@@ -23,8 +34,7 @@ def masked_sum(x: tf.Tensor, real: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     In float32 even when `x` is bfloat16 (in float64 when it is): a long sum is more than bfloat16 can count.
     """
     dtype = tf.float64 if x.dtype == tf.float64 else tf.float32
-    # Chosen, not multiplied: 0 times what stands at padding need not be 0.
-    kept = tf.where(real[:, :, tf.newaxis], tf.cast(x, dtype), tf.zeros((), dtype))
+    kept = without_padding(tf.cast(x, dtype), real)
     return tf.reduce_sum(kept, axis=1), tf.reduce_sum(tf.cast(real, dtype), axis=1, keepdims=True)
 
 

@@ -38,7 +38,10 @@ MODELS_BY_TASK: dict[str, dict[str, str]] = {
         **{name: f"dlkit.models.text_rnn:{name}" for name in ("text_rnn", "text_lstm", "text_gru")},
         **{name: f"dlkit.models.{name}:{name}" for name in ("text_cnn", "text_bag", "text_transformer")},
     },
-    "tagging": {name: f"dlkit.models.tagger:{name}" for name in ("tagger_rnn", "tagger_lstm", "tagger_gru")},
+    "tagging": {
+        **{name: f"dlkit.models.tagger:{name}" for name in ("tagger_rnn", "tagger_lstm", "tagger_gru")},
+        **{name: f"dlkit.models.{name}:{name}" for name in ("tagger_cnn", "tagger_transformer")},
+    },
     "language_modelling": {
         **{name: f"dlkit.models.recurrent_lm:{name}" for name in ("rnn_lm", "lstm_lm", "gru_lm")},
         "tcn_lm": "dlkit.models.tcn_lm:tcn_lm",

@@ -1,4 +1,4 @@
-"""Recurrent taggers: word vectors, recurrent layers over them, and a tag for each word."""
+"""Taggers: word vectors, an encoder that reads them, and a tag for each word; here those of recurrent layers."""
 
 from typing import Annotated, Any
 
@@ -9,6 +9,7 @@ from pydantic import Field
 from dlkit.data.tokenizer import PAD
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
+from dlkit.layers.read_out import wide
 from dlkit.layers.recurrent import Cell, Stack, units_each_way
 from dlkit.layers.word_dropout import WordDropout
 from dlkit.models import Paper
@@ -20,7 +21,73 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Tagger(keras.Model):
-    """Recurrent layers read a sentence, and a linear layer tags each word; for the arguments see `tagger_rnn`."""
+    """Word vectors, an encoder that reads them, and a linear layer that tags each word.
+
+    Args:
+        name: of the model.
+        vocabulary: number of ids.
+        classes: number of tags.
+        encoder: not built yet; makes (batch, time, width) of the word vectors, see `encoded`.
+        embedding_width: size of the word vectors.
+        width: of what the encoder makes of each word.
+        word_dropout: share of the words that are unknown in training.
+        dropout: share of units dropped of the word vectors and in front of the linear layer.
+        init: initializer of the linear layer.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        vocabulary: int,
+        classes: int,
+        *,
+        encoder: keras.layers.Layer,
+        embedding_width: int,
+        width: int,
+        word_dropout: float,
+        dropout: float,
+        init: str,
+    ) -> None:
+        super().__init__(name=name)
+        self.word_dropout = WordDropout(word_dropout, name="word_dropout")
+        self.embedding = keras.layers.Embedding(vocabulary, embedding_width, name="embedding")
+        self.embedding_dropout = Dropout(dropout, name="embedding_dropout")
+        self.encoder = encoder
+        self.head_dropout = Dropout(dropout, name="head_dropout")
+        self.head = keras.layers.Dense(classes, kernel_initializer=initializer(init), name="head")
+        self.embedding.build((None, None))
+        self.encoder.build((None, None, embedding_width))
+        self.head.build((None, None, width))
+        self.built = True
+
+    def encoded(self, x: tf.Tensor, real: tf.Tensor, training: bool) -> tf.Tensor:
+        """What the encoder makes of word vectors (batch, time, features): (batch, time, width).
+
+        Args:
+            x: the word vectors.
+            real: (batch, time) bool, False at padding, which must change nothing.
+            training: whether dropout is on.
+        """
+        return self.encoder(x, mask=real, training=training)
+
+    def call(self, ids: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Logits of the tags of each word.
+
+        Args:
+            ids: (batch, time) int, padded with 0 after the last word; a sentence may have none.
+            training: whether dropout is on.
+
+        Returns:
+            (batch, time, classes), float32 (float64 when the model is).
+        """
+        x = self.embedding(self.word_dropout(ids, training=training))
+        x = self.embedding_dropout(x, training=training)
+        outputs = self.encoded(x, tf.not_equal(ids, PAD), training)
+        return wide(self.head(self.head_dropout(outputs, training=training)))
+
+
+class RecurrentTagger(Tagger):
+    """Recurrent layers read a sentence; for the arguments see `tagger_rnn`."""
 
     def __init__(
         self,
@@ -38,36 +105,19 @@ class Tagger(keras.Model):
         init: str,
         **drawn: Any,
     ) -> None:
-        super().__init__(name=name)
-        self.word_dropout = WordDropout(word_dropout, name="word_dropout")
-        self.embedding = keras.layers.Embedding(vocabulary, embedding_width, name="embedding")
-        self.embedding_dropout = Dropout(dropout, name="embedding_dropout")
         units = units_each_way(width) if bidirectional else width
-        self.encoder = Stack(
+        encoder = Stack(
             cell, units, layers=layers, bidirectional=bidirectional, dropout=dropout, init=init, name="encoder", **drawn
         )
-        self.head_dropout = Dropout(dropout, name="head_dropout")
-        self.head = keras.layers.Dense(classes, kernel_initializer=initializer(init), name="head")
-        self.embedding.build((None, None))
-        self.encoder.build((None, None, embedding_width))
-        self.head.build((None, None, width))
-        self.built = True
+        super().__init__(
+            name, vocabulary, classes, encoder=encoder, embedding_width=embedding_width, width=width,
+            word_dropout=word_dropout, dropout=dropout, init=init,
+        )  # fmt: skip
 
-    def call(self, ids: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Logits of the tags of each word.
-
-        Args:
-            ids: (batch, time) int, padded with 0 after the last word; a sentence may have none.
-            training: whether dropout is on.
-
-        Returns:
-            (batch, time, classes), float32 (float64 when the model is).
-        """
-        x = self.embedding(self.word_dropout(ids, training=training))
-        x = self.embedding_dropout(x, training=training)
-        outputs, _ = self.encoder(x, mask=tf.not_equal(ids, PAD), training=training)
-        logits = self.head(self.head_dropout(outputs, training=training))
-        return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
+    def encoded(self, x: tf.Tensor, real: tf.Tensor, training: bool) -> tf.Tensor:
+        """The outputs of the highest layer."""
+        outputs, _ = super().encoded(x, real, training)
+        return outputs
 
 
 def tagger_rnn(
@@ -105,7 +155,7 @@ def tagger_rnn(
         >>> tagger_rnn(8000, 12)(ids).shape  # ids (32, 20)
         TensorShape([32, 20, 12])
     """
-    return Tagger(
+    return RecurrentTagger(
         "tagger_rnn", vocabulary, classes, cell="rnn", embedding_width=embedding_width, layers=layers, width=width,
         bidirectional=bidirectional, word_dropout=word_dropout, dropout=dropout, init=init,
         recurrent_init=recurrent_init,
@@ -149,7 +199,7 @@ def tagger_lstm(
         >>> tagger_lstm(8000, 12)(ids).shape  # ids (32, 20)
         TensorShape([32, 20, 12])
     """
-    return Tagger(
+    return RecurrentTagger(
         "tagger_lstm", vocabulary, classes, cell="lstm", embedding_width=embedding_width, layers=layers, width=width,
         bidirectional=bidirectional, word_dropout=word_dropout, dropout=dropout, init=init,
         recurrent_init=recurrent_init, forget_bias=forget_bias,
@@ -191,7 +241,7 @@ def tagger_gru(
         >>> tagger_gru(8000, 12)(ids).shape  # ids (32, 20)
         TensorShape([32, 20, 12])
     """
-    return Tagger(
+    return RecurrentTagger(
         "tagger_gru", vocabulary, classes, cell="gru", embedding_width=embedding_width, layers=layers, width=width,
         bidirectional=bidirectional, word_dropout=word_dropout, dropout=dropout, init=init,
         recurrent_init=recurrent_init,

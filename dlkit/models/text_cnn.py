@@ -10,7 +10,7 @@ from pydantic import Field
 from dlkit.data.tokenizer import PAD
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
-from dlkit.layers.masked_pooling import masked_max
+from dlkit.layers.masked_pooling import masked_max, without_padding
 from dlkit.layers.word_dropout import WordDropout
 from dlkit.models import Paper
 
@@ -72,8 +72,7 @@ class TextCNN(keras.Model):
         """
         real = tf.not_equal(ids, PAD)
         x = self.embedding(self.word_dropout(ids, training=training))
-        x = self.embedding_dropout(x, training=training)
-        x = tf.where(real[:, :, tf.newaxis], x, tf.zeros((), x.dtype))  # (batch, time, width)
+        x = without_padding(self.embedding_dropout(x, training=training), real)  # (batch, time, width)
         lengths, time = tf.reduce_sum(tf.cast(real, tf.int32), axis=1), tf.shape(ids)[1]
         pooled = []
         for window, conv in zip(self.windows, self.convs, strict=True):

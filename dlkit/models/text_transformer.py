@@ -8,11 +8,13 @@ from pydantic import Field
 
 from dlkit.data.tokenizer import PAD, START
 from dlkit.errors import unknown
+from dlkit.layers.activations import OfHidden
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
 from dlkit.layers.masked_pooling import masked_mean
 from dlkit.layers.norms import EPSILON
 from dlkit.layers.positions import Positions
+from dlkit.layers.read_out import wide
 from dlkit.layers.word_dropout import WordDropout
 from dlkit.models import Paper
 from dlkit.models.transformer import Embedding, EncoderBlock, Settings
@@ -28,27 +30,36 @@ Pool = Literal["mean", "cls"]
 Count = Annotated[int, Field(ge=1)]
 
 
-class TextTransformer(keras.Model):
-    """Embeddings and positions, blocks of self-attention, and a linear layer; for the arguments see the builder."""
+class EncoderNet(keras.Model):
+    """Embeddings and positions, blocks of self-attention, and a linear layer; a subclass says what that is given.
+
+    Args:
+        name: of the model.
+        vocabulary: number of ids.
+        classes: units of the linear layer.
+        settings: of the blocks.
+        positions: see `Positions`.
+        max_length: tokens that there are learned positions for.
+        word_dropout: share of the words that are unknown in training.
+        own: tokens of the model's own, which have positions, too.
+    """
 
     def __init__(
         self,
+        name: str,
         vocabulary: int,
         classes: int,
         *,
         settings: Settings,
-        pool: Pool,
         positions: Literal["sinusoidal", "learned", "none"],
         max_length: int,
         word_dropout: float,
+        own: int = 0,
     ) -> None:
-        if pool not in get_args(Pool):
-            raise unknown("pool", pool, get_args(Pool))
-        super().__init__(name="text_transformer")
-        self.pool = pool
+        super().__init__(name=name)
         self.word_dropout = WordDropout(word_dropout, name="word_dropout")
         self.embedding = Embedding(vocabulary, settings.width, name="embedding")
-        self.positions = Positions(positions, max_length=max_length + (pool == "cls"), name="positions")
+        self.positions = Positions(positions, max_length=max_length + own, name="positions")
         self.max_length = max_length if positions == "learned" else None  # None: any length
         self.embedding_dropout = Dropout(settings.dropout, name="embedding_dropout")
         self.encoder = [EncoderBlock(f"encoder_block{i + 1}", settings) for i in range(settings.layers)]
@@ -63,6 +74,37 @@ class TextTransformer(keras.Model):
                 layer.build((None, None, settings.width))
         self.built = True
 
+    def encoded(self, ids: tf.Tensor, training: bool) -> tf.Tensor:
+        """What the blocks make of the tokens (batch, time), padded with 0: (batch, time, width)."""
+        real = tf.not_equal(ids, PAD)
+        x = self.embedding_dropout(self.positions(self.embedding(ids)), training=training)  # (batch, time, width)
+        for block in self.encoder:
+            x, _ = block(x, real[:, tf.newaxis, tf.newaxis], training)
+        return x if self.encoder_norm is None else self.encoder_norm(x)
+
+
+class TextTransformer(EncoderNet):
+    """An encoder, and the linear layer on one vector of the text; for the arguments see the builder."""
+
+    def __init__(
+        self,
+        vocabulary: int,
+        classes: int,
+        *,
+        settings: Settings,
+        pool: Pool,
+        positions: Literal["sinusoidal", "learned", "none"],
+        max_length: int,
+        word_dropout: float,
+    ) -> None:
+        if pool not in get_args(Pool):
+            raise unknown("pool", pool, get_args(Pool))
+        super().__init__(
+            "text_transformer", vocabulary, classes, settings=settings, positions=positions, max_length=max_length,
+            word_dropout=word_dropout, own=int(pool == "cls"),
+        )  # fmt: skip
+        self.pool = pool
+
     def call(self, ids: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Logits of the classes.
 
@@ -76,14 +118,8 @@ class TextTransformer(keras.Model):
         ids = self.word_dropout(ids, training=training)
         if self.pool == "cls":  # what stands first says what is to be known of the text
             ids = tf.pad(ids, [[0, 0], [1, 0]], constant_values=START)
-        real = tf.not_equal(ids, PAD)
-        x = self.embedding_dropout(self.positions(self.embedding(ids)), training=training)  # (batch, time, width)
-        for block in self.encoder:
-            x, _ = block(x, real[:, tf.newaxis, tf.newaxis], training)
-        if self.encoder_norm is not None:
-            x = self.encoder_norm(x)
-        logits = self.head(x[:, 0] if self.pool == "cls" else masked_mean(x, real))
-        return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
+        x = self.encoded(ids, training)
+        return wide(self.head(x[:, 0] if self.pool == "cls" else masked_mean(x, tf.not_equal(ids, PAD))))
 
 
 def text_transformer(
@@ -96,7 +132,7 @@ def text_transformer(
     heads: Count = 4,
     pool: Pool = "mean",
     norm: Literal["post", "pre"] = "pre",
-    activation: Literal["relu", "gelu"] = "relu",
+    activation: OfHidden = "relu",
     positions: Literal["sinusoidal", "learned", "none"] = "sinusoidal",
     max_length: Count = 512,
     word_dropout: float = 0.0,

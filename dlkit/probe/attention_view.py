@@ -68,8 +68,8 @@ def attention(subject: Subject, one: Example) -> list[Heads]:
     """
     if not any(isinstance(layer, Attention | MultiHeadAttention) for _, layer in inner_layers(subject.model)):
         raise UsageError(
-            f"{subject.operand} has no attention", "transformer, gpt, text_transformer, seq2seq_attention and"
-            " captioner_attention have",
+            f"{subject.operand} has no attention", "transformer, gpt, text_transformer, tagger_transformer,"
+            " seq2seq_attention and captioner_attention have",
         )  # fmt: skip
     tensors = {key: tf.convert_to_tensor(array) for key, array in one.batch.items()}
     calls, _ = calls_of(

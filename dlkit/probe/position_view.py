@@ -21,7 +21,7 @@ from dlkit.probe.watching import calls_of, inner_layers
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ENCODED = frozenset({"translation", "text_classification"})  # tasks whose models may have an encoder
+ENCODED = frozenset({"translation", "text_classification", "tagging"})  # tasks whose models may have an encoder
 WORDS = 12  # that an encoder reads in two orders
 SHOWN = 128  # positions of sinusoids, which go on for ever
 DISTANCES = (1, 2, 4, 8, 16, 32, 64)

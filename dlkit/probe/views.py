@@ -104,14 +104,14 @@ VIEWS: dict[str, ViewInfo] = {
         "dlkit.probe.attention_view:view",
         "where each head of each layer looks",
         _ONE_EXAMPLE | {"layers"},
-        WITH_TOKENS - {"tagging"},
+        WITH_TOKENS,
     ),
     "positions": ViewInfo(
         "dlkit.probe.position_view:view",
         "what stands for the places of tokens, how alike near and far ones are, and how much an encoder sees of the"
         " order",
         frozenset({"layers"}),
-        READING - {"tagging"},
+        READING,
     ),
     "embeddings": ViewInfo(
         "dlkit.probe.embeddings:view",

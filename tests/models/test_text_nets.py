@@ -13,7 +13,7 @@ from dlkit.data.pairs import Ragged, pad
 from dlkit.data.tokenizer import PAD, UNKNOWN
 from dlkit.errors import UsageError
 from dlkit.layers import step_context
-from dlkit.layers.masked_pooling import masked_max, masked_mean
+from dlkit.layers.masked_pooling import masked_max, masked_mean, without_padding
 from dlkit.layers.word_dropout import WordDropout
 from dlkit.models.text_bag import GAIN
 from dlkit.summary import summarize, unallocated
@@ -27,7 +27,14 @@ NETS = {
     "text_bag": {"width": 5, "pairs": 13},
     "text_transformer": {"width": 8, "ffn": 12, "heads": 2, "layers": 2},
     "tagger_lstm": {"embedding_width": 5, "width": 6},
+    "tagger_cnn": {"embedding_width": 5, "width": 6, "layers": 3},
+    "tagger_transformer": {"width": 8, "ffn": 12, "heads": 2, "layers": 2},
 }
+OTHERWISE = [
+    ("text_transformer", {"norm": "post", "pool": "cls"}),
+    ("tagger_cnn", {"dilated": False, "window": 5}),
+    ("tagger_transformer", {"norm": "post", "positions": "learned", "activation": "relu_squared"}),
+]
 
 
 def built(name, **options):
@@ -41,9 +48,7 @@ def built(name, **options):
 # ------------------------------------------------------------------------------------------------------------- padding
 
 
-@pytest.mark.parametrize(
-    ("name", "options"), [*((name, {}) for name in NETS), ("text_transformer", {"norm": "post", "pool": "cls"})]
-)
+@pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in NETS), *OTHERWISE])
 def test_padding_and_other_texts_change_nothing(name, options):
     """Each text alone, without padding, says what it says among others; and so does one without a word."""
     model = built(name, **options)
@@ -55,7 +60,7 @@ def test_padding_and_other_texts_change_nothing(name, options):
         np.testing.assert_allclose(said, alone, rtol=1e-5, atol=1e-5, err_msg=str(text))
 
 
-@pytest.mark.parametrize("name", [name for name in NETS if name != "tagger_lstm"])
+@pytest.mark.parametrize("name", [name for name in NETS if not name.startswith("tagger")])
 def test_a_text_without_words_has_the_bias_alone_to_go_by_or_what_its_net_begins_with(name):
     model = built(name)
     nothing = model(tf.zeros((1, 3), tf.int32)).numpy()[0]
@@ -115,6 +120,71 @@ def test_the_convolutional_net_says_what_pytorch_says_with_the_same_weights():
         conv.bias.assign(arrays[f"bias{number}"])
     said = model(pad(reference.TEXTS, length=9)).numpy()
     np.testing.assert_allclose(said, arrays["logits"], rtol=1e-5, atol=1e-6)
+
+
+def numpy_windows(x, layers, dilations):
+    """The outputs (time, filters) of convolutions on top of each other, by their equation, each with its ReLU."""
+    for (kernel, bias), apart in zip(layers, dilations, strict=True):
+        taps, outputs = kernel.reshape(-1, x.shape[1], len(bias)), []
+        for t in range(len(x)):
+            places = [t + apart * (tap - len(taps) // 2) for tap in range(len(taps))]
+            seen = [x[at] @ tap for at, tap in zip(places, taps, strict=True) if 0 <= at < len(x)]
+            outputs.append(np.maximum(sum(seen) + bias, 0))
+        x = np.array(outputs).reshape(len(x), len(bias))
+    return x
+
+
+@pytest.mark.parametrize(
+    ("options", "dilations"),
+    [({}, [1, 2, 4]), ({"dilated": False, "window": 5}, [1, 1, 1]), ({"layers": 1, "window": 1}, [1])],
+)
+def test_a_convolutional_tagger_is_its_equation_in_numpy(options, dilations):
+    keras.config.set_dtype_policy("float64")
+    model = built("tagger_cnn", **options)
+    layers = [(conv.kernel.numpy(), conv.bias.numpy()) for conv in model.encoder.convs]
+    said = model(pad(TEXTS, length=9)).numpy()
+    assert said.dtype == np.float64
+    for row, text in enumerate(TEXTS):
+        outputs = numpy_windows(model.embedding.embeddings.numpy()[text], layers, dilations)
+        expected = outputs @ model.head.kernel.numpy() + model.head.bias.numpy()
+        np.testing.assert_allclose(said[row, : len(text)], expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "reach"),
+    [({}, 1 + 2 + 4), ({"dilated": False}, 3), ({"layers": 2, "window": 5}, 2 + 4), ({"layers": 1, "window": 1}, 0)],
+)
+def test_a_tag_depends_on_exactly_the_words_of_its_window(options, reach):
+    model = built("tagger_cnn", width=8, **options)
+    for weight in model.weights:  # positive ones, so that no ReLU stands in the way
+        weight.assign(np.abs(weight.numpy()))
+    assert model.receptive_field == 2 * reach + 1
+    ids = np.random.default_rng(0).integers(4, 10, (1, 19)).astype(np.int32)
+    said = model(ids).numpy()[0]
+    for at in range(19):
+        changed = model(np.where(np.arange(19) == at, 10, ids)).numpy()[0]
+        differs = (changed != said).any(axis=-1)
+        assert (differs == (np.abs(np.arange(19) - at) <= reach)).all(), at
+
+
+def test_a_convolutional_tagger_sees_31_words_by_default():
+    """Strubell et al. 2017: four layers of windows of three words."""
+    with unallocated():
+        assert models.build("tagger_cnn", vocabulary=9, classes=2).receptive_field == 31
+
+
+@pytest.mark.parametrize("options", [{}, {"norm": "post", "positions": "learned"}])
+def test_a_transformer_tags_words_by_what_a_classifier_makes_of_them(options):
+    """With its weights: what is said of the words, on average, is what the classifier says of the mean of the words."""
+    classifier, tagger = (built(name, **options) for name in ("text_transformer", "tagger_transformer"))
+    assert [weight.path for weight in tagger.weights] == [weight.path for weight in classifier.weights]
+    classifier.set_weights([weight + 0.1 for weight in classifier.get_weights()])
+    tagger.set_weights(classifier.get_weights())
+    texts = [text for text in TEXTS if text]
+    expected = classifier(pad(texts, length=9)).numpy()
+    said = tagger(pad(texts, length=9)).numpy()
+    means = [tags[: len(text)].mean(axis=0) for tags, text in zip(said, texts, strict=True)]
+    np.testing.assert_allclose(means, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_bag_is_the_mean_of_the_vectors_of_its_words_and_pairs():
@@ -178,6 +248,7 @@ def test_masked_pooling_by_hand():
     real = tf.constant([[True, True, False], [False] * 3])
     assert masked_mean(x, real).numpy().tolist() == [[2, -6], [0, 0]]
     assert masked_max(x, real).numpy().tolist() == [[3, -5], [0, 0]]
+    assert without_padding(x, real).numpy().tolist() == [[[1, -5], [3, -7], [0, 0]], [[0, 0]] * 3]
 
 
 def test_word_dropout_makes_words_unknown_and_leaves_padding():
@@ -205,6 +276,10 @@ def test_the_draw_of_word_dropout_goes_with_the_row_of_the_global_batch():
 # --------------------------------------------------------------------------------------------------- counts, mistakes
 
 
+# Four projections, two layers of the position-wise network, two norms.
+ENCODER_BLOCK = 4 * (128 * 128 + 128) + 128 * 256 + 256 + 256 * 128 + 128 + 2 * 2 * 128
+
+
 @pytest.mark.parametrize(
     ("name", "options", "count"),
     [
@@ -213,7 +288,12 @@ def test_the_draw_of_word_dropout_goes_with_the_row_of_the_global_batch():
         ("text_gru", {"bidirectional": False}, 100 * 128 + 3 * (128 * 128 + 128 * 128 + 128) + 128 * 2 + 2),
         ("text_cnn", {}, 100 * 128 + (3 + 4 + 5) * 128 * 100 + 300 + 300 * 2 + 2),
         ("text_bag", {"pairs": 1000}, 1100 * 16 + 16 * 2 + 2),
+        ("text_transformer", {}, 100 * 128 + 2 * ENCODER_BLOCK + 2 * 128 + 128 * 2 + 2),
         ("tagger_rnn", {}, 100 * 64 + 2 * (64 * 64 + 64 * 64 + 64) + 128 * 2 + 2),
+        ("tagger_cnn", {}, 100 * 64 + (3 * 64 + 3 * 3 * 128) * 128 + 4 * 128 + 128 * 2 + 2),
+        ("tagger_cnn", {"layers": 1, "window": 5, "dilated": False}, 100 * 64 + 5 * 64 * 128 + 128 + 128 * 2 + 2),
+        ("tagger_transformer", {}, 100 * 128 + 2 * ENCODER_BLOCK + 2 * 128 + 128 * 2 + 2),
+        ("tagger_transformer", {"norm": "post"}, 100 * 128 + 2 * ENCODER_BLOCK + 128 * 2 + 2),
     ],
 )
 def test_parameters_by_arithmetic(name, options, count):
@@ -223,9 +303,19 @@ def test_parameters_by_arithmetic(name, options, count):
     assert summary.parameters == count
 
 
+def test_multiply_adds_of_a_convolutional_tagger():
+    """Each of 7 words: three taps of 64 numbers, three times three of 128, and the linear layer."""
+    with unallocated():
+        summary = summarize(models.build("tagger_cnn", vocabulary=100, classes=2), keras.KerasTensor((1, 7), "int32"))
+    assert summary.multiply_adds == 7 * (3 * 64 * 128 + 3 * 3 * 128 * 128 + 128 * 2)
+    assert summary.output == (7, 2)
+
+
 def test_mistakes():
     with pytest.raises(UsageError, match="is odd"):
         built("text_rnn", width=7)
+    with pytest.raises(UsageError, match="model.window is 4, an even number"):
+        built("tagger_cnn", window=4)
     with pytest.raises(UsageError, match="model.pool must be one of last, mean, max"):
         built("text_rnn", pool="median")
     with pytest.raises(UsageError, match=r"model.word_dropout must be a number of at least 0 and below 1"):

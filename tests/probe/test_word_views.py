@@ -99,7 +99,9 @@ def test_learned_positions_are_the_table():
     assert (ends.at_distance(1), ends.at_distance(2)) == (0, -1)
 
 
-@pytest.mark.parametrize("model", ["transformer", "text_transformer", "text_transformer with a token of its own"])
+@pytest.mark.parametrize(
+    "model", ["transformer", "text_transformer", "text_transformer with a token of its own", "tagger_transformer"]
+)
 def test_to_attention_alone_a_text_is_a_bag_of_words(model):
     """Without positions the words in reverse order get the vectors that they have in order, to rounding."""
     name, _, own = model.partition(" ")
@@ -128,6 +130,7 @@ def test_a_model_that_looks_back_alone_has_an_order_in_any_case():
     ("view", "subject", "message"),
     [
         ("positions", Subject("seq2seq", sets=[*FEW]), "adds no positions"),
+        ("positions", Subject("tagger_cnn", sets=[*FEW]), "adds no positions"),
         ("attention", Subject("seq2seq", sets=[*FEW]), "seq2seq has no attention"),
         ("embeddings", Subject("seq2seq", sets=[*FEW, "model.embedding=one_hot"]), "no table of word"),
         ("embeddings", Subject("transformer", words=["ab c"], sets=[*SMALL, *FEW]), "ab c is "),

@@ -11,20 +11,42 @@ from dlkit.tasks.text_classifier import Tagger
 
 SMALL = [
     *("--set", "data.train=800", "--set", "data.validation=100", "--set", "data.test=150", "--set", "data.length=8"),
-    *("--set", "model.width=32", "--set", "model.embedding_width=16", "--set", "train.batch_size=32"),
-    *("--set", "train.lr=0.01", "--epochs", "4", "-q"),
+    *("--set", "model.width=32", "--set", "train.batch_size=32", "--set", "train.lr=0.01", "-q"),
 ]  # fmt: skip
+
+
+def trained(folder, name, model, *options, epochs=4):
+    """A run of a small tagger; the options are values of the recipe."""
+    sets = [part for option in options for part in ("--set", option)]
+    arguments = ["train", model, *SMALL, *sets, "--epochs", str(epochs), "--name", name, "--runs-dir", str(folder)]
+    assert cli.main(arguments) == 0
+    return runs.open_run(folder / name)
+
+
+def of_test(run):
+    """The test sentences, and the name of the tag of each of their words."""
+    texts = open_task(run.task, run.recipe["data"], folder=run.path, info=run.info["data"]).data.texts["test"]
+    names = run.info["data"]["classes"]
+    return texts.words, [[names[at] for at in tags] for tags in texts.tags]
+
+
+def hits(run, words, tags):
+    """Of each word of each sentence whether the run says its tag."""
+    said = Tagger(run.path)([" ".join(each) for each in words])
+    return [
+        [tag == own for (_, tag), own in zip(tagged, right, strict=True)]
+        for tagged, right in zip(said, tags, strict=True)
+    ]
 
 
 @pytest.fixture(scope="module")
 def both_ways(tmp_path_factory):
     """A run that reads both ways, and one that reads forward."""
-    folder, found = tmp_path_factory.mktemp("runs"), []
-    for name, both in (("both", "true"), ("forward", "false")):
-        arguments = ["train", "tagger_gru", "--set", f"model.bidirectional={both}", "--name", name, *SMALL]
-        assert cli.main([*arguments, "--runs-dir", str(folder)]) == 0
-        found.append(runs.open_run(folder / name))
-    return found
+    folder = tmp_path_factory.mktemp("runs")
+    return [
+        trained(folder, name, "tagger_gru", "model.embedding_width=16", f"model.bidirectional={both}")
+        for name, both in (("both", "true"), ("forward", "false"))
+    ]
 
 
 def test_what_needs_the_future_only_a_bidirectional_net_knows(both_ways):
@@ -34,17 +56,31 @@ def test_what_needs_the_future_only_a_bidirectional_net_knows(both_ways):
     assert forward["accuracy"] < 0.85
 
 
+def test_convolutions_know_the_future_within_their_window(tmp_path):
+    """Two words ahead, where the next marker is as good as always found; beyond x and y are as likely, and guessed."""
+    options = ["model.embedding_width=16", "model.layers=2", "model.dilated=false"]
+    run = trained(tmp_path, "cnn", "tagger_cnn", *options)
+    words, tags = of_test(run)
+    seen, beyond = [], []
+    for sentence, right in zip(words, hits(run, words, tags), strict=True):
+        for at, hit in enumerate(right):
+            (seen if {"x", "y"} & set(sentence[at : at + 3]) else beyond).append(hit)
+    assert len(beyond) > 50
+    assert np.mean(seen) > 0.97
+    assert 0.3 < np.mean(beyond) < 0.7
+
+
+def test_attention_knows_the_future(tmp_path):
+    options = ["model.heads=2", "model.ffn=32", "model.dropout=0.0"]
+    run = trained(tmp_path, "attention", "tagger_transformer", *options, epochs=12)
+    assert run.info["result"]["metrics"]["accuracy"] > 0.95
+
+
 def test_evaluate_counts_words_and_sentences(both_ways, capsys):
     run = both_ways[1]
     assert cli.main(["evaluate", str(run.path), "--json", "-q"]) == 0
     result = json.loads(capsys.readouterr().out)
-    texts = open_task(run.task, run.recipe["data"], folder=run.path, info=run.info["data"]).data.texts["test"]
-    said = Tagger(run.path)([" ".join(words) for words in texts.words])
-    names = run.info["data"]["classes"]
-    right = [
-        [tag == names[at] for (_, tag), at in zip(tagged, tags, strict=True)]
-        for tagged, tags in zip(said, texts.tags, strict=True)
-    ]
+    right = hits(run, *of_test(run))
     assert result["accuracy"] == pytest.approx(np.mean([hit for row in right for hit in row]), abs=1e-6)
     assert result["exact"] == pytest.approx(np.mean([all(row) for row in right]), abs=1e-6)
     assert sum(record["support"] for record in result["classes"]) == sum(map(len, right))

@@ -32,7 +32,7 @@ def clipping(
     recurrent matrix is drawn from N(0, spread^2): its largest eigenvalue is near spread * sqrt(width), above 1.
 
     Args:
-        length: steps of a sequence.
+        length: steps of a sequence; of 4 there is next to nothing to remember, and the last verdict turns.
         width: units of the state.
         spread: standard deviation of the recurrent matrix; at 1/sqrt(width) and below nothing explodes, and there is
             nothing to cure.

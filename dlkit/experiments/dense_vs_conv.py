@@ -42,8 +42,8 @@ def dense_vs_conv(
         steps: updates of Adam, each of 64 digits.
         seeds: nets of each kind; shown is the mean.
         seed: of the first.
-        shared: whether there is a conv net; without, a second dense net stands in its place, and the last verdict
-            turns.
+        shared: whether weights are shared over all places; without, a second dense net stands in place of the conv
+            net, each place of the dense matrix has kernels of its own, and both verdicts turn.
     """
     grid = sorted({0, *shifts})
     made = prepared("mlp", "digits", {"data.size": SIDE}, seed=seed)
@@ -62,7 +62,7 @@ def dense_vs_conv(
     mean = {kind: each.mean(0) for kind, each in right.items()}
     lost = {kind: float(each[0] - each[-1]) for kind, each in mean.items()}
     other = list(kinds)[1]
-    error = _expansion_error(seed)
+    error = _expansion_error(seed, shared=shared)
     return Finding(
         columns=["net", "parameters", *(f"moved by {shift}" for shift in grid)],
         rows=[
@@ -159,8 +159,11 @@ def on_canvas(images: NDArray[np.float32], shift: int) -> NDArray[np.float32]:
     return canvas
 
 
-def _expansion_error(seed: int) -> float:
-    """How far a convolution is from the product with its dense matrix, entry by entry."""
+def _expansion_error(seed: int, *, shared: bool) -> float:
+    """How far a convolution is from the product with a dense matrix of its kernels at all places, entry by entry.
+
+    If weights are not shared, each place of the matrix has kernels of its own.
+    """
     random = np.random.default_rng(seed)
     size, inputs, filters, kernel = 6, 2, 3, 3
     image = random.standard_normal((size, size, inputs))
@@ -168,11 +171,14 @@ def _expansion_error(seed: int) -> float:
     layer = keras.layers.Conv2D(filters, kernel, padding="same", use_bias=False, dtype="float64")
     layer.build((None, size, size, inputs))
     layer.kernel.assign(weights)
+    at_places = np.broadcast_to(weights, (size, size, *weights.shape))
+    if not shared:
+        at_places = random.standard_normal(at_places.shape)
     matrix = np.zeros((size, size, inputs, size, size, filters))
     for row, column, down, right in np.ndindex(size, size, kernel, kernel):
         seen_row, seen_column = row + down - kernel // 2, column + right - kernel // 2
         if 0 <= seen_row < size and 0 <= seen_column < size:
-            matrix[seen_row, seen_column, :, row, column, :] = weights[down, right]
+            matrix[seen_row, seen_column, :, row, column, :] = at_places[row, column, down, right]
     dense = image.ravel() @ matrix.reshape(math.prod(image.shape), -1)
     conv = layer(tf.constant(image[np.newaxis])).numpy().ravel()
     return float(np.abs(dense - conv).max())

@@ -55,11 +55,11 @@ def padding_and_stride(
         "as they are": _drift(raw, kernels, radius),
         "mean subtracted": _drift(standard if standardized else raw, kernels, radius),
     }
-    cut = tf.nn.conv2d(standard, kernels, 1, "VALID").numpy()
-    same = tf.nn.conv2d(standard, kernels, 1, "SAME").numpy()
-    strided = _strided(standard, kernels, stride, radius)
+    cut = _convolved(standard, kernels, zeros=0)
+    same = _convolved(standard, kernels, zeros=radius)
+    strided = _convolved(standard, kernels, zeros=radius, stride=stride)
     skipped = same[:, ::stride, ::stride]
-    pooled = tf.nn.max_pool2d(same, stride, stride, "VALID").numpy()
+    pooled = _pooled(same, window=stride, stride=stride)
     both = min(pooled.shape[1], strided.shape[1])
     apart = pooled[:, :both, :both] - strided[:, :both, :both]
     off_pool = float(np.sqrt(np.mean(apart**2)) / same.std())
@@ -111,7 +111,7 @@ def _drift(images: NDArray[np.float32], kernels: tf.Tensor, radius: int) -> list
 
     In standard deviations of the kernel's outputs in the middle.
     """
-    outputs = tf.nn.conv2d(images, kernels, 1, "SAME").numpy()
+    outputs = _convolved(images, kernels, zeros=radius)
     side = outputs.shape[1]
     rows, columns = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
     distance = np.minimum.reduce([rows, columns, side - 1 - rows, side - 1 - columns])
@@ -121,7 +121,12 @@ def _drift(images: NDArray[np.float32], kernels: tf.Tensor, radius: int) -> list
     return [float(np.mean(np.abs(mean - centre) / spread)) for mean in means]
 
 
-def _strided(images: NDArray[np.float32], kernels: tf.Tensor, stride: int, radius: int) -> NDArray[np.float32]:
-    """Zeros of the kernel's radius on each side, as at stride 1: "same" would shift what a stride sees."""
-    around = [[0, 0], [radius, radius], [radius, radius], [0, 0]]
+def _convolved(images: NDArray[np.float32], kernels: tf.Tensor, *, zeros: int, stride: int = 1) -> NDArray[np.float32]:
+    """The outputs for images with so many zeros on each side, at any stride: "same" would shift what a stride sees."""
+    around = [[0, 0], [zeros, zeros], [zeros, zeros], [0, 0]]
     return tf.nn.conv2d(images, kernels, stride, around).numpy()
+
+
+def _pooled(outputs: NDArray[np.float32], *, window: int, stride: int) -> NDArray[np.float32]:
+    """The greatest of each window."""
+    return tf.nn.max_pool2d(outputs, window, stride, "VALID").numpy()

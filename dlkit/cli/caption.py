@@ -147,7 +147,7 @@ class _Printer:
         self, names: Iterable[str], answers: "Iterable[Captioned | DataError]", failures: Any
     ) -> Iterable[list[str]]:
         """A row for each caption; of an image that cannot be read the reason is told, in JSON in a row, too."""
-        from dlkit.data.images import UnreadableImage
+        from dlkit.data.image_files import UnreadableImage
 
         for name, answer in zip(names, answers, strict=False):
             if isinstance(answer, DataError):  # the other images are still worth an answer

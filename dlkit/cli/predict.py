@@ -66,7 +66,7 @@ def predict(
 
 def _answer(names: Iterable[str], answers: "Iterable[Guesses | DataError]") -> DataError | None:
     """Prints a line for each image; of one that cannot be read the reason, which is returned at the end."""
-    from dlkit.data.images import UnreadableImage
+    from dlkit.data.image_files import UnreadableImage
 
     unread = None
     for name, answer in zip(names, answers, strict=False):

@@ -30,19 +30,8 @@ from dlkit.data.folders import (
     images_below,
     in_threads,
 )
-from dlkit.data.images import (
-    DEFAULT_SIZE,
-    HELD_OUT,
-    Header,
-    Kept,
-    LazySplit,
-    Split,
-    UnreadableImage,
-    Within,
-    fits_in_memory,
-    read_header,
-    read_image,
-)
+from dlkit.data.image_files import Header, UnreadableImage, Within, read_header, read_image
+from dlkit.data.images import DEFAULT_SIZE, HELD_OUT, Kept, LazySplit, Split, fits_in_memory
 from dlkit.data.pairs import prepared
 from dlkit.data.parallel import read_content
 from dlkit.data.split_names import split_of
@@ -70,11 +59,11 @@ class Picture:
     within: Within | None = None
 
     def header(self) -> Header:
-        """See `dlkit.data.images.read_header`."""
+        """See `dlkit.data.image_files.read_header`."""
         return read_header(self.path, self.within)
 
     def pixels(self, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-        """See `dlkit.data.images.read_image`."""
+        """See `dlkit.data.image_files.read_image`."""
         return read_image(self.path, shape, self.within)
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from dlkit import data as datasets
 from dlkit.data.folders import Unread, attempt, divide, in_threads, list_images, progress
-from dlkit.data.images import ImageData, ImageSplit, in_runs, open_image, pixel_digest
+from dlkit.data.image_files import open_image, pixel_digest
+from dlkit.data.images import ImageData, ImageSplit, in_runs
 from dlkit.data.split_names import ROLES
 from dlkit.errors import UsageError
 

@@ -28,21 +28,17 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dlkit import console
+from dlkit.data.image_files import Header, UnreadableImage, decoders, read_header, read_image
 from dlkit.data.images import (
     DEFAULT_SIZE,
     HELD_OUT,
-    Header,
     ImageData,
     ImageSplit,
     Kept,
     LazySplit,
     Split,
-    UnreadableImage,
     check_unread,
-    decoders,
     fits_in_memory,
-    read_header,
-    read_image,
 )
 from dlkit.data.split_names import ROLES, split_of
 from dlkit.errors import DataError, UsageError, nearest, not_there, unreadable
@@ -442,7 +438,7 @@ def folder(
     Splits are `train`, `validation` (or `val`, `valid`) and `test`; `labels.csv` has the columns `file`, `label` and,
     where there are splits, `split`. Where there are none, files are held out by a checksum of their names, so that each
     stays in its split when others are added. All images are gray when all files are, else RGB; how they are converted
-    says `dlkit.data.images.read_image`.
+    says `dlkit.data.image_files.read_image`.
 
     Args:
         path: the folder.

@@ -14,18 +14,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dlkit.data import tfds_names
-from dlkit.data.images import (
-    DEFAULT_SIZE,
-    FORMATS,
-    HELD_OUT,
-    ImageData,
-    Kept,
-    LazySplit,
-    fits_in_memory,
-    fitted,
-    hold_out,
-    upright_size,
-)
+from dlkit.data.image_files import FORMATS, fitted, upright_size
+from dlkit.data.images import DEFAULT_SIZE, HELD_OUT, ImageData, Kept, LazySplit, fits_in_memory, hold_out
 from dlkit.data.split_names import own_names
 from dlkit.data.tfds_files import EncodedImages, Prepared, encoded_images
 from dlkit.errors import DataError, UsageError
@@ -159,7 +149,7 @@ def lazy_split(
 
 
 def decode(encoded: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Decodes an image as `dlkit.data.images.read_image` does a file."""
+    """Decodes an image as `dlkit.data.image_files.read_image` does a file."""
     from PIL import Image
 
     with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:

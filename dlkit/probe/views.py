@@ -409,7 +409,8 @@ class Subject:
         """
         import numpy as np
 
-        from dlkit.data.images import read_image, standardize
+        from dlkit.data.image_files import read_image
+        from dlkit.data.images import standardize
 
         info = self.info
         if self.image is not None:

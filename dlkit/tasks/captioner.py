@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlkit import runs
-from dlkit.data.images import decoders, read_image, standardize
+from dlkit.data.image_files import decoders, read_image
+from dlkit.data.images import standardize
 from dlkit.data.tokenizer import Tokenizer
 from dlkit.errors import DataError, UsageError
 from dlkit.tasks.run_files import load_tokenizer, open_run_of

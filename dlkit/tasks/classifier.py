@@ -10,7 +10,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from dlkit import runs
-from dlkit.data.images import decoders, read_image, standardize
+from dlkit.data.image_files import decoders, read_image
+from dlkit.data.images import standardize
 from dlkit.errors import DataError, UsageError
 
 Guesses = list[dict[str, Any]]  # {"class", "probability"}, the most probable first
@@ -78,7 +79,7 @@ class Classifier:
         """The most probable classes of an image file, the most probable first; of several files a list of that.
 
         Args:
-            images: a file or several, converted as `dlkit.data.images.read_image` says.
+            images: a file or several, converted as `dlkit.data.image_files.read_image` says.
             top: how many classes to name.
 
         Returns:

@@ -15,7 +15,8 @@ from dlkit import data
 from dlkit.data import folders
 from dlkit.data.check import decode_all
 from dlkit.data.folders import ImageFile, divide, folder, in_threads, list_images, natural
-from dlkit.data.images import fingerprint, read_image, statistics
+from dlkit.data.image_files import read_image
+from dlkit.data.images import fingerprint, statistics
 from dlkit.errors import DataError, UsageError
 
 

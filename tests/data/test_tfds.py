@@ -27,7 +27,7 @@ from dlkit import data
 from dlkit.data import tfds as tfds_module
 from dlkit.data import tfds_files, tfds_names, tfds_prepare
 from dlkit.data.check import check, decode_all
-from dlkit.data.images import read_image
+from dlkit.data.image_files import read_image
 from dlkit.data.tfds import tfds_set
 from dlkit.errors import DataError, DlkitError, UsageError
 

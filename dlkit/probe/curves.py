@@ -23,10 +23,11 @@ AXES: dict[str, str] = {
 TITLES = {
     "lr": "learning rate",
     "gradient_norm": "norm of the gradient, before clipping",
+    "gradient_norm_p90": "norm of the gradient, before clipping, that 90 % of the updates lie below",
     "clipped": "updates that were clipped, %",
     "update_ratio": "size of the update over size of the weights",
 }
-UNITS = {"lr": "rate", "gradient_norm": "norm", "update_ratio": "ratio"}
+UNITS = {"lr": "rate", "gradient_norm": "norm", "gradient_norm_p90": "norm", "update_ratio": "ratio"}
 # Numbers of a record that tell when it was made.
 _PLACES = frozenset({"schema", "attempt", "step", "epoch", "seconds", "seconds_left"})
 _SPREAD = 20.0  # from such a ratio of the greatest to the least value on, the axis is logarithmic

@@ -83,10 +83,21 @@ def test_what_is_not_logged_is_told_with_the_nearest_name():
 
 @pytest.mark.parametrize(
     ("metric", "words"),
-    [("lr", "learning rate"), ("exact", "exact, %"), ("bleu", "bleu"), ("img_per_second", "img per second")],
-)
+    [
+        ("lr", "learning rate"), ("exact", "exact, %"), ("bleu", "bleu"), ("img_per_second", "img per second"),
+        ("gradient_norm_p90", "norm of the gradient, before clipping, that 90 % of the updates lie below"),
+    ],
+)  # fmt: skip
 def test_titles_say_what_and_in_which_unit(metric, words):
     assert title(metric) == words
+
+
+def test_every_number_that_training_logs_of_its_updates_has_words_and_a_unit_for_a_picture():
+    """The names of the log are made for programs: none of them stands in a picture."""
+    for metric in ("lr", "gradient_norm", "gradient_norm_p90", "clipped", "update_ratio"):
+        drawn = Panel(metric, title(metric), "epoch", ())
+        assert "_" not in drawn.title + drawn.unit
+        assert drawn.unit in {"rate", "norm", "%", "ratio"}
 
 
 def panel(*series, metric="loss", limit=None):

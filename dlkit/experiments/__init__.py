@@ -2,8 +2,8 @@
 
 An experiment is a function with keyword options that gives a `dlkit.experiments.finding.Finding`. Its defaults take
 minutes; `full` are the options of a larger size, where there is one. What makes the claim true is among the options, so
-that anyone can switch it off and see a verdict turn: each experiment has one such verdict at least. Others are
-properties that nothing switches off, such as that a stride skips positions, or times of this machine.
+that anyone can switch it off and see a verdict turn: each experiment has one such verdict at least. What a convolution,
+a pool or attention is no option switches off; the tests put something else in its place, and see those verdicts turn.
 """
 
 import importlib

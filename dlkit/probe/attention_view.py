@@ -89,7 +89,7 @@ def _names(subject: Subject, layer: str, one: Example, weights: NDArray) -> tupl
     """What looks, and what is looked at."""
     if not one.source:  # it looks at an image
         return one.target, []
-    if subject.task_name != "translation":
+    if subject.task_info.steps:  # what is said is said of the words that are read, or is read next
         words = one.source
         own = weights.shape[-1] - len(words)  # a token of the model's own
         words = ["(start)"] * own + words

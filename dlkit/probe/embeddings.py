@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dlkit.data.tokenizer import SPECIAL, Tokenizer
 from dlkit.errors import UsageError
-from dlkit.probe.one_example import pieces, tokenizers
+from dlkit.probe.one_example import pieces
 from dlkit.probe.views import Subject, View
 from dlkit.probe.watching import inner_layers
 
@@ -41,7 +41,7 @@ def tables(subject: Subject) -> list[Table]:
     Raises:
         dlkit.errors.UsageError: it has none.
     """
-    reads, writes = tokenizers(subject)
+    reads, writes = subject.task.tokenizers
     found = []
     for name, layer in inner_layers(subject.model):
         if not isinstance(layer, keras.layers.Embedding) or name == "positions":

@@ -1,5 +1,6 @@
 """The view `jacobian`: singular values of layers, or of recurrent states across time."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from dlkit.probe.activations import is_flat
 from dlkit.probe.features import computing_layers
 from dlkit.probe.one_example import example
 from dlkit.probe.views import Subject, View
-from dlkit.probe.watching import inner_layers
+from dlkit.probe.watching import Seen, block_of, calls_of, calls_of_blocks, inner_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -186,8 +187,9 @@ def _of_layers(subject: Subject) -> View:
     _one_alone(subject)
     model, one = subject.model, example(subject)
     whole = {each.layer: each for each in jacobians.to_output(model, _logits(subject, one.batch))}
-    own = _local(subject, one.batch) if is_flat(model) and "images" in one.batch else {}
-    names = subject.chosen(list(dict.fromkeys([*own, *whole])) if not own else _in_order(own, whole))
+    of_images = is_flat(model) and "images" in one.batch
+    own = _local(subject, one.batch) if of_images else _of_calls(subject, one.batch)
+    names = subject.chosen(_in_order(own, whole))
     spectra = {name: jacobians.spectrum(*own[name]) for name in names if name in own}
 
     def draw() -> "Figure":
@@ -228,6 +230,11 @@ def _of_layers(subject: Subject) -> View:
         notes.append(
             "singular values of d output / d input of a layer, or of a block as a whole; mean square: the root of it;"
             " without a smallest one they are estimated"
+        )
+    if spectra and not of_images:
+        notes.append(
+            "input and output are those of all steps of the example at once, and what else a layer is given stays as it"
+            " is; of tables of words, and of layers that are called more than once, there are none"
         )
     notes.append(
         "to logits: the largest one of d logits / d output, of all layers behind multiplied, and the median of those"
@@ -302,8 +309,8 @@ def _local(subject: Subject, batch: dict[str, NDArray]) -> dict[str, tuple[jacob
     layers = [layer for layer in computing_layers(model) if not isinstance(layer.input, list)]
     spans = {layer.name: (layer.input, layer.output) for layer in layers}
     ordered = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-    for prefix in dict.fromkeys(_block_of(layer.name) for layer in ordered):
-        inside = [layer for layer in ordered if prefix and _block_of(layer.name) == prefix]
+    for prefix in dict.fromkeys(block_of(layer.name) for layer in ordered):
+        inside = [layer for layer in ordered if prefix and block_of(layer.name) == prefix]
         if len(inside) > 1:
             outside = [layer for layer in ordered if layer not in inside]
             known = {id(tensor) for layer in outside for tensor in _listed(layer.output)}
@@ -329,10 +336,27 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _block_of(name: str) -> str:
-    """The block that a layer belongs to by its name, such as stage2_block1; empty for none."""
-    parts = name.split("_")
-    return "_".join(parts[:2]) if len(parts) > 2 and parts[1].startswith("block") else ""
+def _of_calls(subject: Subject, batch: dict[str, NDArray]) -> dict[str, tuple[jacobians.Function, NDArray]]:
+    """The same of any model: its layers that are called once, and its blocks as wholes.
+
+    Those of a recurrent layer are its Jacobians across time, and who calls a layer at each step has as many as steps.
+    """
+    run = _logits(subject, batch)
+    calls, _ = calls_of(subject.model, run)
+    times = Counter(seen.name for seen in calls)
+    found = {seen.name: seen for seen in calls if times[seen.name] == 1 and not isinstance(seen.layer, Recurrent)}
+    found |= {seen.name + BLOCK: seen for seen in calls_of_blocks(subject.model, run)}
+    return {name: (_on_one_call(seen), np.asarray(seen.given)[0]) for name, seen in found.items() if _is_of_one(seen)}
+
+
+def _is_of_one(seen: Seen) -> bool:
+    """Whether numbers of the one example go in, and come out."""
+    ends = (seen.given, seen.output)
+    return all(end is not None and end.shape[0] == 1 and end.shape.num_elements() for end in ends)
+
+
+def _on_one_call(seen: Seen) -> jacobians.Function:
+    return lambda x: seen.again(x[tf.newaxis])[0]
 
 
 def _logits(subject: Subject, batch: dict[str, NDArray]) -> Callable[[], tf.Tensor]:
@@ -340,12 +364,7 @@ def _logits(subject: Subject, batch: dict[str, NDArray]) -> Callable[[], tf.Tens
     model, tensors = subject.model, _tensors(batch)
 
     def run() -> tf.Tensor:
-        if "target_in" in tensors:
-            said = model((tensors.get("source", tensors.get("images")), tensors["target_in"]), training=False)
-        elif subject.task_name == "language_modelling":
-            said = model(tensors["inputs"], training=False)
-        else:
-            said = subject.task.loss_sums(model, tensors, training=False, smoothing=0.0).logits
+        said = subject.task.logits(model, tensors)
         return said[0] if said.shape.rank == 2 else said[0, -1]
 
     return run

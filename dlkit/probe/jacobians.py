@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from dlkit.data.batching import Batch
 from dlkit.errors import DataError
 from dlkit.layers.recurrent import Recurrent
-from dlkit.probe.scores import last_loss, vectors_of
+from dlkit.probe.scores import vectors_of
 from dlkit.probe.watching import calls_of, numbered, taping
-from dlkit.tasks import TASKS
 from dlkit.tasks.task import Task
 
 Function = Callable[[tf.Tensor], tf.Tensor]
@@ -355,11 +354,11 @@ def gradient_by_distance(task: Task, model: keras.Model, batches: Iterable[Batch
 
 def _input_norms(task: Task, model: keras.Model, batch: Batch) -> NDArray[np.float64]:
     tensors = {key: tf.convert_to_tensor(array) for key, array in batch.items()}
-    shown = next(tensors[info.shown] for info in TASKS.values() if info.shown in tensors)
+    shown = tensors[task.about.shown]
     with tf.GradientTape() as tape:
         tape.watch([shown] if shown.dtype.is_floating else [])
         with taping(model, tape) as calls:
-            loss = last_loss(task, model, tensors)
+            loss = task.last_loss(model, tensors)
     inputs = shown if shown.dtype.is_floating else vectors_of(calls, np.asarray(shown))
     gradient = tape.gradient(loss, inputs, unconnected_gradients="zero")
     values = np.asarray(tf.convert_to_tensor(gradient), np.float64)[:, -shown.shape[1] :]

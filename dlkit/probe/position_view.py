@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from dlkit.data.tokenizer import START, UNKNOWN
+from dlkit.data.tokenizer import UNKNOWN
 from dlkit.errors import UsageError
 from dlkit.layers.positions import Positions
 from dlkit.probe.views import Subject, View
@@ -21,7 +21,6 @@ from dlkit.probe.watching import calls_of, inner_layers
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ENCODED = frozenset({"translation", "text_classification", "tagging"})  # tasks whose models may have an encoder
 WORDS = 12  # that an encoder reads in two orders
 SHOWN = 128  # positions of sinusoids, which go on for ever
 DISTANCES = (1, 2, 4, 8, 16, 32, 64)
@@ -90,7 +89,7 @@ def change_of_order(subject: Subject, *, seed: int = 0) -> float | None:
         seen. None for models without an encoder of attention, and for those that look at earlier words alone.
     """
     model: Any = subject.model
-    if subject.task_name not in ENCODED or not isinstance(getattr(model, "encoder", None), list):
+    if not isinstance(getattr(model, "encoder", None), list):  # of blocks
         return None
     known = min(layer.input_dim for _, layer in inner_layers(model) if isinstance(layer, keras.layers.Embedding))
     count = min(WORDS, model.max_length or WORDS)
@@ -103,9 +102,8 @@ def change_of_order(subject: Subject, *, seed: int = 0) -> float | None:
 
 def _encoded(subject: Subject, ids: NDArray[np.int64]) -> NDArray[np.float64]:
     """What comes out of the encoder, (words, width)."""
-    words = tf.constant(ids, tf.int32)
-    inputs = (words, tf.constant([[START]])) if subject.task_name == "translation" else words
-    calls, _ = calls_of(subject.model, lambda: subject.model(inputs, training=False))
+    tensors = {key: tf.constant(array) for key, array in subject.task.batch_of_ids(ids).items()}
+    calls, _ = calls_of(subject.model, lambda: subject.task.logits(subject.model, tensors))
     last = [seen for seen in calls if seen.name.startswith("encoder")][-1]
     return np.asarray(last.output, np.float64)[0]
 

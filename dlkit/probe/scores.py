@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -48,7 +47,7 @@ def derivative(subject: Subject, batch: Batch) -> Derivative:
     """
     task, model = subject.task, subject.model
     tensors = {key: tf.convert_to_tensor(array) for key, array in batch.items()}
-    shown = tensors[subject.task_info.shown]
+    shown = tensors[task.about.shown]
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([shown] if shown.dtype.is_floating else [])
         with taping(model, tape) as calls:
@@ -75,13 +74,12 @@ def vectors_of(calls: Sequence[Seen], ids: NDArray) -> tf.Tensor:
 
 
 def _number(subject: Subject, task: Task, model: keras.Model, tensors: dict[str, tf.Tensor]) -> tuple[tf.Tensor, str]:
-    if subject.task_name == "language_modelling":
-        return -last_loss(task, model, tensors), "log-probability of the last token"
-    sums = task.loss_sums(model, tensors, training=False, smoothing=0.0)
-    if sums.logits is None or subject.task_name == "tagging":
+    likelihood = task.likelihood(model, tensors)
+    if likelihood is not None:
         _no_class(subject)
-        return -sums.loss, "log-probability of " + ("its tags" if subject.task_name == "tagging" else "its own words")
-    logits = sums.logits[0]
+        number, whose = likelihood
+        return number, f"log-probability of {whose}"
+    logits = task.logits(model, tensors)[0]
     if not task.info.get("classes"):
         _no_class(subject)
         return logits[0], "number that is told, standardized"
@@ -95,22 +93,3 @@ def _number(subject: Subject, task: Task, model: keras.Model, tensors: dict[str,
 def _no_class(subject: Subject) -> None:
     if subject.label is not None:
         raise UsageError(f"{subject.operand} tells no class of an example", "leave out --class")
-
-
-def last_loss(task: Task, model: keras.Model, batch: dict[str, Any], *, training: bool = False) -> tf.Tensor:
-    """The loss of what is told last, summed over the rows of a batch without padding.
-
-    Where each step has a label, or a next word, that of the last step; else the task's loss.
-    """
-    from dlkit.train.losses import softmax_cross_entropy
-
-    for key in ("targets", "target_out"):
-        if key in batch and batch[key].dtype.is_integer:  # padding has no loss
-            last = tf.range(tf.shape(batch[key])[1]) == tf.shape(batch[key])[1] - 1
-            masked = {**batch, key: tf.where(last, batch[key], tf.zeros_like(batch[key]))}
-            return task.loss_sums(model, masked, training=training, smoothing=0.0).loss
-    sums = task.loss_sums(model, batch, training=training, smoothing=0.0)
-    if "labels" in batch and batch["labels"].shape.rank == 2:
-        assert sums.logits is not None
-        return tf.reduce_sum(softmax_cross_entropy(sums.logits[:, -1], batch["labels"][:, -1]))
-    return sums.loss

@@ -1,6 +1,6 @@
 """What a shifted image is to a dense layer, to a convolution, with pooling, with a stride; and to a whole net."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,16 +60,25 @@ def measure(name: str, stage: Stage, images: NDArray, *, most: int = MOST, strid
         most: pixels.
         stride: pixels between two places of its maps; None for a stage without maps.
     """
-    still = stage(images).astype(np.float64)
-    change, undone = [], []
-    for pixels in range(1, most + 1):
-        moved = stage(shifted(images, pixels)).astype(np.float64)
-        change.append(_share(moved - still, still))
-        if stride is not None:
-            # A shift that is no whole number of places is undone as well as it can be.
-            tries = {pixels // stride, -(-pixels // stride)}
-            undone.append(min(_moved_back(moved, still, places, -(-pixels // stride)) for places in tries))
-    return Moved(name, change, undone if stride is not None else None)
+    (found,) = _compared({name: stride}, ({name: stage(shifted(images, pixels))} for pixels in range(most + 1)))
+    return found
+
+
+def _compared(strides: Mapping[str, int | None], passes: Iterable[Mapping[str, NDArray]]) -> list[Moved]:
+    """What stages give for the images, and then for those moved by 1 pixel, 2 and so on: by stage and its stride."""
+    change: dict[str, list[float]] = {name: [] for name in strides}
+    undone: dict[str, list[float]] = {name: [] for name in strides}
+    each = iter(passes)
+    images = next(each)
+    for pixels, of_moved in enumerate(each, 1):
+        for name, stride in strides.items():
+            still, moved = (given[name].astype(np.float64) for given in (images, of_moved))
+            change[name].append(_share(moved - still, still))
+            if stride is not None:
+                # A shift that is no whole number of places is undone as well as it can be.
+                tries = {pixels // stride, -(-pixels // stride)}
+                undone[name].append(min(_moved_back(moved, still, places, -(-pixels // stride)) for places in tries))
+    return [Moved(name, change[name], None if stride is None else undone[name]) for name, stride in strides.items()]
 
 
 def _moved_back(moved: NDArray, still: NDArray, places: int, border: int) -> float:
@@ -206,14 +215,11 @@ def _of_net(subject: Subject, model: keras.Model, images: NDArray, most: int) ->
         kept = [one.layer for one in seen if one.layer != known[-1]]
         names = [kept[at] for at in spread(len(kept), LAYERS)] + [known[-1]]
     net = watched(model, names)
-    found = [measure(name, _stage(net, name), images, most=most) for name in names]
+    passes = (net(shifted(images, pixels), training=False) for pixels in range(most + 1))  # of all layers at once
+    found = _compared(dict.fromkeys(names), ({name: np.asarray(given[name]) for name in names} for given in passes))
     answers = np.asarray(model(images, training=False)).argmax(axis=-1)
     stay = [
         float((np.asarray(model(shifted(images, at), training=False)).argmax(axis=-1) == answers).mean())
         for at in range(1, most + 1)
     ]
     return found, stay
-
-
-def _stage(net: keras.Model, name: str) -> Stage:
-    return lambda images: np.asarray(net(images, training=False)[name])

@@ -96,8 +96,8 @@ VIEWS: dict[str, ViewInfo] = {
     ),
     "jacobian": ViewInfo(
         "dlkit.probe.jacobian_view:view",
-        "singular values of all behind each layer, of image nets also of the layer; of recurrent nets those of the"
-        " state across time, and the biases of forget gates",
+        "singular values of each layer and block, and of all behind it; of recurrent nets those of the state across"
+        " time, and the biases of forget gates",
         _ONE_EXAMPLE | {"limit", "layers", "against"},
     ),
     "attention": ViewInfo(

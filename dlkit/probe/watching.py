@@ -33,7 +33,7 @@ class Seen:
 
     Args:
         name: the layer's name; of a layer inside a net that is itself a layer, behind that net's name and a slash.
-        layer: the layer.
+        layer: the layer; or a block of layers that is none itself, see `calls_of_blocks`.
         args: what it was called with.
         kwargs: likewise, by name.
         result: what it gave.
@@ -54,6 +54,12 @@ class Seen:
     def output(self) -> tf.Tensor | None:
         """The first tensor of floating-point numbers that it gave: without the state, and without attention weights."""
         return _first_float(self.result)
+
+    def again(self, given: tf.Tensor) -> tf.Tensor:
+        """The `output` of another call, with this in place of `given` and all else as it was."""
+        leaves = [given if leaf is self.given else leaf for leaf in tf.nest.flatten([self.args, self.kwargs])]
+        args, kwargs = tf.nest.pack_sequence_as([self.args, self.kwargs], leaves)
+        return _first_float(self.layer(*args, **kwargs))
 
 
 def _first_float(nest: Any) -> tf.Tensor | None:
@@ -153,6 +159,47 @@ def calls_of(model: keras.Model, run: Callable[[], Any]) -> tuple[list[Seen], An
     with watching(model, found.append):
         result = run()
     return found, result
+
+
+def block_of(name: str) -> str:
+    """The block that a layer belongs to by its name; empty for none.
+
+    Example:
+        >>> block_of("stage2_block1_conv1"), block_of("decoder_block3_ffn1"), block_of("stage2_pool")
+        ('stage2_block1', 'decoder_block3', '')
+    """
+    parts = name.split("_")
+    at = next((place for place, part in enumerate(parts[:-1]) if part.startswith("block")), None)
+    return "" if at is None else "_".join(parts[: at + 1])
+
+
+def calls_of_blocks(model: keras.Model, run: Callable[[], Any]) -> list[Seen]:
+    """What the blocks of a model do while `run` runs, in order, each by its name as of `block_of`.
+
+    Blocks are what a model has in its lists that has layers and is called like one, but is no layer of Keras.
+    """
+    listed = [part for value in vars(model).values() if isinstance(value, list) for part in value]
+    blocks = [part for part in listed if hasattr(part, "layers") and not isinstance(part, keras.layers.Layer)]
+    found: list[Seen] = []
+
+    def watched(call: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(call)
+        def told(block: Any, *args: Any, **kwargs: Any) -> Any:
+            result = call(block, *args, **kwargs)
+            found.append(Seen(block_of(block.layers[0].name), block, args, kwargs, result))
+            return result
+
+        return told
+
+    kinds: dict[Any, Callable[..., Any]] = {type(block): type(block).__call__ for block in blocks}
+    try:
+        for kind, call in kinds.items():
+            kind.__call__ = watched(call)  # Python looks for it at the class, not at the object
+        run()
+    finally:
+        for kind, call in kinds.items():
+            kind.__call__ = call
+    return found
 
 
 def numbered(calls: Sequence[Seen]) -> list[str]:

@@ -18,11 +18,11 @@ from dlkit.data.batching import ROW_WEIGHTS, Batch, in_batches
 from dlkit.data.captions import CaptionData
 from dlkit.data.check import decode_all
 from dlkit.data.images import standardize, statistics
-from dlkit.data.pairs import LENGTH_STEP
+from dlkit.data.pairs import LENGTH_STEP, teacher_forcing
 from dlkit.data.tokenizer import END, START, Tokenizer
 from dlkit.errors import UsageError
 from dlkit.layers import step_context
-from dlkit.tasks import own_words
+from dlkit.tasks import TASKS, own_words
 from dlkit.tasks.captioner import Captioner
 from dlkit.tasks.run_files import TOKENIZER_FILE, load_tokenizer
 from dlkit.tasks.task import Sums, Task
@@ -40,7 +40,9 @@ class Captioning(Task):
     loss of an evaluation is over all captions; what the model writes is compared with all captions of the image.
     """
 
+    about = TASKS["captioning"]
     unit = "tok"
+    padded_together = (("target_in", "target_out"),)
     shapes_vary = True
     # Whether evaluation shows the model another image than that whose captions it is compared with.
     shuffled_images = False
@@ -69,6 +71,11 @@ class Captioning(Task):
     def tokenizer(self) -> Tokenizer:
         """The run's own, so that ids mean the same as in training, else the dataset's."""
         return load_tokenizer(self.folder, self.stored) if self.folder else self.data.tokenizer
+
+    @property
+    def tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
+        """One, of the captions; no word is read."""
+        return self.tokenizer, self.tokenizer
 
     def save(self, folder: Path) -> None:
         """Writes the tokenizer into the run folder."""
@@ -240,6 +247,14 @@ class Captioning(Task):
         batch_of = partial(self.batch, split, epoch=None)
         return own_words.own_words_loss(model, plan, batch_of, source="images", seed=self.seed)
 
+    def logits(self, model: keras.Model, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Of each word of the caption, (rows, time, vocabulary)."""
+        return model((batch["images"], batch["target_in"]), training=False)
+
+    def likelihood(self, model: keras.Model, batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, str]:
+        """Of the caption."""
+        return -self.loss_sums(model, batch, training=False, smoothing=0.0).loss, "its own words"
+
     # ------------------------------------------------------------------------------------------- what the model writes
 
     @property
@@ -272,6 +287,13 @@ class Captioning(Task):
             measured = caption_metrics.caption_scores(outputs, references, lowercase=self.tokenizer.lower)
             scores |= {"bleu": measured.bleu[-1], "cider": measured.cider}
         return scores
+
+    def batch_of_image(self, model: keras.Model, image: NDArray[np.float32]) -> Batch:
+        """The image, and what the model says of it by greedy search."""
+        captioner, search = self.captioner(model), Search(method="greedy")
+        decoded = captioner.writer.decode(image[np.newaxis], [1], search)
+        (said, *_) = captioner.writer.hypotheses(decoded, 0, 0, search)
+        return {"images": image[np.newaxis], **teacher_forcing(said.ids)}
 
     def captioner(self, model: keras.Model) -> Captioner:
         """The captioner with a model, made once: each one traces a graph of its own."""

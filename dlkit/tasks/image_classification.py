@@ -19,6 +19,7 @@ from dlkit.data.images import ImageData, Split, fingerprint, standardize, statis
 from dlkit.errors import DataError, UsageError
 from dlkit.models.heads import log_mean_probabilities, of_each_head
 from dlkit.recipe import image_options
+from dlkit.tasks import TASKS
 from dlkit.tasks.task import Sums, Task
 from dlkit.train.losses import softmax_cross_entropy
 
@@ -66,6 +67,7 @@ def class_weights(chosen: str | Sequence[float], labels: NDArray[np.int32], clas
 class ImageClassification(Task):
     """See the module; the metrics are `loss` and `accuracy` (top-1), per image."""
 
+    about = TASKS["image_classification"]
     unit = "img"
     # Whether evaluation averages the probabilities of each image and of its mirror image.
     mirrored = False
@@ -225,6 +227,10 @@ class ImageClassification(Task):
         )  # fmt: skip
         by_head = self.resampling is not None and self.resampling.kind == "head_bootstrap"
         return batch | {EXAMPLES: indices[rows].astype(np.int32)} if by_head else batch
+
+    def batch_of_image(self, model: keras.Model, image: NDArray[np.float32]) -> Batch:
+        """The image, and a label that means nothing."""
+        return {"images": image[np.newaxis], "labels": np.zeros(1, np.int32)}
 
     def loss_sums(
         self, model: keras.Model, batch: Mapping[str, tf.Tensor], *, training: bool, smoothing: float

@@ -22,6 +22,7 @@ from dlkit.data.tokenizer import Tokenizer
 from dlkit.decode.decoder import positions_of
 from dlkit.errors import DataError, UsageError
 from dlkit.recipe import check_data_dir, parameters_of
+from dlkit.tasks import TASKS
 from dlkit.tasks.run_files import TOKENIZER_FILE, load_tokenizer
 from dlkit.tasks.task import Sums, Task
 from dlkit.train.losses import softmax_cross_entropy
@@ -40,7 +41,9 @@ class LanguageModelling(Task):
     block begins, so that blocks may begin anywhere; of lines it is a line.
     """
 
+    about = TASKS["language_modelling"]
     unit = "tok"
+    padded_together = (("inputs", "targets"),)
     _carries = False  # in training
 
     @property
@@ -65,6 +68,11 @@ class LanguageModelling(Task):
         if not self.folder:
             return self.data.tokenizer
         return load_tokenizer(self.folder, self.stored)
+
+    @property
+    def tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
+        """One: what is said is read next."""
+        return self.tokenizer, self.tokenizer
 
     def save(self, folder: Path) -> None:
         """Writes the tokenizer into the run folder."""
@@ -266,6 +274,26 @@ class LanguageModelling(Task):
         if ROW_WEIGHTS in batch:
             weights *= tf.cast(batch[ROW_WEIGHTS], losses.dtype)[:, tf.newaxis]
         return Sums(tf.reduce_sum(losses * weights), tf.reduce_sum(weights), carry=carry)
+
+    def logits(self, model: keras.Model, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Of the token after each, (rows, time, vocabulary)."""
+        return model(batch["inputs"], training=False)
+
+    def likelihood(self, model: keras.Model, batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, str]:
+        """Of the token that comes last."""
+        return -self.last_loss(model, batch), "the last token"
+
+    def batch_of_text(self, model: keras.Model, text: str) -> Batch:
+        """The text behind what comes before all texts, each token of which foretells the next.
+
+        Raises:
+            dlkit.errors.UsageError: it is one token, and nothing comes before it.
+        """
+        ids, first = self.tokenizer.encode(text), self.info["first"]
+        if len(ids) < 2 and first is None:
+            raise UsageError("a language model needs two tokens, one to read and one to foresee", "give a longer text")
+        whole = ids if first is None else [*([first] if isinstance(first, int) else first), *ids]
+        return {"inputs": np.array([whole[:-1]], np.int32), "targets": np.array([whole[1:]], np.int32)}
 
     def derived_metrics(self, model: keras.Model, split: str, values: Mapping[str, float]) -> dict[str, float]:
         """Perplexity and bits per character."""

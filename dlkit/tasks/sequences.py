@@ -14,6 +14,7 @@ from dlkit import data as datasets
 from dlkit.data import sequences
 from dlkit.data.batching import ROW_WEIGHTS, Batch, in_batches
 from dlkit.errors import UsageError
+from dlkit.tasks import TASKS
 from dlkit.tasks.task import Judged, Sums, Task
 from dlkit.train.losses import softmax_cross_entropy
 
@@ -26,6 +27,7 @@ class Sequences(Task):
     steps whose label is not the blank; `exact` counts the sequences in which every label is right.
     """
 
+    about = TASKS["sequences"]
     unit = "seq"
 
     @cached_property
@@ -112,6 +114,13 @@ class Sequences(Task):
         if self.labels_steps:
             return batch | {"labels": examples.targets}
         return batch | {"targets": examples.targets}
+
+    def without_padding(self, batch: Batch) -> Batch:
+        """Cut to its own length, of at least one step, where sequences differ in that."""
+        if "lengths" not in batch:
+            return dict(batch)
+        length = max(1, int(batch["lengths"][0]))
+        return {name: array[:, :length] if name in {"inputs", "labels"} else array for name, array in batch.items()}
 
     def loss_sums(
         self, model: keras.Model, batch: Mapping[str, tf.Tensor], *, training: bool, smoothing: float

@@ -11,6 +11,7 @@ from dlkit.data import pairs
 from dlkit.data.batching import ROW_WEIGHTS, Batch
 from dlkit.data.tagged_texts import TaggedTexts
 from dlkit.data.tokenizer import PAD
+from dlkit.tasks import TASKS
 from dlkit.tasks.task import Judged, Sums
 from dlkit.tasks.text_task import TextTask
 from dlkit.train.losses import softmax_cross_entropy
@@ -21,7 +22,9 @@ NO_TAG = -1  # at padding
 class Tagging(TextTask):
     """See the module; `loss` and `accuracy` are per word, `exact` is the share of sentences without a wrong tag."""
 
+    about = TASKS["tagging"]
     unit = "words"
+    padded_together = (("ids", "labels"),)
     kind = "tagged_texts"
     things = "sentences"
 
@@ -42,6 +45,14 @@ class Tagging(TextTask):
         ids = pairs.pad([source.ids[row] for row in indices], length=length)
         labels = pairs.pad([source.tags[row] for row in indices], length=length)
         return {"ids": ids, "labels": np.where(ids == PAD, np.int32(NO_TAG), labels)}
+
+    def batch_of_ids(self, ids: NDArray[np.int64]) -> Batch:
+        """The ids, and a label for each."""
+        return {"ids": ids.astype(np.int32), "labels": np.zeros(ids.shape, np.int32)}
+
+    def likelihood(self, model: keras.Model, batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, str]:
+        """Of all tags of the sentence."""
+        return -self.loss_sums(model, batch, training=False, smoothing=0.0).loss, "its tags"
 
     def loss_sums(
         self, model: keras.Model, batch: Mapping[str, tf.Tensor], *, training: bool, smoothing: float

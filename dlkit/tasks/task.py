@@ -16,8 +16,10 @@ from dlkit import console
 from dlkit.data.batching import Batch, in_batches, shuffled
 from dlkit.data.resampling import Resampling
 from dlkit.data.split_names import check_split
+from dlkit.data.tokenizer import PAD, Tokenizer
 from dlkit.recipe import TrainSection
-from dlkit.tasks import TASKS
+from dlkit.tasks import TASKS, TaskInfo
+from dlkit.train.losses import softmax_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,10 @@ class Task(ABC):
             examples.
     """
 
+    about: TaskInfo  # its line of the table
     unit = "examples"
+    # Arrays of ids in a batch that have a column for each step and are padded together, as the first of them is.
+    padded_together: tuple[tuple[str, ...], ...] = ()
     # Whether batches come in many shapes: then one graph is traced for all of them, instead of one for each.
     shapes_vary = False
     # Which of the training examples are trained on, when not all of them once an epoch.
@@ -237,6 +242,66 @@ class Task(ABC):
     def check_split(self, split: str) -> None:
         """Raises a UsageError unless the data has a split of that name."""
         check_split(split, self.splits, self.options["name"])
+
+    # ----------------------------------------------------------------------------------- one example, to be looked into
+
+    @property
+    def tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
+        """Of the words that models read, and of those that they say; of tasks with words."""
+        raise NotImplementedError(f"{type(self).__name__} has no words")
+
+    def without_padding(self, batch: Batch) -> Batch:
+        """A batch of one row, cut to the length of its example; one without any step keeps its first."""
+        cut = dict(batch)
+        for names in self.padded_together:
+            real = np.flatnonzero(batch[names[0]][0] != PAD)
+            length = int(real[-1]) + 1 if len(real) else 1
+            cut |= {name: batch[name][:, :length] for name in names}
+        return cut
+
+    def batch_of_image(self, model: keras.Model, image: NDArray[np.float32]) -> Batch:
+        """A standardized image (height, width, channels) as a batch, with what the model says where it writes."""
+        raise NotImplementedError(f"{type(self).__name__} is shown no image")
+
+    def batch_of_text(self, model: keras.Model, text: str) -> Batch:
+        """A text of one token or more as a batch, with what the model says where it writes.
+
+        Raises:
+            dlkit.errors.DlkitError: it is too short, or too long.
+        """
+        raise NotImplementedError(f"{type(self).__name__} reads no text")
+
+    def batch_of_ids(self, ids: NDArray[np.int64]) -> Batch:
+        """Ids of words (rows, time), whatever they mean, as a batch in which nothing is said of them."""
+        raise NotImplementedError(f"{type(self).__name__} reads no words")
+
+    def logits(self, model: keras.Model, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """What a model says of a batch at test time: (rows, outputs), or (rows, time, outputs) of each step."""
+        logits = self.loss_sums(model, batch, training=False, smoothing=0.0).logits
+        assert logits is not None
+        return logits
+
+    def last_loss(self, model: keras.Model, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """The loss of what is told last, at test time, summed over the rows of a batch without padding.
+
+        Where each step has a label, or a next word, that of the last step; else the task's loss.
+        """
+        words = self.about.writes
+        if words:  # padding has no loss
+            last = tf.range(tf.shape(batch[words])[1]) == tf.shape(batch[words])[1] - 1
+            batch = {**batch, words: tf.where(last, batch[words], PAD)}
+        sums = self.loss_sums(model, batch, training=False, smoothing=0.0)
+        if "labels" in batch and batch["labels"].shape.rank == 2:
+            assert sums.logits is not None
+            return tf.reduce_sum(softmax_cross_entropy(sums.logits[:, -1], batch["labels"][:, -1]))
+        return sums.loss
+
+    def likelihood(self, model: keras.Model, batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, str] | None:
+        """The log-probability that a model gives to what is to be said of one example, and whose it is, in words.
+
+        None where a logit, or a number, says what the model tells.
+        """
+        return None
 
 
 def open_task(

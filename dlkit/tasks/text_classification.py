@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from dlkit.data import pairs
 from dlkit.data.batching import ROW_WEIGHTS, Batch
 from dlkit.data.labelled_texts import LabelledTexts
+from dlkit.tasks import TASKS
 from dlkit.tasks.task import Sums
 from dlkit.tasks.text_task import TextTask
 from dlkit.train.losses import softmax_cross_entropy
@@ -18,7 +19,9 @@ from dlkit.train.losses import softmax_cross_entropy
 class TextClassification(TextTask):
     """See the module; the metrics are `loss` and `accuracy` (top-1), per text."""
 
+    about = TASKS["text_classification"]
     unit = "texts"
+    padded_together = (("ids",),)
     kind = "labelled_texts"
     things = "texts"
 
@@ -44,6 +47,10 @@ class TextClassification(TextTask):
         source = self.data.splits[split]
         length = self._padded_length(split, indices, epoch)
         return {"ids": pairs.pad([source.ids[row] for row in indices], length=length), "labels": source.labels[indices]}
+
+    def batch_of_ids(self, ids: NDArray[np.int64]) -> Batch:
+        """The ids, and a label for each row."""
+        return {"ids": ids.astype(np.int32), "labels": np.zeros(len(ids), np.int32)}
 
     def loss_sums(
         self, model: keras.Model, batch: Mapping[str, tf.Tensor], *, training: bool, smoothing: float

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlkit import data as datasets
+from dlkit.data.batching import Batch
 from dlkit.data.buckets import TokenBatches, longest_first, of_like_length
 from dlkit.data.pairs import LENGTH_STEP
 from dlkit.data.tokenizer import Tokenizer
@@ -45,6 +46,15 @@ class TextTask(Task):
             dlkit.errors.CheckpointError: the file comes from another run.
         """
         return load_tokenizer(self.folder, self.stored) if self.folder else self.data.tokenizer
+
+    @property
+    def tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
+        """One: no word is written."""
+        return self.tokenizer, self.tokenizer
+
+    def batch_of_text(self, model: keras.Model, text: str) -> Batch:
+        """As many tokens of the text as are read, with labels that mean nothing."""
+        return self.batch_of_ids(np.array([self.tokenizer.encode(text)[: int(self.info["max_length"])]]))
 
     def save(self, folder: Path) -> None:
         """Writes the tokenizer into the run folder."""

@@ -20,7 +20,7 @@ from dlkit.data.tokenizer import Tokenizer
 from dlkit.decode.decoder import positions_of
 from dlkit.errors import DataError, UsageError
 from dlkit.layers import step_context
-from dlkit.tasks import own_words
+from dlkit.tasks import TASKS, own_words
 from dlkit.tasks.task import Sums, Task
 from dlkit.tasks.translator import (
     BATCH_TOKENS,
@@ -40,7 +40,9 @@ BATCHES_AT_ONCE = 16
 class Translation(Task):
     """See the module; `loss` and `accuracy` are per token with the true prefix, `exact` per sequence without it."""
 
+    about = TASKS["translation"]
     unit = "tok"
+    padded_together = (("source",), ("target_in", "target_out"))
     shapes_vary = True
     _translator: Translator | None = None
 
@@ -198,6 +200,27 @@ class Translation(Task):
         hits = tf.cast(tf.argmax(logits, axis=-1, output_type=target_out.dtype) == target_out, losses.dtype)
         weight = tf.reduce_sum(weights)
         return Sums(tf.reduce_sum(losses * weights), weight, {"accuracy": (tf.reduce_sum(hits * weights), weight)})
+
+    def logits(self, model: keras.Model, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Of each word of the target, (rows, time, vocabulary)."""
+        return model((batch["source"], batch["target_in"]), training=False)
+
+    def likelihood(self, model: keras.Model, batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, str]:
+        """Of the target."""
+        return -self.loss_sums(model, batch, training=False, smoothing=0.0).loss, "its own words"
+
+    def batch_of_ids(self, ids: NDArray[np.int64]) -> Batch:
+        """The source alone, of which the first word is about to be said."""
+        begun, unknown = (np.full((len(ids), 1), token, np.int32) for token in (tokenizer.START, tokenizer.PAD))
+        return {"source": ids.astype(np.int32), "target_in": begun, "target_out": unknown}
+
+    def batch_of_text(self, model: keras.Model, text: str) -> Batch:
+        """The text as a source, and the model's own translation by greedy search."""
+        (found,) = self.translator(model).each([[text]], Search(method="greedy"))
+        if isinstance(found, DataError):
+            raise found
+        source = [*self.tokenizers[0].encode(text), tokenizer.END]
+        return {"source": np.array([source], np.int32), **pairs.teacher_forcing(found.hypotheses[0].ids)}
 
     def own_words_loss(self, model: keras.Model, split: str, *, batch_size: int) -> float:
         """See `own_words.own_words_loss`; pairs that are too long are left out, as in `loss`."""

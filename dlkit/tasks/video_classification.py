@@ -13,6 +13,7 @@ from dlkit import data as datasets
 from dlkit.data import videos
 from dlkit.data.batching import ROW_WEIGHTS, Batch
 from dlkit.errors import UsageError
+from dlkit.tasks import TASKS
 from dlkit.tasks.sequences import judged_steps, step_sums
 from dlkit.tasks.task import Judged, Sums, Task
 from dlkit.train.losses import softmax_cross_entropy
@@ -21,6 +22,7 @@ from dlkit.train.losses import softmax_cross_entropy
 class VideoClassification(Task):
     """See the module; `loss` and `accuracy` are per label, `exact` counts the clips whose frames are all right."""
 
+    about = TASKS["video_classification"]
     unit = "clips"
 
     @cached_property

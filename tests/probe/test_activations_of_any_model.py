@@ -8,9 +8,11 @@ import tensorflow as tf
 import dlkit
 from dlkit.layers.norms import BatchNorm
 from dlkit.probe.activations import activations, activations_of_calls
-from dlkit.probe.examples_by_length import together, without_padding
+from dlkit.probe.examples_by_length import together
 from dlkit.probe.watching import inner_layers
-from dlkit.tasks.task import Sums
+from dlkit.tasks import TASKS
+from dlkit.tasks.task import Sums, open_task
+from dlkit.tasks.text_classification import TextClassification
 
 
 class Task:
@@ -107,7 +109,10 @@ def test_examples_of_one_length_come_as_soon_as_there_are_enough():
     """Texts of 1, 2, 1, 3 and 2 words, two in a batch: what is full comes at once, the text of 3 words last."""
     lengths, asked = [1, 2, 1, 3, 2], []
 
-    class Texts:
+    class Texts(TextClassification):
+        def __init__(self):
+            """Without a dataset."""
+
         def batch(self, split, indices, *, epoch):
             asked.extend(indices.tolist())
             (index,) = indices
@@ -119,15 +124,39 @@ def test_examples_of_one_length_come_as_soon_as_there_are_enough():
     assert [batch["ids"].tolist() for batch in batches] == [[[5, 5], [8, 8]], [[7, 7, 7]]]
 
 
-def test_examples_are_cut_to_their_length():
-    source, target_in, target_out = (np.array([row], np.int32) for row in ([5, 6, 2, 0], [1, 7, 0], [7, 2, 0]))
-    cut = without_padding({"source": source, "target_in": target_in, "target_out": target_out})
-    assert {key: array.tolist() for key, array in cut.items()} == {
-        "source": [[5, 6, 2]], "target_in": [[1, 7]], "target_out": [[7, 2]]
-    }  # fmt: skip
-    tagged = without_padding({"ids": np.array([[4, 5, 0]], np.int32), "labels": np.array([[0, 1, -1]], np.int32)})
-    assert tagged["labels"].tolist() == [[0, 1]]
-    empty = without_padding({"ids": np.zeros((1, 3), np.int32), "labels": np.array([1], np.int32)})
-    assert (empty["ids"].shape, empty["labels"].tolist()) == ((1, 1), [1])
-    steps = {"inputs": np.ones((1, 5, 2), np.float32), "lengths": np.array([3]), "targets": np.ones((1, 1))}
-    assert [array.shape for array in without_padding(steps).values()] == [(1, 3, 2), (1,), (1, 1)]
+IMAGE = np.ones((1, 3, 3, 1), np.float32).tolist()
+CUT = {
+    # Task -> a batch of one row, and what is left of it.
+    "translation": (
+        {"source": [[5, 6, 2, 0]], "target_in": [[1, 7, 0]], "target_out": [[7, 2, 0]]},
+        {"source": [[5, 6, 2]], "target_in": [[1, 7]], "target_out": [[7, 2]]},
+    ),
+    "captioning": (
+        {"images": IMAGE, "target_in": [[1, 7, 0]], "target_out": [[7, 2, 0]]},
+        {"images": IMAGE, "target_in": [[1, 7]], "target_out": [[7, 2]]},
+    ),
+    "language_modelling": (
+        {"inputs": [[5, 6, 0]], "targets": [[6, 2, 0]]}, {"inputs": [[5, 6]], "targets": [[6, 2]]}
+    ),
+    "tagging": ({"ids": [[4, 5, 0]], "labels": [[0, 1, -1]]}, {"ids": [[4, 5]], "labels": [[0, 1]]}),
+    "text_classification": ({"ids": [[0, 0, 0]], "labels": [1]}, {"ids": [[0]], "labels": [1]}),  # without a word
+    "sequences": (
+        {"inputs": [[[0.5], [0.25], [0.0]]], "lengths": [2], "targets": [[1.0]]},
+        {"inputs": [[[0.5], [0.25]]], "lengths": [2], "targets": [[1.0]]},
+    ),
+    "image_classification": ({"images": IMAGE, "labels": [3]}, {"images": IMAGE, "labels": [3]}),
+    "video_classification": ({"clips": [IMAGE], "labels": [3]}, {"clips": [IMAGE], "labels": [3]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_examples_are_cut_to_their_length(name):
+    padded, wanted = CUT[name]
+    task = open_task(name, {"name": "none that is opened"})
+    cut = task.without_padding({key: np.array(values) for key, values in padded.items()})
+    assert {key: array.tolist() for key, array in cut.items()} == wanted
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_knows_its_line_of_the_table(name):
+    assert open_task(name, {"name": "none that is opened"}).about is TASKS[name]

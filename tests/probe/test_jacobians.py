@@ -18,8 +18,8 @@ from dlkit.probe.jacobians import (
     state_jacobians,
     to_output,
 )
-from dlkit.probe.scores import last_loss
 from dlkit.probe.views import Subject, show
+from dlkit.probe.watching import block_of, calls_of, calls_of_blocks
 from dlkit.tasks.task import open_task
 from dlkit.train.loop import high_norm
 
@@ -148,6 +148,70 @@ def test_what_gives_nothing_has_no_jacobian():
     assert [row[0] for row in view.rows] == ["embedding", "head"]
 
 
+def test_a_block_whose_branches_give_nothing_is_the_identity():
+    """x + f(x) with f = 0: all singular values of d output / d input are 1, of 3 tokens of 8 numbers; of f alone 0."""
+    sets = ["model.width=8", "model.heads=2", "model.layers=2", "model.max_length=8", "data.block=8"]
+    shown = ["block? (whole)", "block?_norm1", "block?_ffn?"]
+    subject = Subject("gpt", text="the", layers=shown, sets=sets, seed=1)
+    first, second = subject.model.blocks
+    for weight in (first.self_attention.projections["output"][0], first.feed_forward.output.kernel):
+        weight.assign(np.zeros(weight.shape))
+    found = {record["layer"]: record for record in show("jacobian", subject).records}
+    whole, other = found["block1 (whole)"], found["block2 (whole)"]
+    assert (whole["inputs"], whole["outputs"]) == (24, 24)
+    assert [whole[key] for key in ("smallest", "mean_square", "largest")] == pytest.approx([1, 1, 1], abs=1e-6)
+    assert found["block1_ffn2"]["largest"] == 0
+    assert other["largest"] - other["smallest"] > 0.01
+    # What works on each token alone has the singular values of its matrix, those of each token.
+    values = singular_values(np.asarray(second.feed_forward.hidden.kernel))
+    ffn = found["block2_ffn1"]
+    assert (ffn["inputs"], ffn["outputs"]) == (24, 96)
+    assert [ffn["largest"], ffn["smallest"]] == pytest.approx([values[0], values[-1]], rel=1e-4)
+    names = list(found)
+    assert names.index("block1_ffn2") < names.index("block1 (whole)") < names.index("block2_norm1")
+
+
+def test_a_block_of_attention_is_what_finite_differences_say():
+    """The largest singular value of the last block of a Transformer's decoder, whose memory stays as it is."""
+    sets = ["data.train=64", "data.validation=4", "data.test=4", "model.ffn=8", "model.heads=2"]
+    sets += ["model.width=8", "model.layers=1"]
+    subject = Subject("transformer", layers=["decoder_block1 (whole)"], sets=sets, seed=1)
+    (found,) = show("jacobian", subject).records
+    batch, _ = subject.one_example()
+    tensors = {key: tf.constant(array) for key, array in batch.items()}
+    (_, seen) = calls_of_blocks(subject.model, lambda: subject.task.logits(subject.model, tensors))
+    assert seen.name == "decoder_block1"
+    matrix = differences(lambda x: seen.again(tf.cast(x, tf.float32)), np.asarray(seen.given, np.float64), step=3e-3)
+    assert found["largest"] == pytest.approx(singular_values(matrix)[0], rel=0.01)
+
+
+@pytest.mark.parametrize("model", ["transformer", "tcn_lm"])
+def test_a_call_again_gives_what_it_gave(model):
+    sets = {"transformer": ["data.train=64", "data.validation=4", "data.test=4", "model.layers=1"], "tcn_lm": []}
+    subject = Subject(model, sets=[*sets[model], "model.width=8"], seed=1)
+    batch, _ = subject.one_example()
+    tensors = {key: tf.constant(array) for key, array in batch.items()}
+
+    def run():
+        return subject.task.logits(subject.model, tensors)
+
+    calls, _ = calls_of(subject.model, run)
+    blocks = calls_of_blocks(subject.model, run)
+    assert len(blocks) == {"transformer": 2, "tcn_lm": 5}[model]
+    looked_at = [seen for seen in [*calls, *blocks] if seen.given is not None]
+    assert len(looked_at) > len(blocks)
+    for seen in looked_at:
+        np.testing.assert_allclose(seen.again(seen.given), seen.output, atol=1e-5, err_msg=seen.name)
+    # They are watched no longer.
+    run()
+    assert len(blocks) == {"transformer": 2, "tcn_lm": 5}[model]
+
+
+def test_the_block_of_a_layer():
+    names = ["stage2_block1_conv1", "decoder_block3_cross_attention", "block10_norm1", "stage2_pool", "block", "head"]
+    assert [block_of(name) for name in names] == ["stage2_block1", "decoder_block3", "block10", "", "", ""]
+
+
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_state_jacobians_are_what_finite_differences_say(cell):
     layer = dlkit.build(cell, features=2, outputs=1, width=3).stack.levels[0][0]
@@ -202,7 +266,7 @@ def test_gradient_by_distance_is_what_finite_differences_say():
     model = dlkit.build("gru", features=2, outputs=1, width=4)
 
     def loss(inputs):
-        return last_loss(task, model, {"inputs": inputs, "targets": tf.constant(batch["targets"])})
+        return task.last_loss(model, {"inputs": inputs, "targets": tf.constant(batch["targets"])})
 
     by_differences = differences(loss, batch["inputs"], step=1e-2).reshape(5, 2)
     found = gradient_by_distance(task, model, [batch])
@@ -217,7 +281,7 @@ def test_the_loss_of_the_last_step_of_labels_and_words():
     logits = np.asarray(model(batch["inputs"]), np.float64)[:, -1]
     by_hand = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(2), batch["targets"][:, -1]]
     tensors = {key: tf.constant(array) for key, array in batch.items()}
-    assert float(last_loss(task, model, tensors)) == pytest.approx(by_hand.sum(), rel=1e-5)
+    assert float(task.last_loss(model, tensors)) == pytest.approx(by_hand.sum(), rel=1e-5)
     assert gradient_by_distance(task, model, [batch]).shape == (6,)
 
 

@@ -137,6 +137,7 @@ def test_a_model_that_looks_back_alone_has_an_order_in_any_case():
         ("attention", Subject("gpt", text="", sets=["model.width=8"]), "no token in that text"),
         ("attention", Subject("gpt", text="ab", index=1, sets=["model.width=8"]), "--text is a text"),
         ("saliency", Subject("lenet", text="ab"), "lenet reads no text"),
+        ("saliency", Subject("gpt", text="ab", label="a", sets=["model.width=8"]), "gpt tells no class"),
         ("gradients", Subject("lenet", against=["mlp"]), "no gradient by distance"),
         ("jacobian", Subject("lstm", against=["lenet"], sets=["data.train=8", "data.length=4"]), "another task"),
     ],

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dlkit.experiments.finding import Finding, Verdict
-from dlkit.experiments.training import prepared
+from dlkit.experiments.training import fit, prepared
 from dlkit.layers.initializers import initializer
 from dlkit.probe.panels import Line, Lines
 from dlkit.recipe import Count
@@ -127,22 +127,14 @@ def _trained(
 ) -> keras.Model:
     keras.utils.set_random_seed(seed)
     net = keras.Sequential([keras.Input((CANVAS, CANVAS, 1)), *build()])
-    adam = keras.optimizers.Adam(5e-3)
-    adam.build(net.trainable_variables)
     placed = tf.constant(on_canvas(images, 0))
     drawn = np.random.default_rng(seed).integers(0, len(images), (steps, 64))
 
-    @tf.function
-    def train(batches: tf.Tensor) -> None:
-        for rows in batches:
-            with tf.GradientTape() as tape:
-                logits = net(tf.gather(placed, rows), training=True)
-                loss = tf.reduce_mean(softmax_cross_entropy(logits, tf.gather(labels, rows)))
-            adam.apply_gradients(
-                zip(tape.gradient(loss, net.trainable_variables), net.trainable_variables, strict=True)
-            )
+    def loss(rows: tf.Tensor) -> tf.Tensor:
+        logits = net(tf.gather(placed, rows), training=True)
+        return tf.reduce_mean(softmax_cross_entropy(logits, tf.gather(labels, rows)))
 
-    train(tf.constant(drawn, tf.int32))
+    fit(net, loss, tf.constant(drawn, tf.int32), lr=5e-3)
     return net
 
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from dlkit.data.resampling import bootstrap
 from dlkit.ensemble_metrics import ambiguity
 from dlkit.experiments.finding import Finding, Verdict
+from dlkit.experiments.training import fit
 from dlkit.layers.initializers import initializer
 from dlkit.probe.panels import Line, Lines
 from dlkit.recipe import Count
@@ -119,18 +120,10 @@ def _learned(
         for units, kind in ((width, "relu"), (width, "relu"), (1, None))
     ]
     net = keras.Sequential([keras.Input((1,)), *layers])
-    adam = keras.optimizers.Adam(0.01)
-    adam.build(net.trainable_variables)
     inputs, targets = (tf.constant(each[:, np.newaxis], tf.float32) for each in (x, y))
 
-    @tf.function
-    def train() -> None:
-        for _ in tf.range(steps):
-            with tf.GradientTape() as tape:
-                loss = tf.reduce_mean(tf.square(net(inputs) - targets))
-            adam.apply_gradients(
-                zip(tape.gradient(loss, net.trainable_variables), net.trainable_variables, strict=True)
-            )
+    def loss(_: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(tf.square(net(inputs) - targets))
 
-    train()
+    fit(net, loss, tf.range(steps), lr=0.01)  # each batch is all points
     return net(tf.constant(where[:, np.newaxis], tf.float32)).numpy()[:, 0].astype(np.float64)

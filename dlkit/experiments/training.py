@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
-from dlkit import models, recipe, runtime
+from dlkit import recipe
 from dlkit.train import start
 from dlkit.train.evaluation import Evaluation
 from dlkit.train.loop import Progress, batches, rates
@@ -96,13 +98,7 @@ def prepared(model: str, data: str, options: Mapping[str, Any], *, seed: int, li
         return start.prepare(resolved)
     task = copy.copy(like.task)  # with what it has loaded
     task.seed = seed
-    runtime.set_seed(seed, deterministic=resolved.train.deterministic)
-    runtime.set_precision(resolved.train.precision)
-    arguments = task.model_arguments()
-    resolved = start.complete(resolved, arguments)
-    with like.devices.strategy.scope():
-        built = models.build(model, **arguments, **resolved.model.options)
-    return Prepared(resolved, task, built, like.devices, like.peers)
+    return start.build(resolved, task, like.devices, like.peers)
 
 
 def train(
@@ -144,3 +140,29 @@ def train(
         if "accuracy/sum" in measured:
             accuracies[number] = float(measured["accuracy/sum"]) / float(measured["accuracy/weight"])
     return Trained(losses, norms, accuracies, made)
+
+
+def fit(net: keras.Model, loss_of: Callable[[tf.Tensor], tf.Tensor], batches: tf.Tensor, *, lr: float) -> None:
+    """Trains a net that an experiment makes itself, on data that are no dataset's, by Adam and all in one graph.
+
+    `train` is for models and data that have a name. A loop on the host would take most of the time of nets so small.
+
+    Args:
+        net: a built model.
+        loss_of: the loss of a batch, a scalar; it calls the net.
+        batches: (updates, ...), what `loss_of` is given for each update.
+        lr: the learning rate.
+    """
+    adam = keras.optimizers.Adam(lr)
+    adam.build(net.trainable_variables)
+
+    @tf.function
+    def updates(batches: tf.Tensor) -> None:
+        for batch in batches:
+            with tf.GradientTape() as tape:
+                loss = loss_of(batch)
+            adam.apply_gradients(
+                zip(tape.gradient(loss, net.trainable_variables), net.trainable_variables, strict=True)
+            )
+
+    updates(batches)

@@ -79,8 +79,8 @@ def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = Non
     if settings.op_threads:
         runtime.divide_threads(settings.op_threads)
     where = runtime.devices(devices)
+    # A dataset of another package may draw, and training and its resumption must open the same one.
     runtime.set_seed(settings.seed, deterministic=settings.deterministic)
-    runtime.set_precision(settings.precision)
     files_of = run or _begun_from(recipe)
     if settings.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UsageError("TensorBoard is not installed", "`pip install 'dlkit-tf[tensorboard]'`")
@@ -92,15 +92,35 @@ def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = Non
             _ = task.data
         except UsageError as failure:  # other classes, or images of another size
             raise _changed(run, f": {failure.message}") from None
-    arguments = task.model_arguments()
+    return build(recipe, task, where, peers)
+
+
+def build(recipe: Recipe, task: Task, devices: Devices, peers: Peers = ALONE) -> Prepared:
+    """Builds the model of a recipe; its fresh weights follow from the seed, whatever opening the data has drawn.
+
+    Args:
+        recipe: a resolved recipe.
+        task: the recipe's.
+        devices: where the model is to run.
+        peers: the other processes that do the same.
+
+    Raises:
+        dlkit.errors.UsageError: an option of the model is wrong, or the model does not fit what it is to train on, or
+            how.
+        dlkit.errors.DataError: some of the training examples are too long for it.
+    """
+    settings = recipe.train
+    arguments = task.model_arguments()  # opens the data, which may draw
     recipe = complete(recipe, arguments)
-    with where.strategy.scope():
+    runtime.set_seed(settings.seed, deterministic=settings.deterministic)
+    runtime.set_precision(settings.precision)
+    with devices.strategy.scope():
         model = models.build(recipe.model.name, **arguments, **recipe.model.options)
     task.check_model(model)
     accept_sizes(model, settings)
-    if where.workers > 1 and task.first_carry(model, 1):
+    if devices.workers > 1 and task.first_carry(model, 1):
         raise UsageError("the state is carried by the devices of one process", "`--set data.carry=false`")
-    return Prepared(recipe, task, model, where, peers)
+    return Prepared(recipe, task, model, devices, peers)
 
 
 def _open(recipe: Recipe, run: runs.Run | None, files_of: runs.Run | None) -> Task:

@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -151,3 +152,27 @@ def test_a_training_that_diverges_has_no_accuracy():
     assert not found.is_finished
     assert found.last_loss == math.inf
     assert math.isnan(found.last_accuracy)
+
+
+def test_a_net_of_an_experiment_s_own_is_trained_on_each_batch_in_order():
+    """Adam by hand for gradients 1 and -1, bias-corrected: it moves by lr, then by -0.01 / 0.19 of it back."""
+    layer = keras.layers.Dense(1, use_bias=False)
+    net = keras.Sequential([keras.Input((1,)), layer])
+    begun = float(layer.kernel[0, 0])
+
+    def loss(batch):
+        return batch * tf.reduce_sum(net(tf.ones((1, 1))))
+
+    training.fit(net, loss, tf.constant([1.0, -1.0]), lr=0.5)
+    assert begun - float(layer.kernel[0, 0]) == pytest.approx(0.5 * (1 - 0.01 / 0.19), rel=1e-3)
+
+
+def test_test_digits_are_all_looked_at_however_few_are_trained_on():
+    run = dropout._trained(images=20, width=4, rate=0.0, steps=1, seed=0)
+    found = dropout._tested(run)
+    task, model = run.prepared.task, run.prepared.model
+    assert task.limit == 20
+    for split, count, figures in (("train", 20, found[0]), ("test", 360, found[1])):
+        batch = task.batch(split, np.arange(count), epoch=None)
+        right = model(batch["images"]).numpy().argmax(-1) == batch["labels"]
+        assert figures["accuracy"] == pytest.approx(right.mean(), abs=1e-6)

@@ -1,5 +1,6 @@
-"""What the processes of a cluster settle before the first step: who prepares the data, and that all have the same."""
+"""Before the first step: who prepares the data, that all processes have the same, and what the weights follow from."""
 
+import random
 import re
 import shutil
 import socket
@@ -100,6 +101,25 @@ def test_a_set_of_another_package_may_do_anything_so_the_chief_loads_it_first(mo
     resolved = replace(resolved, data=resolved.data.model_copy(update={"name": "mine"}))
     start.prepare(resolved, peers=Recorded(events))
     assert events == ["the chief first", "load mine", "all"]
+
+
+def test_weights_follow_from_the_seed_whatever_a_set_of_another_package_draws_and_so_does_what_it_draws(monkeypatch):
+    drawn = []
+    split = ImageSplit(np.zeros((4, 8, 8, 1), np.uint8), np.zeros(4, np.int32))
+
+    def load(name, **_):
+        drawn.append(random.random())
+        _ = [random.random() for _ in drawn]  # each time one draw more
+        return ImageData(name, ["only"], {"train": split})
+
+    monkeypatch.setattr(data, "load_images", load)
+    one, same, other = (
+        start.prepare(recipe.resolve("mlp", "digits", flags={"model.hidden": [4], "train.seed": seed})).model
+        for seed in (0, 0, 1)
+    )
+    assert drawn[0] == drawn[1] != drawn[2]
+    np.testing.assert_array_equal(one.get_weights()[0], same.get_weights()[0])
+    assert not np.array_equal(one.get_weights()[0], other.get_weights()[0])
 
 
 def test_other_data_end_a_worker_before_the_first_step(pair, tmp_path):

@@ -250,7 +250,7 @@ def _checked(
             (captions, "captions", task.data_kind == "captions"),
         ):
             if option and not fits:
-                raise UsageError(f"{option} is about {what}, and {run.path} is a run of {task.title}", "leave it out")
+                raise runs.not_about(option, what, run)
         if task.generates:
             resolve_decode(run.recipe["decode"], flags=decode, path=run.path / "recipe.toml")
     return opened

@@ -1,9 +1,10 @@
 """Captioning: an image in, a sentence about it out; cross-entropy per token, and what decoding gets right."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -44,8 +45,7 @@ class Captioning(Task):
     unit = "tok"
     padded_together = (("target_in", "target_out"),)
     shapes_vary = True
-    # Whether evaluation shows the model another image than that whose captions it is compared with.
-    shuffled_images = False
+    _shuffles = False
     _captioner: Captioner | None = None
 
     def obtain(self) -> None:
@@ -206,9 +206,15 @@ class Captioning(Task):
             images = standardize(pixels, info["mean"], info["std"])
         return {"images": images, "target_in": target_in, "target_out": target_out}
 
+    def with_shuffled_images(self) -> Self:
+        """The same task, but its evaluation shows a model other images of the split than those of the captions."""
+        task = copy.copy(self)
+        task._shuffles = True
+        return task
+
     def _shown(self, images: NDArray[np.int64], split: str, epoch: int | None) -> NDArray[np.int64]:
         """Which images the model is shown for those whose captions are looked at."""
-        return self._another[split][images] if self.shuffled_images and epoch is None else images
+        return self._another[split][images] if self._shuffles and epoch is None else images
 
     @cached_property
     def _another(self) -> dict[str, NDArray[np.int64]]:
@@ -216,7 +222,7 @@ class Captioning(Task):
         found = {}
         for split in self.splits:
             count = self.size(split)
-            if self.shuffled_images and count < 2:
+            if count < 2:
                 raise UsageError(f"the {split} split has one image: there is no other one to show", "leave it out")
             ring = np.argsort(uniform(example_keys(0, 0, np.arange(count)), 1, purpose="another image")[:, 0])
             another = np.empty(count, np.int64)

@@ -1,9 +1,10 @@
 """Image classification: standardized images in, the class of each out; cross-entropy and accuracy."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -69,8 +70,7 @@ class ImageClassification(Task):
 
     about = TASKS["image_classification"]
     unit = "img"
-    # Whether evaluation averages the probabilities of each image and of its mirror image.
-    mirrored = False
+    _mirrors = False
 
     def obtain(self) -> None:
         """Prepares a set of TensorFlow Datasets; to decode it takes as long again, and every process does so."""
@@ -120,6 +120,12 @@ class ImageClassification(Task):
         if chosen := self.options.get("class_weights"):
             info["class_weights"] = class_weights(chosen, train.labels, self.data.classes)
         return info
+
+    def with_mirror_images(self) -> Self:
+        """The same task, but its evaluation averages the probabilities of each image and of its mirror image."""
+        task = copy.copy(self)
+        task._mirrors = True
+        return task
 
     @property
     def _train(self) -> Split:
@@ -242,7 +248,7 @@ class ImageClassification(Task):
         # (rows, classes); of a net with heads, in training, (rows, heads, classes)
         logits = model(batch["images"], training=training)
         heads = logits.shape[1] if logits.shape.rank == 3 else None
-        if self.mirrored and not training:
+        if self._mirrors and not training:
             of_mirror = model(tf.reverse(batch["images"], axis=[2]), training=False)
             # Logarithms of the mean probabilities: their softmax is these again.
             dtype = tf.float64 if logits.dtype == tf.float64 else tf.float32

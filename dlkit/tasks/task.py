@@ -68,6 +68,7 @@ class Task(ABC):
         max_len: most tokens of what the model generates, of the recipe's [decode] section.
         batch_tokens: most tokens of a training batch, where a task makes its batches by tokens; None for so many
             examples.
+        resampling: which of the training examples are trained on, when not all of them once an epoch.
     """
 
     about: TaskInfo  # its line of the table
@@ -76,8 +77,6 @@ class Task(ABC):
     padded_together: tuple[tuple[str, ...], ...] = ()
     # Whether batches come in many shapes: then one graph is traced for all of them, instead of one for each.
     shapes_vary = False
-    # Which of the training examples are trained on, when not all of them once an epoch.
-    resampling: Resampling | None = None
     _told: frozenset[str] = frozenset()
 
     def __init__(
@@ -90,6 +89,7 @@ class Task(ABC):
         folder: Path | None = None,
         max_len: int = 100,
         batch_tokens: int | None = None,
+        resampling: Resampling | None = None,
     ) -> None:
         self.options = dict(data)
         self.seed = seed
@@ -98,6 +98,7 @@ class Task(ABC):
         self.stored = info
         self.max_len = max_len
         self.batch_tokens = batch_tokens
+        self.resampling = resampling
 
     @property
     @abstractmethod
@@ -150,8 +151,8 @@ class Task(ABC):
 
     def trained_on(self, split: str, count: int) -> NDArray[np.int64]:
         """Which of so many examples an epoch of training consists of, rising; all of them, unless it is resampled."""
-        resampled = self.resampling is not None and split == "train"
-        return self.resampling.examples(count) if resampled and self.resampling else np.arange(count)
+        resampled = self.resampling if split == "train" else None
+        return np.arange(count) if resampled is None else resampled.examples(count)
 
     def shuffled(self, split: str, count: int, epoch: int) -> NDArray[np.int64]:
         """The examples of an epoch of training in the order of (seed, epoch)."""
@@ -314,12 +315,14 @@ def open_task(
     folder: Path | None = None,
     max_len: int = 100,
     batch_tokens: int | None = None,
+    resampling: Resampling | None = None,
 ) -> Task:
     """Makes the task `name` of the table, with the arguments of `Task`."""
     module, _, cls = TASKS[name].target.partition(":")
     return getattr(importlib.import_module(module), cls)(
-        data, seed=seed, limit=limit, info=info, folder=folder, max_len=max_len, batch_tokens=batch_tokens
-    )
+        data, seed=seed, limit=limit, info=info, folder=folder, max_len=max_len, batch_tokens=batch_tokens,
+        resampling=resampling,
+    )  # fmt: skip
 
 
 def open_as_trained(
@@ -341,10 +344,8 @@ def open_as_trained(
         info: likewise.
         folder: likewise.
     """
-    task = open_task(
+    resampling = Resampling(train.resample, train.seed, train.part, train.parts) if train.resample else None
+    return open_task(
         name, data, seed=train.seed, limit=train.limit, info=info, folder=folder, max_len=max_len,
-        batch_tokens=train.batch_tokens,
+        batch_tokens=train.batch_tokens, resampling=resampling,
     )  # fmt: skip
-    if train.resample:
-        task.resampling = Resampling(train.resample, train.seed, train.part, train.parts)
-    return task

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import keras
 import numpy as np
@@ -37,6 +37,8 @@ from dlkit.train import caption_quality, sequence_quality, translation_quality
 from dlkit.train.caption_quality import Captions
 from dlkit.train.step import all_reduce, flat_sums, means, place, rows_here
 from dlkit.train.translation_quality import Translations
+
+OneKind = TypeVar("OneKind", bound=Task)
 
 MOST_CONFUSED = 5
 
@@ -257,8 +259,8 @@ def evaluate_run(
         `caption_quality` says, with the settings of their "search".
 
     Raises:
-        dlkit.errors.DlkitError: no such run, checkpoint or split; the checkpoint is damaged or does not fit; or the
-            other dataset has other classes or goes the other way.
+        dlkit.errors.DlkitError: no such run, checkpoint or split; the checkpoint is damaged or does not fit; the other
+            dataset has other classes or goes the other way; or the setting is for runs of another kind.
     """
     subject = Subject.of(text)
     runtime.import_tensorflow()
@@ -284,7 +286,11 @@ class Subject:
         return cls(text, run, runs.find_checkpoint(run, runs.split_operand(text)[1]))
 
     def task(self, setting: Setting, *, among: Sequence[Run] = ()) -> Task:
-        """The run's task on what it is evaluated on; `among` these runs."""
+        """The run's task on what it is evaluated on; `among` these runs.
+
+        Raises:
+            dlkit.errors.DlkitError: as `evaluate_run`.
+        """
         run, split = self.run, setting.split
         if setting.data is None:
             runs.check_data(run)
@@ -297,14 +303,20 @@ class Subject:
             folder=run.path,
             max_len=int(run.recipe["decode"]["max_len"]),
         )
+        if setting.mirror:
+            task = self._only(ImageClassification, task, "--mirror", "classes of images").with_mirror_images()
+        if setting.shuffle_images:
+            task = self._only(Captioning, task, "--shuffle-images", "captions").with_shuffled_images()
         if task.size(split) == 0:
             raise DataError(f"the {split} split of {task.options['name']} is empty")
-        if isinstance(task, ImageClassification):
-            task.mirrored = setting.mirror
-        if isinstance(task, Captioning):
-            task.shuffled_images = setting.shuffle_images
         if isinstance(task, Translation):
             translation_quality.check_direction(run, task)
+        return task
+
+    def _only(self, kind: type[OneKind], task: Task, option: str, what: str) -> OneKind:
+        """The task, of the kind that an option is for."""
+        if not isinstance(task, kind):
+            raise runs.not_about(option, what, self.run)
         return task
 
     def evaluated(

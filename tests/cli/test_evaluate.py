@@ -15,9 +15,10 @@ from dlkit import console, recipe, runs, runtime
 from dlkit import data as datasets
 from dlkit.cli import main
 from dlkit.data.digits import digits
+from dlkit.errors import UsageError
 from dlkit.tasks.task import open_task
 from dlkit.train import checkpoints, start
-from dlkit.train.evaluation import Evaluation
+from dlkit.train.evaluation import Evaluation, Setting, evaluate_run
 
 SUPPORT = [36, 37, 35, 37, 36, 36, 36, 36, 35, 36]  # of the ten digits in the test split
 
@@ -281,10 +282,19 @@ def test_mirror_images_are_averaged_when_they_are_asked_for(as_json, evaluate, r
     assert "averaged with mirror images" in error
 
 
-def test_mirror_images_are_for_images(evaluate, sequences):
-    code, out, error = evaluate(sequences, "--mirror")
+@pytest.mark.parametrize(
+    ("setting", "option", "what"),
+    [({"mirror": True}, "--mirror", "classes of images"), ({"shuffle_images": True}, "--shuffle-images", "captions")],
+)
+def test_a_setting_that_a_run_has_no_use_for_is_refused_in_python_as_on_the_command_line(
+    evaluate, sequences, setting, option, what
+):
+    with pytest.raises(UsageError) as refused:
+        evaluate_run(str(sequences), Setting(**setting))
+    assert refused.value.message == f"{option} is about {what}, and {sequences} is a run of translation"
+    code, out, error = evaluate(sequences, option)
     assert (code, out) == (2, "")
-    assert error.startswith(f"error: --mirror is about classes of images, and {sequences} is a run of translation\n")
+    assert error.splitlines()[0] == f"error: {refused.value.message}"
 
 
 def test_a_run_of_sequences_has_no_classes(evaluate, sequences):

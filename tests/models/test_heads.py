@@ -83,8 +83,8 @@ def test_mistakes(options, message):
 LABELS = np.array([0, 1, 2, 0, 1, 2], np.int32)
 
 
-def task_of(**options):
-    task = ImageClassification({"name": "made", **options}, seed=3)
+def task_of(resampling=None):
+    task = ImageClassification({"name": "made"}, seed=3, resampling=resampling)
     images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1)).astype(np.uint8)
     split = ImageSplit(images, LABELS)
     task.data = ImageData("made", ["a", "b", "c"], {"train": split})
@@ -109,8 +109,7 @@ def test_the_loss_is_the_mean_of_those_of_the_heads():
 
 
 def test_each_head_weighs_an_example_as_often_as_its_own_sample_has_it():
-    net, task = build(), task_of()
-    task.resampling = Resampling("head_bootstrap", seed=3)
+    net, task = build(), task_of(Resampling("head_bootstrap", seed=3))
     task.check_model(net)
     rows = np.array([4, 0, 2])
     batch = task.batch("train", rows, epoch=0)
@@ -127,8 +126,7 @@ def test_a_step_moves_a_head_as_if_it_were_alone_with_half_the_loss():
 
     Plain SGD with rate 1: what a weight loses is its gradient, here from finite differences of NumPy's mean loss.
     """
-    net, task = build(trunk_options={"hidden": [4]}), task_of()
-    task.resampling = Resampling("head_bootstrap", seed=3)
+    net, task = build(trunk_options={"hidden": [4]}), task_of(Resampling("head_bootstrap", seed=3))
     batch = task.batch("train", np.arange(6), epoch=0)
     counts = task.resampling.head_counts(6, 2).astype(np.float64)
     variables = named_variables(net)

@@ -160,13 +160,16 @@ def test_shuffled_images_are_other_images():
     task = task_of()
     rows = np.arange(8)
     before = task.batch("test", rows, epoch=None)
-    task.shuffled_images = True
-    after = task.batch("test", rows, epoch=None)
+    shuffled = task.with_shuffled_images()
+    after = shuffled.batch("test", rows, epoch=None)
     np.testing.assert_array_equal(after["target_out"], before["target_out"])
     origin = [[np.array_equal(one, other) for other in before["images"]].index(True) for one in after["images"]]
     assert sorted(origin) == list(range(8))
     assert all(own != other for own, other in enumerate(origin))
-    assert task.batch("train", rows, epoch=0)["images"].shape == (8, 16, 16, 3)
+    assert shuffled.data is task.data, "loaded once"
+    np.testing.assert_array_equal(task.batch("test", rows, epoch=None)["images"], before["images"])
+    of_training = [each.batch("train", rows, epoch=0)["images"] for each in (task, shuffled)]
+    np.testing.assert_array_equal(*of_training)
 
 
 # ---------------------------------------------------------------------------------------------------------- the update

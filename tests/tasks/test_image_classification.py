@@ -91,6 +91,28 @@ def test_rows_of_padding_add_nothing():
     assert sums_of(task, logits, padded) == pytest.approx(sums_of(task, LOGITS, MIXED), rel=1e-12)
 
 
+def test_of_an_image_and_its_mirror_image_the_probabilities_are_averaged_where_that_is_asked_for():
+    """The model says of an image the first three pixels of its upper row; by NumPy."""
+    task = task_of([0, 1, 2])
+    mirroring = task.with_mirror_images()
+    rows = np.arange(3)
+    batch = task.batch("test", rows, epoch=None)
+    upper = np.float64(batch["images"][:, 0, :, 0])  # (images, width)
+    read, mirrored = log_softmax(upper[:, :3]), log_softmax(upper[:, ::-1][:, :3])
+    both = np.log((np.exp(read) + np.exp(mirrored)) / 2)
+
+    def loss(of, training):
+        tensors = {key: tf.constant(value) for key, value in batch.items()}
+        return float(of.loss_sums(lambda images, training: images[:, 0, :3, 0], tensors, training=training,
+                                  smoothing=0.0).loss)  # fmt: skip
+
+    labels = batch["labels"]
+    assert loss(mirroring, False) == pytest.approx(-both[rows, labels].sum(), rel=1e-5)
+    for of, training in ((mirroring, True), (task, False)):
+        assert loss(of, training) == pytest.approx(-read[rows, labels].sum(), rel=1e-5)
+    assert mirroring.data is task.data, "loaded once"
+
+
 def test_balanced_weights_are_n_over_classes_times_count():
     weights = class_weights("balanced", np.array([0] * 6 + [1] * 3 + [2]), CLASSES)
     assert weights == pytest.approx([10 / 18, 10 / 9, 10 / 3])

@@ -47,9 +47,7 @@ def caption(
     temperature: opt.Temperature = None,
     top_k: opt.TopK = None,
     top_p: opt.TopP = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, metavar="N", help="Seed of what --sample draws.  [default: 0]")
-    ] = None,
+    seed: opt.SampleSeed = None,
     prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="How every caption has to begin.")] = "",
     scores: Annotated[
         bool,
@@ -71,13 +69,8 @@ def caption(
             help=f"Draw up to {PAGE} images with their captions; with --align where each word of the first one looked.",
         ),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file, complete or not at all.")
-    ] = None,
-    batch_size: Annotated[
-        int,
-        typer.Option("--batch-size", min=1, help="Images at a time; 1 answers each line of standard input at once."),
-    ] = 32,
+    output: opt.Output = None,
+    batch_size: opt.ImagesAtATime = 32,
     precision: Annotated[
         Literal["float32", "bfloat16"] | None,
         typer.Option("--precision", help="bfloat16: faster where the processor has it.  [default: float32]"),

@@ -11,7 +11,6 @@ from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
 from dlkit.cli.inspect import check_picture_name
 from dlkit.cli.live import count, duration
-from dlkit.cli.train import KEYS
 from dlkit.errors import Interrupted, UsageError
 from dlkit.tasks import TASKS
 
@@ -69,15 +68,13 @@ def ensemble(
     epochs: Annotated[float | None, typer.Option("--epochs", help="Passes of each member over its data.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Updates of each member, instead of epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Examples per update.")] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate.")] = None,
-    precision: Annotated[
-        str | None, typer.Option("--precision", metavar="NAME", help="float32, bfloat16 or float64.")
-    ] = None,
+    lr: opt.Lr = None,
+    precision: opt.Precision = None,
     seed: Annotated[
         int | None,
         typer.Option("--seed", min=0, metavar="N", help="Seed of the first member; the others count on from it."),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="Use this many examples of each split.")] = None,
+    limit: opt.Limit = None,
     devices: opt.Devices = "auto",
     split: Annotated[
         Literal["train", "validation", "test"] | None,
@@ -106,9 +103,7 @@ def ensemble(
             "TF_CONFIG names several processes, and members are trained one by one",
             "`dlkit train` trains a member with them, `dlkit evaluate --ensemble` evaluates several",
         )
-    flags = {
-        key: arguments[parameter] for parameter, key in KEYS.items() if arguments.get(parameter) not in (None, [])
-    }  # fmt: skip
+    flags = opt.recipe_flags(arguments)
     recipes = member_recipes(model, data, recipe, sets or [], flags, members=members, by=by, branch=branch)
     stem = name or f"{runs.stem(recipes[0].name)}_{by}"
     trained = _train(recipes, runs_dir, stem, devices)

@@ -41,7 +41,7 @@ def experiment(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change an option of the experiment. Repeat for more."),
     ] = None,
-    png: Annotated[bool, typer.Option("--png", help="Draw a picture as well.")] = False,
+    png: opt.Png = False,
     seed: opt.Seed = None,
 ) -> None:
     """Try out what the lecture claims, and say whether it holds here.

@@ -1,10 +1,10 @@
 """`dlkit train --find-lr`: which learning rate to train with, before any run is made."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dlkit import cluster, console, runtime
 from dlkit.cli import options as opt
@@ -12,6 +12,7 @@ from dlkit.cli.live import amount
 from dlkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from dlkit.recipe import Recipe
     from dlkit.train.lr_range import RangeTest
 
 ROWS = 24  # of the table on a terminal; --json has all
@@ -30,43 +31,22 @@ ENDED = {
 }
 
 
-def find(
-    model: str | None,
-    data: str | None,
-    *,
-    recipe_path: str | None,
-    sets: list[str],
-    flags: Mapping[str, Any],
-    devices: str,
-    lr_range: str | None,
-    png: bool,
-    others: str | None,
-) -> None:
+def find(recipe: "Recipe", *, updates: int | None, devices: str, lr_range: str | None, png: bool) -> None:
     """Tests learning rates on the data, the model and the settings of a recipe, and prints what it found.
 
     Args:
-        model: the model's name.
-        data: the dataset's name.
-        recipe_path: a recipe.
-        sets: overrides of it.
-        flags: "section.key" -> value of a flag; `train.steps` is the number of updates of the test.
+        recipe: a resolved recipe.
+        updates: of the test; None for the usual number.
         devices: where.
-        lr_range: `LOW,HIGH`.
+        lr_range: `LOW,HIGH`; None for the usual ones.
         png: whether to draw a picture.
-        others: an option that cannot be given besides, if it is.
 
     Raises:
-        dlkit.errors.UsageError: an option that the test has no use for, or a range that is none.
+        dlkit.errors.UsageError: the recipe sets what the test has no use for, or the range is none.
     """
-    from dlkit.cli.training import resolve
-
-    if others:
-        raise UsageError(f"{others} is about a run, and --find-lr makes none", "leave it out")
     if len(runtime.place().addresses) > 1:
         raise UsageError("TF_CONFIG names several processes, and --find-lr is for one", "unset it for the test")
     low, high = _limits(lr_range)
-    steps = flags.get("train.steps")
-    recipe = resolve(model, data, recipe_path, sets, {key: flags[key] for key in flags if key != "train.steps"})
     for key, source in recipe.sources.items():
         section, _, name = key.partition(".")
         if source in {"set", "flag"} and (section == "decode" or (section == "train" and name in UNREAD)):
@@ -81,7 +61,7 @@ def find(
     from dlkit.train import start as worker
     from dlkit.train.lr_range import HIGHEST, LOWEST, UPDATES, growing, range_test
 
-    count = UPDATES if steps is None else steps
+    count = UPDATES if updates is None else updates
     if count < 10:
         raise UsageError(f"--steps {count} is too few to see a loss fall and rise", "100 is a usual number")
     rates = growing(low or LOWEST, high or HIGHEST, count)

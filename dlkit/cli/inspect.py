@@ -35,8 +35,8 @@ def inspect(
         ),
     ] = None,
     *,
-    png: Annotated[bool, typer.Option("--png", help="Draw a picture as well.")] = False,
-    html: Annotated[bool, typer.Option("--html", help="Write a page that a browser shows without a network.")] = False,
+    png: opt.Png = False,
+    html: opt.Html = False,
     split: Annotated[
         str | None,
         typer.Option(

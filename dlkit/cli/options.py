@@ -167,6 +167,11 @@ Seed = Annotated[
     typer.Option("--seed", min=0, metavar="N", help="Seed of all that is drawn; default: the recipe's, or 0."),
 ]
 
+# What of a recipe a training changes; see `KEYS`.
+Lr = Annotated[float | None, typer.Option("--lr", help="Highest learning rate.")]
+Precision = Annotated[str | None, typer.Option("--precision", metavar="NAME", help="float32, bfloat16 or float64.")]
+Limit = Annotated[int | None, typer.Option("--limit", help="Use this many examples of each split.")]
+
 # How translations are searched for; what is not given is what the run's recipe says.
 Beam = Annotated[
     int | None,
@@ -199,8 +204,46 @@ TopK = Annotated[int | None, typer.Option("--top-k", min=1, help="Draw from the 
 TopP = Annotated[
     float | None, typer.Option("--top-p", max=1, help="Draw from those that make up this probability, above 0.")
 ]
+SampleSeed = Annotated[
+    int | None, typer.Option("--seed", min=0, metavar="N", help="Seed of what --sample draws.  [default: 0]")
+]
+
+# What answers are made from, and where they and pictures go.
+ImagesAtATime = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Images at a time; 1 answers each line of standard input at once.")
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file, complete or not at all.")
+]
+Png = Annotated[bool, typer.Option("--png", help="Draw a picture as well.")]
+Html = Annotated[bool, typer.Option("--html", help="Write a page that a browser shows without a network.")]
 
 # ------------------------------------------------------------------------------------------------------------- inputs
+
+# Options that are aliases of recipe keys: parameter of the command -> key.
+KEYS = {
+    "data_dir": "data.dir", "epochs": "train.epochs", "steps": "train.steps", "batch_size": "train.batch_size",
+    "batch_tokens": "train.batch_tokens", "source": "data.source", "target": "data.target",
+    "accumulate": "train.accumulate", "lr": "train.lr", "optimizer": "train.optimizer", "schedule": "train.schedule",
+    "warmup": "train.warmup", "weight_decay": "train.weight_decay", "label_smoothing": "train.label_smoothing",
+    "clip_norm": "train.clip_norm", "clip_value": "train.clip_value", "ema": "train.ema",
+    "precision": "train.precision", "seed": "train.seed", "limit": "train.limit", "max_time": "train.max_time",
+    "deterministic": "train.deterministic", "tensorboard": "train.tensorboard", "init_from": "train.init_from",
+    "freeze": "train.freeze", "on_bad": "data.on_bad",
+}  # fmt: skip
+
+
+def recipe_flags(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that options give to keys of the recipe, by the keys.
+
+    Args:
+        arguments: parameter of the command -> its value; those that stand for no key are left out.
+
+    Example:
+        >>> recipe_flags({"lr": 0.1, "epochs": None, "model": "lenet"})
+        {'train.lr': 0.1}
+    """
+    return {key: arguments[name] for name, key in KEYS.items() if arguments.get(name) not in (None, [])}
 
 
 def given(flags: Mapping[str, Any]) -> str | None:

@@ -41,7 +41,7 @@ def plot(
         Literal["epoch", "step", "minutes"], typer.Option("--along", help="Over what: minutes are those of training.")
     ] = "epoch",
     png: Annotated[bool, typer.Option("--png", help="Draw a picture.")] = False,
-    html: Annotated[bool, typer.Option("--html", help="Write a page that a browser shows without a network.")] = False,
+    html: opt.Html = False,
     schedule: Annotated[
         bool, typer.Option("--schedule", help="Draw the learning rate that a training would have, before it begins.")
     ] = False,

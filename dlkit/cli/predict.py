@@ -37,10 +37,7 @@ def predict(
     ] = None,
     models: opt.NewestModels = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many classes to name for each image.")] = 1,
-    batch_size: Annotated[
-        int,
-        typer.Option("--batch-size", min=1, help="Images at a time; 1 answers each line of standard input at once."),
-    ] = 64,
+    batch_size: opt.ImagesAtATime = 64,
     runs_dir: opt.NewestIn = None,
 ) -> None:
     """Say what is in images, one line each; with a run that reads texts, of what class a text is, or tag its words.

@@ -109,7 +109,7 @@ def search(
     data_dir: opt.DataDir = None,
     epochs: Annotated[float | None, typer.Option("--epochs", help="Passes over the training data of a trial.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Updates of a trial, instead of epochs.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="Use this many examples of each split.")] = None,
+    limit: opt.Limit = None,
     devices: opt.Devices = "auto",
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Of the values that are drawn; that of trainings is train.seed.")

@@ -7,18 +7,6 @@ import typer
 from dlkit.cli import options as opt
 from dlkit.errors import UsageError
 
-# Flags that are aliases of recipe keys: parameter of the command -> key.
-KEYS = {
-    "data_dir": "data.dir", "epochs": "train.epochs", "steps": "train.steps", "batch_size": "train.batch_size",
-    "batch_tokens": "train.batch_tokens", "source": "data.source", "target": "data.target",
-    "accumulate": "train.accumulate", "lr": "train.lr", "optimizer": "train.optimizer", "schedule": "train.schedule",
-    "warmup": "train.warmup", "weight_decay": "train.weight_decay", "label_smoothing": "train.label_smoothing",
-    "clip_norm": "train.clip_norm", "clip_value": "train.clip_value", "ema": "train.ema",
-    "precision": "train.precision", "seed": "train.seed", "limit": "train.limit", "max_time": "train.max_time",
-    "deterministic": "train.deterministic", "tensorboard": "train.tensorboard", "init_from": "train.init_from",
-    "freeze": "train.freeze", "on_bad": "data.on_bad",
-}  # fmt: skip
-
 
 def train(
     context: typer.Context,
@@ -60,7 +48,7 @@ def train(
             " statistics from each micro-batch.",
         ),
     ] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate.")] = None,
+    lr: opt.Lr = None,
     optimizer: Annotated[str | None, typer.Option("--optimizer", metavar="NAME", help="sgd, adam or adamw.")] = None,
     schedule: Annotated[
         str | None,
@@ -76,9 +64,7 @@ def train(
     clip_norm: Annotated[float | None, typer.Option("--clip-norm", help="Largest norm of the gradient.")] = None,
     clip_value: Annotated[float | None, typer.Option("--clip-value", help="Largest entry of the gradient.")] = None,
     ema: Annotated[float | None, typer.Option("--ema", help="Decay of the moving average of the weights.")] = None,
-    precision: Annotated[
-        str | None, typer.Option("--precision", metavar="NAME", help="float32, bfloat16 or float64.")
-    ] = None,
+    precision: opt.Precision = None,
     seed: opt.Seed = None,
     devices: opt.Devices = "auto",
     workers: Annotated[
@@ -90,7 +76,7 @@ def train(
             help="Train as N processes on this machine; on several machines TF_CONFIG says who they are.",
         ),
     ] = 1,
-    limit: Annotated[int | None, typer.Option("--limit", help="Use this many examples of each split.")] = None,
+    limit: opt.Limit = None,
     max_time: Annotated[
         str | None, typer.Option("--max-time", metavar="TIME", help="Save and stop after 90s, 10m or 2h.")
     ] = None,
@@ -139,40 +125,27 @@ def train(
 
     if workers > 1 and not processes.launcher() and not find_lr:
         return processes.train(context.find_root().obj, workers)
-    given = {key: arguments[parameter] for parameter, key in KEYS.items() if arguments[parameter] not in (None, [])}
+    given = opt.recipe_flags(arguments)
     if warmup is not None and warmup == int(warmup):
         given["train.warmup"] = int(warmup)
+    of_a_run = {"--name": name, "--dry-run": dry_run, "--runs-dir": runs_dir != opt.RUNS_DIR}
     from dlkit.cli import training
 
     if find_lr:
         from dlkit.cli import find_lr as finder
 
-        of_runs = {"--resume": resume, "--name": name, "--dry-run": dry_run, "--workers": workers > 1} | {
-            "--runs-dir": runs_dir != opt.RUNS_DIR
-        }
-        finder.find(
-            model, data, recipe_path=recipe, sets=sets or [], flags=given, devices=devices, lr_range=lr_range, png=png,
-            others=opt.given(of_runs),
-        )  # fmt: skip
+        if other := opt.given({"--resume": resume, **of_a_run, "--workers": workers > 1}):
+            raise UsageError(f"{other} is about a run, and --find-lr makes none", "leave it out")
+        updates = given.pop("train.steps", None)
+        asked = training.resolve(model, data, recipe, sets or [], given)
+        finder.find(asked, updates=updates, devices=devices, lr_range=lr_range, png=png)
         return 0
     if only := opt.given({"--lr-range": lr_range, "--png": png}):
         raise UsageError(f"{only} is for --find-lr", "add it, or leave this out")
     if resume is not None:
-        others = {"MODEL": model, "--data": data, "--recipe": recipe, "--set": sets, "--name": name} | {
-            "--dry-run": dry_run,
-            "--runs-dir": runs_dir != opt.RUNS_DIR,
-        }
+        others = {"MODEL": model, "--data": data, "--recipe": recipe, "--set": sets, **of_a_run}
         training.resume(resume, given, {flag for flag, value in others.items() if value}, devices=devices)
     else:
-        training.start(
-            model,
-            data,
-            recipe_path=recipe,
-            sets=sets or [],
-            flags=given,
-            devices=devices,
-            runs_dir=runs_dir,
-            name=name,
-            dry_run=dry_run,
-        )
+        asked = training.resolve(model, data, recipe, sets or [], given)
+        training.train_new(asked, devices=devices, runs_dir=runs_dir, name=name, dry_run=dry_run)
     return 0

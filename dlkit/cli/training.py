@@ -21,24 +21,6 @@ if TYPE_CHECKING:
 CHANGEABLE = {"train.max_time", "data.dir"}
 
 
-def start(
-    model: str | None,
-    data: str | None,
-    *,
-    recipe_path: str | None,
-    sets: list[str],
-    flags: Mapping[str, Any],
-    devices: str,
-    runs_dir: Path,
-    name: str | None,
-    dry_run: bool,
-) -> None:
-    """Trains a new run, or with `dry_run` only says what it would be."""
-    train_new(
-        resolve(model, data, recipe_path, sets, flags), devices=devices, runs_dir=runs_dir, name=name, dry_run=dry_run
-    )
-
-
 def train_new(
     resolved: "Recipe", *, devices: str, runs_dir: Path, name: str | None, dry_run: bool = False, alone: bool = True
 ) -> str:

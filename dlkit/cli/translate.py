@@ -42,9 +42,7 @@ def translate(
     temperature: opt.Temperature = None,
     top_k: opt.TopK = None,
     top_p: opt.TopP = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, metavar="N", help="Seed of what --sample draws.  [default: 0]")
-    ] = None,
+    seed: opt.SampleSeed = None,
     prefix: Annotated[str, typer.Option("--prefix", metavar="TEXT", help="How every output has to begin.")] = "",
     scores: Annotated[
         bool,
@@ -66,9 +64,7 @@ def translate(
         Literal["text", "tsv", "jsonl"],
         typer.Option("--format", help="tsv: line, rank, score, log-probability, output. jsonl: all there is."),
     ] = "text",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file, complete or not at all.")
-    ] = None,
+    output: opt.Output = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Lines at a time.")] = 32,
     precision: Annotated[
         Literal["float32", "bfloat16"] | None,

@@ -1,6 +1,7 @@
 """The command line as such: names, options, streams, exit codes, and one line for every mistake."""
 
 import errno
+import inspect
 import json
 import os
 import re
@@ -12,9 +13,10 @@ import sys
 import pytest
 import typer
 
-from dlkit import __version__, cli, console, errors
+from dlkit import __version__, cli, console, errors, recipe
 from dlkit.cli import options
 from dlkit.cli.grammar import taking_common_options
+from dlkit.cli.train import train
 
 VERBS = [command.name for command in cli.app.registered_commands]
 GROUPS = [group.name for group in cli.app.registered_groups]
@@ -135,6 +137,17 @@ def test_a_function_sees_its_own_arguments_only():
 
     command(name="a", count=2, json=False, quiet=True, verbose=False, debug=False)
     assert seen == [("a", 2, True, False)]
+
+
+def test_train_has_every_option_that_stands_for_a_key_of_the_recipe():
+    offered = set(inspect.signature(train).parameters)
+    assert set(options.KEYS) <= offered
+    assert {key for key in options.KEYS.values() if key.startswith("train.")} <= set(recipe.all_keys())
+
+
+def test_what_is_not_given_sets_no_key_of_the_recipe_and_a_zero_does():
+    arguments = {"model": "lenet", "lr": None, "weight_decay": 0.0, "freeze": [], "deterministic": False}
+    assert options.recipe_flags(arguments) == {"train.weight_decay": 0.0, "train.deterministic": False}
 
 
 # ------------------------------------------------------------------------------------------------------- failures

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 Quantization = Literal["float32", "float16", "bfloat16", "int16", "int8"]
 
+ACTIVATIONS = {"relu": "RELU", "gelu": "GELU"}  # those that CTranslate2 has of ours, and its names
 POSITIONS = 1024  # rows of a table of sinusoids; so many source tokens CTranslate2 reads unless it is told otherwise
 
 
@@ -94,8 +95,11 @@ def _check(run: "Run", folder: Path) -> None:
         raise UsageError(
             f"{run.path} is a {name}, and CTranslate2 runs Transformers only", "`dlkit train transformer` trains one"
         )
-    if (activation := run.recipe["model"].get("activation", "relu")) not in {"relu", "gelu"}:
-        raise UsageError(f"{run.path} has the activation {activation}, and CTranslate2 knows relu and gelu")
+    if (activation := run.recipe["model"].get("activation", "relu")) not in ACTIVATIONS:
+        raise UsageError(
+            f"{run.path} has the activation {activation}, and CTranslate2 knows {' and '.join(ACTIVATIONS)}",
+            "`--to bundle` writes any run",
+        )
     if find_spec("ctranslate2") is None:
         raise UsageError("CTranslate2 is not installed", "`pip install 'dlkit-tf[export]'`")
     place.check(folder)
@@ -122,7 +126,7 @@ def specification(
         (settings.layers, settings.decoder_layers),
         settings.heads,
         pre_norm=settings.norm == "pre",
-        activation={"relu": Activation.RELU, "gelu": Activation.GELU}[settings.activation],
+        activation=Activation[ACTIVATIONS[settings.activation]],
         alignment_heads=settings.heads,  # the attention that it returns is the mean of all heads, as ours
     )
     _fill(spec, model)

@@ -50,6 +50,12 @@ class Tagging(TextTask):
         """The ids, and a label for each."""
         return {"ids": ids.astype(np.int32), "labels": np.zeros(ids.shape, np.int32)}
 
+    def batch_of_text(self, model: keras.Model, text: str) -> Batch:
+        """As many words of the text as are read, with the tags that the model gives them."""
+        batch = super().batch_of_text(model, text)
+        said = tf.argmax(model(tf.constant(batch["ids"]), training=False), axis=-1, output_type=tf.int32)
+        return {**batch, "labels": said.numpy()}
+
     def likelihood(self, model: keras.Model, batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, str]:
         """Of all tags of the sentence."""
         return -self.loss_sums(model, batch, training=False, smoothing=0.0).loss, "its tags"

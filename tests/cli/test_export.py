@@ -198,7 +198,10 @@ def test_an_activation_that_the_other_side_has_not(dlkit, run):
     (run / "recipe.toml").write_text(changed.to_toml())
     result = dlkit("export", str(run), "--to", "ctranslate2")
     assert result.code == 2
-    assert result.err.startswith("error: run has the activation relu_squared, and CTranslate2 knows relu and gelu")
+    assert result.err.splitlines() == [
+        "error: run has the activation relu_squared, and CTranslate2 knows relu and gelu",
+        "hint: `--to bundle` writes any run",
+    ]
 
 
 def test_without_ctranslate2_the_extra_is_named(dlkit, run, monkeypatch):

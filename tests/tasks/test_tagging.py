@@ -110,3 +110,15 @@ def test_a_file_of_two_columns(both_ways, capsys, tmp_path):
     result = json.loads(capsys.readouterr().out)
     assert (result["examples"], result["exact"]) == (2, 0.5)
     assert result["accuracy"] == pytest.approx(2 / 3)
+
+
+def test_the_tags_of_a_text_are_those_that_the_model_gives(both_ways):
+    """For what explains an answer: a text brings none with it."""
+    run = both_ways[0]
+    task = open_task(run.task, run.recipe["data"], folder=run.path, info=run.info["data"])
+    words, tags = (each[0] for each in of_test(run))
+    batch = task.batch_of_text(runs.load_model(str(run.path)), " ".join(words))
+    names = run.info["data"]["classes"]
+    assert [names[at] for at in batch["labels"][0]] == [tag for _, tag in Tagger(run.path)([" ".join(words)])[0]]
+    assert len(set(tags)) > 1
+    assert [names[at] for at in batch["labels"][0]] == tags  # of a sentence that it has learned to tag

@@ -260,11 +260,6 @@ def check_data(run: Run) -> None:
             )
 
 
-def not_about(option: str, what: str, run: Run) -> UsageError:
-    """An error about an option for runs of another kind, such as `--mirror` for those about "classes of images"."""
-    return UsageError(f"{option} is about {what}, and {run.path} is a run of {TASKS[run.task].title}", "leave it out")
-
-
 def check_name(folder: Path, name: str) -> None:
     """Checks that a new run in `folder` may be called `name`.
 

@@ -13,6 +13,7 @@ from dlkit.cli.inspect import check_picture_name
 from dlkit.cli.live import count, duration
 from dlkit.errors import Interrupted, UsageError
 from dlkit.tasks import TASKS
+from dlkit.train.setting import Setting
 
 if TYPE_CHECKING:
     from dlkit.recipe import Recipe
@@ -111,7 +112,6 @@ def ensemble(
         return
     runtime.import_tensorflow()
     from dlkit.train.ensembles import evaluate_ensemble
-    from dlkit.train.evaluation import Setting
 
     tested = trained[0].info["result"]["split"]
     setting = Setting(split=split or tested or "train", data_dir=data_dir, limit=recipes[0].train.limit)

@@ -16,11 +16,10 @@ from dlkit.cli.inspect import picture_path
 from dlkit.cli.lines import check_output, writer
 from dlkit.errors import UsageError
 from dlkit.tasks import POINTS, TASKS
+from dlkit.train.setting import About, Setting, about_writing, check_about, not_together
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from dlkit.train.evaluation import Setting
 
 FEW_CLASSES = 20  # more are listed only when --per-class asks for them
 
@@ -168,29 +167,17 @@ def evaluate(
     tables = _Tables(per_class, confusion, reliability)
     operands, file = opt.runs_and_file(models, {".png": png}, verb="evaluate")
     check_output(output)
-    decode = {
-        "decode.beams": beam, "decode.length_norm": length_norm, "decode.alpha": alpha, "decode.max_len": max_len
-    }  # fmt: skip
-    searching = dict(zip(("--beam", "--length-norm", "--alpha", "--max-len"), decode.values(), strict=True))
-    pairs = {"--source": source, "--target": target}
-    if opt.given(pairs) and data is None:
-        raise UsageError(f"{opt.given(pairs)} is about other data than the run's", "name them with --data")
-    blind = {"--shuffle-images": shuffle_images, "--constant": constant}
-    if constant and (what := opt.given({**searching, "--shuffle-images": shuffle_images, "--own-words": own_words})):
-        raise UsageError(f"{what} is about what the run writes, and --constant takes one caption", "leave it out")
+    setting = Setting(
+        split=split, weights=weights, data=data, data_dir=data_dir, batch_size=batch_size, limit=limit, on_bad=on_bad,
+        source=source, target=target,
+        decode={
+            "decode.beams": beam, "decode.length_norm": length_norm, "decode.alpha": alpha, "decode.max_len": max_len
+        },
+        lowercase=lowercase, mirror=mirror, own_words=own_words, shuffle_images=shuffle_images, constant=constant,
+    )  # fmt: skip
     if ensemble and (own := tables.asked or opt.given({"--output": output, "--own-words": own_words})):
-        raise UsageError(f"{own} is about one run, and --ensemble about all together", "leave one of them out")
-    first, *others = _checked(
-        operands,
-        decode,
-        picture=png and not ensemble,
-        classes=tables.asked,
-        images="--mirror" if mirror else None,
-        translations=opt.given(pairs),
-        writes=opt.given({**searching, "--lowercase": lowercase, "--output": output, "--own-words": own_words}),
-        captions=opt.given(blind),
-        one_run=tables.asked or opt.given({"--output": output}),
-    )
+        raise not_together(own)
+    first, *others = _checked(operands, setting, tables, picture=png and not ensemble, output=output)
     if data is None and limit is None:
         for run in (first, *others):
             if few := run.recipe["train"].get("limit"):
@@ -200,13 +187,6 @@ def evaluate(
     if png:
         path = opt.new_file(file, "ensemble", ".png") if ensemble else picture_path(first, drawn, file)
     runtime.import_tensorflow()
-    from dlkit.train.evaluation import Setting
-
-    setting = Setting(
-        split=split, weights=weights, data=data, data_dir=data_dir, batch_size=batch_size, limit=limit, on_bad=on_bad,
-        source=source, target=target, decode=decode, lowercase=lowercase, mirror=mirror, own_words=own_words,
-        shuffle_images=shuffle_images, constant=constant,
-    )  # fmt: skip
     if ensemble:
         _ensemble(operands, setting, devices, picture=path)
     elif len(operands) > 1:
@@ -216,25 +196,19 @@ def evaluate(
 
 
 def _checked(
-    operands: list[str],
-    decode: Mapping[str, Any],
-    *,
-    picture: bool,
-    classes: str | None,
-    images: str | None,
-    translations: str | None,
-    writes: str | None,
-    captions: str | None,
-    one_run: str | None,
+    operands: list[str], setting: Setting, tables: _Tables, *, picture: bool, output: Path | None
 ) -> list[runs.Run]:
-    """The runs. Says what is wrong before TensorFlow takes its time; the keywords are options about such, if given."""
+    """The runs. Says what is wrong before TensorFlow takes its time."""
     from dlkit.recipe import resolve_decode
 
     opened = [runs.open_run(text) for text in operands]
+    one_run = tables.asked or opt.given({"--output": output})
     if picture and (TASKS[opened[0].task].classifies or TASKS[opened[0].task].data_kind == "captions"):
         one_run = one_run or "--png"
     if one_run and len(opened) > 1:
         raise UsageError(f"{one_run} is about one run, and here are {len(opened)}", "name one run")
+    asked = [About(tables.asked, "classes", lambda task: task.classifies)] if tables.asked else []
+    asked += [about_writing("--output")] if output else []
     for run in opened:
         task = TASKS[run.task]
         if picture and task.data_kind == "corpus":
@@ -242,17 +216,9 @@ def _checked(
                 f"there is nothing to draw of what is tested of {run.path}, a run of {task.title}",
                 f"leave out --png; `dlkit plot {run.path}` draws how it was trained",
             )
-        for option, what, fits in (
-            (classes, "classes", task.classifies),
-            (images, "classes of images", task.data_kind == "images"),
-            (translations, "translations", task.data_kind == "pairs"),
-            (writes, "what is written", task.data_kind in {"pairs", "captions"}),
-            (captions, "captions", task.data_kind == "captions"),
-        ):
-            if option and not fits:
-                raise runs.not_about(option, what, run)
+        check_about([*asked, *setting.asked.values()], run)
         if task.generates:
-            resolve_decode(run.recipe["decode"], flags=decode, path=run.path / "recipe.toml")
+            resolve_decode(run.recipe["decode"], flags=setting.decode, path=run.path / "recipe.toml")
     return opened
 
 
@@ -261,7 +227,7 @@ def _checked(
 
 def _evaluate(
     operand: str,
-    setting: "Setting",
+    setting: Setting,
     devices: str,
     tables: _Tables,
     *,
@@ -434,7 +400,7 @@ def _print_confusion(classes: list[str], matrix: list[list[int]]) -> None:
     console.table(["true", *headings], rows, right=headings)
 
 
-def _draw_captions(setting: "Setting", path: Path, task: Any, said: Any) -> None:
+def _draw_captions(setting: Setting, path: Path, task: Any, said: Any) -> None:
     """Evenly spaced images of the split, each with its caption and one that a person wrote."""
     import numpy as np
 
@@ -520,14 +486,14 @@ def _picture_of_sequences(results: Sequence[Mapping[str, Any]]) -> "Figure":
 # -------------------------------------------------------------------------------------------------------- several runs
 
 
-def _ensemble(operands: list[str], setting: "Setting", devices: str, *, picture: Path | None) -> None:
+def _ensemble(operands: list[str], setting: Setting, devices: str, *, picture: Path | None) -> None:
     from dlkit.cli.ensemble import tell
     from dlkit.train.ensembles import evaluate_ensemble
 
     tell(evaluate_ensemble(operands, setting, devices=devices), picture=picture)
 
 
-def _compare(operands: list[str], setting: "Setting", devices: str, *, picture: Path | None) -> None:
+def _compare(operands: list[str], setting: Setting, devices: str, *, picture: Path | None) -> None:
     from dlkit.train.evaluation import compare_runs
 
     compared = compare_runs(operands, setting, devices=devices)

@@ -19,12 +19,12 @@ from dlkit.train import checkpoints, sequence_quality
 from dlkit.train.evaluation import (
     Evaluation,
     Outputs,
-    Setting,
     Subject,
     check_comparable,
     classification,
     paired_test,
 )
+from dlkit.train.setting import Setting, not_together
 
 # Figures of averaged probabilities that `classification` finds.
 ALSO = ("macro_f1", "brier", "ece")
@@ -84,9 +84,12 @@ def evaluate_ensemble(texts: Sequence[str], setting: Setting, *, devices: str = 
         mean. Of translations see `translator_ensembles`.
 
     Raises:
-        dlkit.errors.UsageError: there is one member alone, or the runs are not of the same task, classes and data.
+        dlkit.errors.UsageError: there is one member alone, the runs are not of the same task, classes and data, or the
+            setting is about one run.
         dlkit.errors.DlkitError: as `evaluate_run`.
     """
+    if setting.own_words:
+        raise not_together("--own-words")
     subjects = [Subject.of(text) for text in texts]
     check_ensemble([subject.run for subject in subjects])
     for subject in subjects:

@@ -4,10 +4,10 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -35,10 +35,9 @@ from dlkit.tasks.translation import Translation
 from dlkit.tasks.translator import precision_of
 from dlkit.train import caption_quality, sequence_quality, translation_quality
 from dlkit.train.caption_quality import Captions
+from dlkit.train.setting import DEFAULT, Setting, check_about
 from dlkit.train.step import all_reduce, flat_sums, means, place, rows_here
 from dlkit.train.translation_quality import Translations
-
-OneKind = TypeVar("OneKind", bound=Task)
 
 MOST_CONFUSED = 5
 
@@ -196,48 +195,9 @@ class Evaluation:
 # ------------------------------------------------------------------------------------------------------------- one run
 
 
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What a run is evaluated on, and how.
-
-    Args:
-        split: the split's name.
-        weights: `raw`, `ema`, or `auto`: the average when the run keeps one.
-        data: another dataset, with the classes or in the languages of the run; None for the run's own.
-        data_dir: where prepared data lies; None for where it lay in training.
-        batch_size: examples at a time; does not change the result.
-        limit: use no more than this many examples.
-        on_bad: at an image file that cannot be read, `error` or `skip`; None for what was done in training.
-        source: language or column of the sources of other pairs; None for the run's.
-        target: those of the targets.
-        decode: "decode.key" -> value that stands above the run's recipe when outputs are searched for.
-        lowercase: whether BLEU and chrF are those of lower-cased texts.
-        mirror: whether the probabilities of each image and of its mirror image are averaged.
-        own_words: whether to measure also the loss of a decoder that reads its own words.
-        shuffle_images: whether a captioner is shown another image than that whose captions it is compared with.
-        constant: whether one training caption is taken for all images instead of what the captioner writes.
-    """
-
-    split: str = "test"
-    weights: runs.Weights = "auto"
-    data: str | None = None
-    data_dir: Path | None = None
-    batch_size: int = 256
-    limit: int | None = None
-    on_bad: str | None = None
-    source: str | None = None
-    target: str | None = None
-    decode: Mapping[str, Any] = field(default_factory=dict)
-    lowercase: bool = False
-    mirror: bool = False
-    own_words: bool = False
-    shuffle_images: bool = False
-    constant: bool = False
-
-
 def evaluate_run(
     text: str,
-    setting: Setting = Setting(),
+    setting: Setting = DEFAULT,
     *,
     devices: str = "auto",
     write: Callable[[str], None] | None = None,
@@ -292,6 +252,7 @@ class Subject:
             dlkit.errors.DlkitError: as `evaluate_run`.
         """
         run, split = self.run, setting.split
+        check_about(setting.asked.values(), run)
         if setting.data is None:
             runs.check_data(run)
         task = open_task(
@@ -304,19 +265,15 @@ class Subject:
             max_len=int(run.recipe["decode"]["max_len"]),
         )
         if setting.mirror:
-            task = self._only(ImageClassification, task, "--mirror", "classes of images").with_mirror_images()
+            assert isinstance(task, ImageClassification)
+            task = task.with_mirror_images()
         if setting.shuffle_images:
-            task = self._only(Captioning, task, "--shuffle-images", "captions").with_shuffled_images()
+            assert isinstance(task, Captioning)
+            task = task.with_shuffled_images()
         if task.size(split) == 0:
             raise DataError(f"the {split} split of {task.options['name']} is empty")
         if isinstance(task, Translation):
             translation_quality.check_direction(run, task)
-        return task
-
-    def _only(self, kind: type[OneKind], task: Task, option: str, what: str) -> OneKind:
-        """The task, of the kind that an option is for."""
-        if not isinstance(task, kind):
-            raise runs.not_about(option, what, self.run)
         return task
 
     def evaluated(
@@ -452,6 +409,8 @@ def _data_section(run: Run, setting: Setting, among: Sequence[Run]) -> dict[str,
     kind = TASKS[run.task].data_kind
     own: Mapping[str, Any] = {}
     if setting.data is not None and kind == "corpus":
+        if setting.on_bad is not None:
+            raise _no_images(setting.data)
         return other_text(
             section, setting.data, is_known=any(_is_same(each.recipe["data"]["name"], setting.data) for each in among),
             folder=setting.data_dir,
@@ -474,9 +433,13 @@ def _data_section(run: Run, setting: Setting, among: Sequence[Run]) -> dict[str,
             section["size"] = height
     if setting.on_bad is not None:
         if "on_bad" not in options:
-            raise UsageError(f"{section['name']} is no folder of images: --on-bad is for those", "leave it out")
+            raise _no_images(section["name"])
         section["on_bad"] = check_value(Literal["error", "skip"], setting.on_bad, "--on-bad")
     return section
+
+
+def _no_images(name: str) -> UsageError:
+    return UsageError(f"{name} is no folder of images: --on-bad is for those", "leave it out")
 
 
 def _is_same(own: str, other: str) -> bool:
@@ -545,7 +508,7 @@ def _records(columns: Mapping[str, NDArray]) -> list[dict[str, Any]]:
 # --------------------------------------------------------------------------------------------------------- several runs
 
 
-def compare_runs(texts: Sequence[str], setting: Setting = Setting(), *, devices: str = "auto") -> dict[str, Any]:
+def compare_runs(texts: Sequence[str], setting: Setting = DEFAULT, *, devices: str = "auto") -> dict[str, Any]:
     """Evaluates several classifiers or translators on the same examples, and tests whether one of two is better.
 
     Args:

@@ -18,7 +18,9 @@ from dlkit.data.digits import digits
 from dlkit.errors import UsageError
 from dlkit.tasks.task import open_task
 from dlkit.train import checkpoints, start
-from dlkit.train.evaluation import Evaluation, Setting, evaluate_run
+from dlkit.train.ensembles import evaluate_ensemble
+from dlkit.train.evaluation import Evaluation, evaluate_run
+from dlkit.train.setting import Setting
 
 SUPPORT = [36, 37, 35, 37, 36, 36, 36, 36, 35, 36]  # of the ten digits in the test split
 
@@ -282,17 +284,53 @@ def test_mirror_images_are_averaged_when_they_are_asked_for(as_json, evaluate, r
     assert "averaged with mirror images" in error
 
 
-@pytest.mark.parametrize(
-    ("setting", "option", "what"),
-    [({"mirror": True}, "--mirror", "classes of images"), ({"shuffle_images": True}, "--shuffle-images", "captions")],
-)
+REFUSED = [
+    ("sequences", {"mirror": True}, ["--mirror"], "classes of images"),
+    ("sequences", {"shuffle_images": True}, ["--shuffle-images"], "captions"),
+    ("sequences", {"constant": True}, ["--constant"], "captions"),
+    ("random", {"own_words": True}, ["--own-words"], "what is written"),
+    ("random", {"lowercase": True}, ["--lowercase"], "what is written"),
+    ("random", {"constant": True}, ["--constant"], "captions"),
+    ("random", {"shuffle_images": True}, ["--shuffle-images"], "captions"),
+    ("random", {"decode": {"decode.beams": 3}}, ["--beam", "3"], "what is written"),
+    ("random", {"decode": {"decode.length_norm": "avg"}}, ["--length-norm", "avg"], "what is written"),
+    ("random", {"decode": {"decode.alpha": 0.0}}, ["--alpha", "0"], "what is written"),
+    ("random", {"decode": {"decode.max_len": 9}}, ["--max-len", "9"], "what is written"),
+    ("random", {"source": "fr", "data": "digits"}, ["--source", "fr", "--data", "digits"], "translations"),
+    ("random", {"target": "fr", "data": "digits"}, ["--target", "fr", "--data", "digits"], "translations"),
+]
+
+
+@pytest.mark.parametrize(("run", "setting", "options", "what"), REFUSED)
 def test_a_setting_that_a_run_has_no_use_for_is_refused_in_python_as_on_the_command_line(
-    evaluate, sequences, setting, option, what
+    request, evaluate, run, setting, options, what
 ):
+    path = request.getfixturevalue(run)
+    title = {"sequences": "translation", "random": "image classification"}[run]
     with pytest.raises(UsageError) as refused:
-        evaluate_run(str(sequences), Setting(**setting))
-    assert refused.value.message == f"{option} is about {what}, and {sequences} is a run of translation"
-    code, out, error = evaluate(sequences, option)
+        evaluate_run(str(path), Setting(**setting))
+    assert refused.value.message == f"{options[0]} is about {what}, and {path} is a run of {title}"
+    code, out, error = evaluate(path, *options)
+    assert (code, out) == (2, "")
+    assert error.splitlines()[0] == f"error: {refused.value.message}"
+
+
+def test_what_is_about_one_run_is_refused_of_several_together(evaluate, sequences):
+    with pytest.raises(UsageError) as refused:
+        evaluate_ensemble([str(sequences)] * 2, Setting(own_words=True))
+    assert refused.value.message == "--own-words is about one run, and --ensemble about all together"
+    code, out, error = evaluate(sequences, sequences, "--ensemble", "--own-words")
+    assert (code, out) == (2, "")
+    assert error.splitlines()[0] == f"error: {refused.value.message}"
+
+
+def test_images_that_cannot_be_read_are_no_matter_of_texts(evaluate, folder, tmp_path):
+    run, other = saved(folder, name="letters", model="lstm_lm"), tmp_path / "other.txt"
+    other.write_text("to be or not to be\n" * 50)
+    with pytest.raises(UsageError) as refused:
+        evaluate_run(str(run), Setting(data=str(other), on_bad="skip"))
+    assert refused.value.message == f"{other} is no folder of images: --on-bad is for those"
+    code, out, error = evaluate(run, "--data", other, "--on-bad", "skip")
     assert (code, out) == (2, "")
     assert error.splitlines()[0] == f"error: {refused.value.message}"
 

@@ -1,6 +1,5 @@
 """T6: dropout costs training error and buys test error; at test time the scale is made up for."""
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -103,8 +102,7 @@ def _trained(images: int, width: int, rate: float, steps: int, seed: int) -> Tra
 
 def _tested(run: Trained) -> tuple[dict[str, float], dict[str, float]]:
     """Loss and accuracy on the images that were trained on, and on all test digits."""
-    task = copy.copy(run.prepared.task)  # with what it has loaded
-    task.limit = None  # of training images alone
+    task = run.prepared.task.with_limit(None)  # that of training is of training images alone
     unlimited = replace(run, prepared=replace(run.prepared, task=task))
     return run.evaluate("train"), unlimited.evaluate("test")
 

@@ -1,6 +1,5 @@
 """Short trainings for experiments: dlkit's own data, models and updates, without a run folder."""
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -96,8 +95,7 @@ def prepared(model: str, data: str, options: Mapping[str, Any], *, seed: int, li
     resolved = recipe.resolve(model, data, flags=flags, shipped=False)
     if like is None:
         return start.prepare(resolved)
-    task = copy.copy(like.task)  # with what it has loaded
-    task.seed = seed
+    task = like.task.with_seed(seed).with_limit(resolved.train.limit)
     return start.build(resolved, task, like.devices, like.peers)
 
 

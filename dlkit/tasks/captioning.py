@@ -1,6 +1,5 @@
 """Captioning: an image in, a sentence about it out; cross-entropy per token, and what decoding gets right."""
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -208,7 +207,7 @@ class Captioning(Task):
 
     def with_shuffled_images(self) -> Self:
         """The same task, but its evaluation shows a model other images of the split than those of the captions."""
-        task = copy.copy(self)
+        task = self._copy()
         task._shuffles = True
         return task
 

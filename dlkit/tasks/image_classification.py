@@ -1,6 +1,5 @@
 """Image classification: standardized images in, the class of each out; cross-entropy and accuracy."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -123,7 +122,7 @@ class ImageClassification(Task):
 
     def with_mirror_images(self) -> Self:
         """The same task, but its evaluation averages the probabilities of each image and of its mirror image."""
-        task = copy.copy(self)
+        task = self._copy()
         task._mirrors = True
         return task
 

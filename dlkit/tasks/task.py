@@ -1,11 +1,13 @@
 """What the trainer knows of a task: batches, a loss as sums, metrics as sums, and how a model is evaluated."""
 
+import copy
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import keras
 import numpy as np
@@ -78,6 +80,8 @@ class Task(ABC):
     # Whether batches come in many shapes: then one graph is traced for all of them, instead of one for each.
     shapes_vary = False
     _told: frozenset[str] = frozenset()
+    # What is computed once for all copies of a task: it follows from the dataset and the run alone.
+    _shared: frozenset[str] = frozenset({"data", "info", "tokenizer", "tokenizers"})
 
     def __init__(
         self,
@@ -99,6 +103,28 @@ class Task(ABC):
         self.max_len = max_len
         self.batch_tokens = batch_tokens
         self.resampling = resampling
+
+    def with_seed(self, seed: int) -> Self:
+        """The same task with the data that it has loaded, as a run with another seed sees it."""
+        task = self._copy()
+        task.seed = seed
+        task.resampling = replace(self.resampling, seed=seed) if self.resampling else None
+        return task
+
+    def with_limit(self, limit: int | None) -> Self:
+        """The same task with the data that it has loaded, of which it uses so many examples; None for all."""
+        task = self._copy()
+        task.limit = limit
+        return task
+
+    def _copy(self) -> Self:
+        """A copy to change something of, since others may have this task; what could follow from it is found anew."""
+        task = copy.copy(self)
+        for kind in type(self).__mro__:
+            for name, value in vars(kind).items():
+                if isinstance(value, cached_property) and name not in self._shared:
+                    task.__dict__.pop(name, None)
+        return task
 
     @property
     @abstractmethod

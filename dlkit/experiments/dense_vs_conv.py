@@ -43,7 +43,7 @@ def dense_vs_conv(
         seeds: nets of each kind; shown is the mean.
         seed: of the first.
         shared: whether weights are shared over all places; without, a second dense net stands in place of the conv
-            net, each place of the dense matrix has kernels of its own, and both verdicts turn.
+            net, each place of the dense matrix but the middle has kernels of its own, and both verdicts turn.
     """
     grid = sorted({0, *shifts})
     made = prepared("mlp", "digits", {"data.size": SIDE}, seed=seed)
@@ -62,7 +62,7 @@ def dense_vs_conv(
     mean = {kind: each.mean(0) for kind, each in right.items()}
     lost = {kind: float(each[0] - each[-1]) for kind, each in mean.items()}
     other = list(kinds)[1]
-    error = _expansion_error(seed, shared=shared)
+    error = float(_expansion_errors(seed, shared=shared).max())
     return Finding(
         columns=["net", "parameters", *(f"moved by {shift}" for shift in grid)],
         rows=[
@@ -151,10 +151,13 @@ def on_canvas(images: NDArray[np.float32], shift: int) -> NDArray[np.float32]:
     return canvas
 
 
-def _expansion_error(seed: int, *, shared: bool) -> float:
+def _expansion_errors(seed: int, *, shared: bool) -> NDArray[np.float64]:
     """How far a convolution is from the product with a dense matrix of its kernels at all places, entry by entry.
 
-    If weights are not shared, each place of the matrix has kernels of its own.
+    If weights are not shared, the place in the middle keeps these kernels, and each other place has its own.
+
+    Returns:
+        (height, width, filters), of each output.
     """
     random = np.random.default_rng(seed)
     size, inputs, filters, kernel = 6, 2, 3, 3
@@ -166,11 +169,12 @@ def _expansion_error(seed: int, *, shared: bool) -> float:
     at_places = np.broadcast_to(weights, (size, size, *weights.shape))
     if not shared:
         at_places = random.standard_normal(at_places.shape)
+        at_places[size // 2, size // 2] = weights
     matrix = np.zeros((size, size, inputs, size, size, filters))
     for row, column, down, right in np.ndindex(size, size, kernel, kernel):
         seen_row, seen_column = row + down - kernel // 2, column + right - kernel // 2
         if 0 <= seen_row < size and 0 <= seen_column < size:
             matrix[seen_row, seen_column, :, row, column, :] = at_places[row, column, down, right]
     dense = image.ravel() @ matrix.reshape(math.prod(image.shape), -1)
-    conv = layer(tf.constant(image[np.newaxis])).numpy().ravel()
-    return float(np.abs(dense - conv).max())
+    conv = layer(tf.constant(image[np.newaxis])).numpy()[0]
+    return np.abs(dense.reshape(conv.shape) - conv)

@@ -65,8 +65,10 @@ def windows_of_one(patch):
 
 
 def no_attention(patch):
-    """Each position has its own value, and looks at no other."""
-    patch.setattr(attention, "attend", lambda queries, keys, values, **_: (values, tf.zeros((1, 1, 1, 1))))
+    """Each position has its own query, key and value, and looks at no other."""
+    patch.setattr(
+        attention, "attend", lambda queries, keys, values, **_: (queries + keys + values, tf.zeros((1, 1, 1, 1)))
+    )
 
 
 def no_waiting(patch):
@@ -87,11 +89,13 @@ def no_softmax(patch):
     """Q (K^T V) in place of softmax(Q K^T) V: no weight for each pair of positions."""
 
     def linear(width, heads):
+        scale = tf.Variable(tf.ones(width))
+
         def run(x):
-            by_head = tf.transpose(tf.reshape(x, (*x.shape[:2], heads, width // heads)), (0, 2, 1, 3))
+            by_head = tf.transpose(tf.reshape(x * scale, (*x.shape[:2], heads, width // heads)), (0, 2, 1, 3))
             return tf.matmul(by_head, tf.matmul(by_head, by_head, transpose_a=True))
 
-        return run, []
+        return run, [scale]
 
     patch.setattr(attention_cost, "_attention", linear)
 
@@ -215,6 +219,7 @@ TRAINED = {"activations", "clipping", "dropout", "batchnorm_lr", "standardize", 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in TRAINED)) for name in CASES])
 def test_a_verdict_turns_with_its_mechanism(name, monkeypatch):
+    """Those of `attention_cost` on times by a count of products, see `on_paper`; a slow test below has a real clock."""
     small, switches = CASES[name]
     if name in STAND_INS:
         monkeypatch.setattr(*STAND_INS[name])
@@ -232,8 +237,25 @@ def test_a_verdict_turns_with_its_mechanism(name, monkeypatch):
             assert not other.verdicts[verdict].holds, str(other.verdicts[verdict])
 
 
-def test_every_experiment_has_a_switch():
+def test_every_experiment_has_a_verdict_that_one_of_its_options_turns():
     assert set(CASES) == set(EXPERIMENTS)
+    for name, (_, switches) in CASES.items():
+        assert any(turned and not callable(switch) for switch, turned in switches), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("switch", "verdict"), [(no_attention, 1), (no_waiting, 2), (no_softmax, 3)])
+def test_a_verdict_on_times_turns_by_the_real_clock(switch, verdict, monkeypatch):
+    """In one of three timings on each side, since other work on the machine takes its time, too."""
+
+    def verdicts():
+        for _ in range(3):
+            found = attention_cost.attention_cost(lengths=[64, 256, 1024], width=64, tokens=2048, rounds=7)
+            yield found.verdicts[verdict]
+
+    assert any(each.holds for each in verdicts())
+    switch(monkeypatch)
+    assert not all(each.holds for each in verdicts())
 
 
 def given_times(of, length, width, tokens, rounds):

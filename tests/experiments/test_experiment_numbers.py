@@ -80,6 +80,15 @@ def test_a_digit_stands_on_a_canvas_of_its_background():
         assert canvas.sum() == digit.sum() - (16 * 16 - 8 * 8)
 
 
+def test_without_sharing_a_convolution_is_its_dense_matrix_at_one_place_alone():
+    """Nothing but the sharing is switched: the place that keeps the kernels still says what the convolution says."""
+    assert dense_vs_conv._expansion_errors(0, shared=True).max() < 1e-12
+    errors = dense_vs_conv._expansion_errors(0, shared=False).max(axis=-1)
+    (rows, columns) = np.nonzero(errors < 1e-12)
+    assert (rows.tolist(), columns.tolist()) == ([3], [3])
+    assert np.partition(errors.ravel(), 1)[1] > 0.01
+
+
 def test_a_bootstrap_sample_is_drawn_with_replacement():
     x = np.arange(1000.0)
     drawn, _ = ensembles._resampled(x, x, "bootstrap", 0, 0)

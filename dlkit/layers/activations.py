@@ -11,7 +11,7 @@ from dlkit.errors import unknown
 
 Activation = Literal["relu", "relu_squared", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "linear"]
 # Of the hidden units of a Transformer's position-wise networks.
-OfHidden = Literal["relu", "gelu", "relu_squared"]
+FeedForwardActivation = Literal["relu", "gelu", "relu_squared"]
 
 
 def activation(kind: Activation, *, name: str) -> keras.layers.Layer:
@@ -43,7 +43,7 @@ class Gelu(keras.layers.Activation):
 
 
 class ReluSquared(keras.layers.Activation):
-    """A rectified unit, squared; see `relu_squared`."""
+    """The squared ReLU; see `relu_squared`."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(relu_squared, **kwargs)
@@ -75,7 +75,7 @@ def gelu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
 
 @tf.custom_gradient
 def relu_squared(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """Max(0, x)^2 (So et al. 2021, Primer: Searching for efficient transformers for language modeling, section 4.2).
+    """The squared ReLU, max(0, x)^2 (So et al. 2021, Primer: searching for efficient transformers, section 4.2).
 
     Its gradient is 2 max(0, x). For the hidden units of a small language model it takes a fraction of the time of GELU.
 

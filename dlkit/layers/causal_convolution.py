@@ -13,17 +13,19 @@ class CausalConv(TimeConv):
 
     Args:
         filters: width of the output.
-        kernel: k, steps that a filter looks at.
-        dilation: d, how far these lie apart.
+        kernel_size: k, steps that a filter looks at.
+        dilation_rate: d, how far these lie apart.
         weight_norm: whether length and direction of each filter are learned apart.
 
     Example:
-        >>> CausalConv(64, kernel=3, dilation=4, name="conv")(tf.ones((8, 20, 32))).shape
+        >>> CausalConv(64, kernel_size=3, dilation_rate=4, name="conv")(tf.ones((8, 20, 32))).shape
         TensorShape([8, 20, 64])
     """
 
-    def __init__(self, filters: int, *, kernel: int, dilation: int = 1, weight_norm: bool = False, name: str) -> None:
-        super().__init__(filters, kernel=kernel, dilation=dilation, name=name)
+    def __init__(
+        self, filters: int, *, kernel_size: int, dilation_rate: int = 1, weight_norm: bool = False, name: str
+    ) -> None:
+        super().__init__(filters, kernel_size=kernel_size, dilation_rate=dilation_rate, name=name)
         self.weight_norm = weight_norm
 
     @property
@@ -50,7 +52,7 @@ class CausalConv(TimeConv):
             The output (..., filters), and the past of the next step.
         """
         whole = tf.concat([past, inputs[..., tf.newaxis, :]], axis=-2)
-        return self.output_of([whole[..., tap * self.dilation, :] for tap in range(self.taps)]), whole[..., 1:, :]
+        return self.output_of([whole[..., at, :] for at in self.offsets]), whole[..., 1:, :]
 
     def effective_kernel(self) -> tf.Tensor:
         """The weights that the inputs are multiplied with."""

@@ -16,24 +16,29 @@ class TimeConv(keras.layers.Layer):
 
     Args:
         filters: width of the output.
-        kernel: k, steps that a filter looks at; odd, so that as many lie before a step as after it.
-        dilation: d, how far these lie apart.
+        kernel_size: k, steps that a filter looks at; odd, so that as many lie before a step as after it.
+        dilation_rate: d, how far these lie apart.
         init: how the weights are drawn.
 
     Example:
-        >>> TimeConv(64, kernel=3, dilation=4, name="conv")(tf.ones((8, 20, 32))).shape
+        >>> TimeConv(64, kernel_size=3, dilation_rate=4, name="conv")(tf.ones((8, 20, 32))).shape
         TensorShape([8, 20, 64])
     """
 
-    def __init__(self, filters: int, *, kernel: int, dilation: int = 1, init: str = "he", name: str) -> None:
+    def __init__(self, filters: int, *, kernel_size: int, dilation_rate: int = 1, init: str = "he", name: str) -> None:
         super().__init__(name=name)
-        self.filters, self.taps, self.dilation = filters, kernel, dilation
+        self.filters, self.kernel_size, self.dilation_rate = filters, kernel_size, dilation_rate
         self.init = init
 
     @property
     def reach(self) -> int:
         """How far the last input that an output sees lies behind the first one, in steps."""
-        return (self.taps - 1) * self.dilation
+        return (self.kernel_size - 1) * self.dilation_rate
+
+    @property
+    def offsets(self) -> range:
+        """Where the k inputs that an output sees lie, in steps from the first of them."""
+        return range(0, self.reach + 1, self.dilation_rate)
 
     @property
     def before(self) -> int:
@@ -42,7 +47,7 @@ class TimeConv(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the weights (k * inputs, filters), those of the earliest step first, and a bias."""
-        shape = (self.taps * (input_shape[-1] or 1), self.filters)
+        shape = (self.kernel_size * (input_shape[-1] or 1), self.filters)
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer=initializer(self.init))
         self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 
@@ -50,7 +55,7 @@ class TimeConv(keras.layers.Layer):
         """Outputs (batch, time, filters) of inputs (batch, time, features)."""
         time = tf.shape(inputs)[1]
         padded = tf.pad(inputs, ((0, 0), (self.before, self.reach - self.before), (0, 0)))
-        return self.output_of([padded[:, tap * self.dilation : tap * self.dilation + time] for tap in range(self.taps)])
+        return self.output_of([padded[:, at : at + time] for at in self.offsets])
 
     def output_of(self, seen: list[tf.Tensor]) -> tf.Tensor:
         """The output (..., filters) of the k inputs that it sees, each (..., features), the earliest first."""
@@ -64,4 +69,4 @@ class TimeConv(keras.layers.Layer):
 
     def multiply_adds(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         """For one example, as products to be added up."""
-        return [(output_shape[0], self.taps, input_shape[-1], self.filters)]
+        return [(output_shape[0], self.kernel_size, input_shape[-1], self.filters)]

@@ -12,7 +12,7 @@ from dlkit.decode.step import Step
 from dlkit.errors import UsageError
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
-from dlkit.layers.read_out import Logits, wide
+from dlkit.layers.read_out import Logits, as_float32
 from dlkit.layers.recurrent import Cell, LSTMState, Stack
 from dlkit.models import Paper
 from dlkit.recipe import check_call
@@ -115,7 +115,7 @@ class ImageDecoder(keras.Model):
         return tuple(parts)
 
     def _logits(self, outputs: tf.Tensor) -> tf.Tensor:
-        return self.words(outputs) if self.words else wide(self.embedding(outputs, reverse=True))
+        return self.words(outputs) if self.words else as_float32(self.embedding(outputs, reverse=True))
 
 
 class Captioner(ImageDecoder):

@@ -8,12 +8,13 @@ from keras import ops
 from pydantic import Field
 
 from dlkit.decode.step import Step
-from dlkit.layers.activations import OfHidden
+from dlkit.layers.activations import FeedForwardActivation
 from dlkit.layers.attention import Cache, append, bias_of, sizes
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
+from dlkit.layers.read_out import ReadOut
 from dlkit.models import Paper
-from dlkit.models.transformer import EncoderBlock, ReadOut, Settings, layer_norm, layers_of
+from dlkit.models.transformer import EncoderBlock, Settings, layer_norm, layers_of
 
 PAPERS = {
     "gpt": Paper(
@@ -228,7 +229,7 @@ def gpt(
     dropout: Rate = 0.0,
     attention_dropout: Rate = 0.0,
     norm: Literal["post", "pre"] = "pre",
-    activation: OfHidden = "gelu",
+    activation: FeedForwardActivation = "gelu",
     tied: bool = True,
     biases: bool = False,
     init: str = "gaussian:0.02",
@@ -247,7 +248,8 @@ def gpt(
         dropout: on the sums of embeddings and positions, and on the output of each sublayer.
         attention_dropout: on the weights of attention.
         norm: `pre` normalizes before each sublayer and once at the end, as GPT-2 does, `post` after each sum, as GPT.
-        activation: of the hidden units; GPT's is gelu; `relu_squared` (So et al. 2021, Primer) takes less time.
+        activation: of the hidden units; GPT's is gelu; `relu_squared` (squared ReLU; So et al. 2021, Primer)
+            takes less time.
         tied: whether the read-out's matrix is the embedding.
         biases: whether projections, position-wise networks and norms have biases.
         init: how matrices, embeddings and positions are drawn.

@@ -9,6 +9,7 @@ from pydantic import Field
 from dlkit.layers.activations import Activation
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
+from dlkit.layers.read_out import Logits
 from dlkit.layers.recurrent import Cell, Stack, units_each_way
 from dlkit.models import Paper
 
@@ -51,7 +52,7 @@ class SequenceNet(keras.Model):
             recurrent_init=recurrent_init, name="stack", **of_cell,
         )  # fmt: skip
         self.head_dropout = Dropout(dropout, name="head_dropout")
-        self.head = keras.layers.Dense(outputs, kernel_initializer=initializer(init), name="head")
+        self.head = Logits(outputs, kernel_initializer=initializer(init), name="head")
         self.stack.build((None, None, features))
         self.head.build((None, None, width) if every_step else (None, width))
         self.built = True
@@ -71,8 +72,7 @@ class SequenceNet(keras.Model):
         outputs, states = self.stack(inputs, mask=mask, training=training)
         if not self.every_step:
             outputs = tf.nest.flatten(states[-1])[0]  # h, carried to the end over padding
-        told = self.head(self.head_dropout(outputs, training=training))
-        return told if told.dtype == tf.float64 else tf.cast(told, tf.float32)
+        return self.head(self.head_dropout(outputs, training=training))
 
 
 def rnn(

@@ -10,7 +10,7 @@ from dlkit.decode.step import Step
 from dlkit.layers.attention import linear
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
-from dlkit.layers.read_out import Logits, wide
+from dlkit.layers.read_out import Logits, as_float32
 from dlkit.layers.recurrent import Cell, Stack
 from dlkit.models import Paper
 
@@ -84,7 +84,7 @@ class RecurrentLM(keras.Model):
     def _logits(self, outputs: tf.Tensor) -> tf.Tensor:
         if self.head is None:
             words = tf.transpose(tf.cast(tf.convert_to_tensor(self.embedding.embeddings), outputs.dtype))
-            return wide(linear(outputs, words))
+            return as_float32(linear(outputs, words))
         return self.head(outputs)
 
 

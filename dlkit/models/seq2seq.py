@@ -12,7 +12,7 @@ from dlkit.decode.step import Step
 from dlkit.errors import UsageError, unknown
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
-from dlkit.layers.read_out import Logits, wide
+from dlkit.layers.read_out import Logits, as_float32
 from dlkit.layers.recurrent import Cell, Stack, units_each_way
 from dlkit.models import Paper
 
@@ -120,7 +120,7 @@ class EncoderDecoder(keras.Model):
         return self.encoder(embedded, mask=tf.not_equal(source, PAD), reverse=reverse, training=training)
 
     def _logits(self, outputs: tf.Tensor) -> tf.Tensor:
-        return self.head(outputs) if self.head else wide(self.target_embedding(outputs, reverse=True))
+        return self.head(outputs) if self.head else as_float32(self.target_embedding(outputs, reverse=True))
 
 
 class Seq2Seq(EncoderDecoder):

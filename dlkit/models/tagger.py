@@ -9,7 +9,7 @@ from pydantic import Field
 from dlkit.data.tokenizer import PAD
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
-from dlkit.layers.read_out import wide
+from dlkit.layers.read_out import Logits
 from dlkit.layers.recurrent import Cell, Stack, units_each_way
 from dlkit.layers.word_dropout import WordDropout
 from dlkit.models import Paper
@@ -54,7 +54,7 @@ class Tagger(keras.Model):
         self.embedding_dropout = Dropout(dropout, name="embedding_dropout")
         self.encoder = encoder
         self.head_dropout = Dropout(dropout, name="head_dropout")
-        self.head = keras.layers.Dense(classes, kernel_initializer=initializer(init), name="head")
+        self.head = Logits(classes, kernel_initializer=initializer(init), name="head")
         self.embedding.build((None, None))
         self.encoder.build((None, None, embedding_width))
         self.head.build((None, None, width))
@@ -83,7 +83,7 @@ class Tagger(keras.Model):
         x = self.embedding(self.word_dropout(ids, training=training))
         x = self.embedding_dropout(x, training=training)
         outputs = self.encoded(x, tf.not_equal(ids, PAD), training)
-        return wide(self.head(self.head_dropout(outputs, training=training)))
+        return self.head(self.head_dropout(outputs, training=training))
 
 
 class RecurrentTagger(Tagger):

@@ -7,6 +7,8 @@ import tensorflow as tf
 from pydantic import Field
 
 from dlkit.errors import UsageError
+from dlkit.layers import activations
+from dlkit.layers.activations import Activation
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.masked_pooling import without_padding
 from dlkit.layers.time_convolution import TimeConv
@@ -24,7 +26,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Convolutions(keras.layers.Layer):
-    """Convolutions over time on top of each other, each with its ReLU, that give an output at each step.
+    """Convolutions over time on top of each other, each with its non-linearity, that give an output at each step.
 
     Each begins with zeros at padding: what the one below makes of it is no longer 0, and a sentence without padding has
     zeros behind its last word.
@@ -36,10 +38,12 @@ class Convolutions(keras.layers.Layer):
         dilated: whether these lie twice as far apart in each layer as in the one below.
         dropout: share of units dropped between layers.
         init: how the filters are drawn.
-        name: its layers are called `name_conv1`, `name_relu1`, `name_dropout1`, `name_conv2` and so on.
+        activation: the non-linearity.
+        name: its layers are called `name_conv1`, `name_relu1` (by the activation), `name_dropout1`, `name_conv2` and so
+            on.
 
     Raises:
-        dlkit.errors.UsageError: the window is even.
+        dlkit.errors.UsageError: the window is even, or there is no such activation.
 
     Example:
         >>> encoder = Convolutions(64, layers=2, name="encoder")
@@ -56,6 +60,7 @@ class Convolutions(keras.layers.Layer):
         dilated: bool = True,
         dropout: float = 0.0,
         init: str = "he",
+        activation: Activation = "relu",
         name: str,
     ) -> None:
         super().__init__(name=name)
@@ -66,11 +71,14 @@ class Convolutions(keras.layers.Layer):
             )
         self.convs = [
             TimeConv(
-                width, kernel=window, dilation=2**level if dilated else 1, init=init, name=f"{name}_conv{level + 1}"
+                width, kernel_size=window, dilation_rate=2**level if dilated else 1, init=init,
+                name=f"{name}_conv{level + 1}",
             )
             for level in range(layers)
+        ]  # fmt: skip
+        self.activations = [
+            activations.activation(activation, name=f"{name}_{activation}{number}") for number in range(1, layers + 1)
         ]
-        self.relus = [keras.layers.ReLU(name=f"{name}_relu{number}") for number in range(1, layers + 1)]
         self.dropouts = [Dropout(dropout, name=f"{name}_dropout{number}") for number in range(1, layers)]
 
     @property
@@ -93,10 +101,10 @@ class Convolutions(keras.layers.Layer):
             training: whether dropout is on.
         """
         x = inputs
-        for level, (conv, relu) in enumerate(zip(self.convs, self.relus, strict=True)):
+        for level, (conv, activate) in enumerate(zip(self.convs, self.activations, strict=True)):
             if level:
                 x = self.dropouts[level - 1](x, training=training)
-            x = relu(conv(without_padding(x, mask)))
+            x = activate(conv(without_padding(x, mask)))
         return x
 
     def compute_mask(self, inputs: tf.Tensor, previous_mask: tf.Tensor | None = None) -> None:
@@ -124,12 +132,13 @@ def tagger_cnn(
     word_dropout: float = 0.0,
     dropout: float = 0.0,
     init: str = "he",
+    activation: Activation = "relu",
 ) -> keras.Model:
     """Convolutions over word vectors, dilated if wanted, and a linear layer at each word.
 
-    One layer is the window approach (Collobert et al. 2011, section 3.3.1), with ReLU and with zeros beyond both ends
-    of a sentence. Dilated, of n layers each looks twice as far as the one below (Strubell et al. 2017, section 3), so
-    that a tag depends on 1 + (window - 1) (2^n - 1) words, 31 by default; else on 1 + (window - 1) n.
+    One layer is the window approach (Collobert et al. 2011, section 3.3.1), with ReLU by default and with zeros beyond
+    both ends of a sentence. Dilated, of n layers each looks twice as far as the one below (Strubell et al. 2017,
+    section 3), so that a tag depends on 1 + (window - 1) (2^n - 1) words, 31 by default; else on 1 + (window - 1) n.
 
     Args:
         vocabulary: number of ids.
@@ -142,6 +151,7 @@ def tagger_cnn(
         word_dropout: share of the words that are unknown in training.
         dropout: share of units dropped of the word vectors, between layers and in front of the linear layer.
         init: how filters and the linear layer are drawn.
+        activation: the non-linearity behind each convolution.
 
     Raises:
         dlkit.errors.UsageError: an unknown name, or an even window.
@@ -151,8 +161,9 @@ def tagger_cnn(
         TensorShape([32, 20, 12])
     """
     encoder = Convolutions(
-        width, layers=layers, window=window, dilated=dilated, dropout=dropout, init=init, name="encoder"
-    )
+        width, layers=layers, window=window, dilated=dilated, dropout=dropout, init=init, activation=activation,
+        name="encoder",
+    )  # fmt: skip
     return ConvTagger(
         "tagger_cnn", vocabulary, classes, encoder=encoder, embedding_width=embedding_width, width=width,
         word_dropout=word_dropout, dropout=dropout, init=init,

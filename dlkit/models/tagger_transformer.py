@@ -6,8 +6,7 @@ import keras
 import tensorflow as tf
 from pydantic import Field
 
-from dlkit.layers.activations import OfHidden
-from dlkit.layers.read_out import wide
+from dlkit.layers.activations import FeedForwardActivation
 from dlkit.models import Paper
 from dlkit.models.text_transformer import EncoderNet
 from dlkit.models.transformer import Settings
@@ -35,7 +34,7 @@ class TransformerTagger(EncoderNet):
         Returns:
             (batch, time, classes), float32 even when the products are of bfloat16.
         """
-        return wide(self.head(self.encoded(self.word_dropout(ids, training=training), training)))
+        return self.head(self.encoded(self.word_dropout(ids, training=training), training))
 
 
 def tagger_transformer(
@@ -47,7 +46,7 @@ def tagger_transformer(
     ffn: Count = 256,
     heads: Count = 4,
     norm: Literal["post", "pre"] = "pre",
-    activation: OfHidden = "relu",
+    activation: FeedForwardActivation = "relu",
     positions: Literal["sinusoidal", "learned", "none"] = "sinusoidal",
     max_length: Count = 512,
     word_dropout: float = 0.0,
@@ -66,7 +65,7 @@ def tagger_transformer(
         ffn: hidden units of the position-wise networks.
         heads: of every attention; a divisor of the width.
         norm: `pre` normalizes before each sublayer and once at the end, `post` after each sum, as the paper does.
-        activation: of the hidden units.
+        activation: of the hidden units; `relu_squared` is the squared ReLU of So et al. 2021, Primer.
         positions: `sinusoidal` for any length, `learned` for up to `max_length`, or `none`, which makes a bag of words.
         max_length: rows of the learned table.
         word_dropout: share of the words that are unknown in training.

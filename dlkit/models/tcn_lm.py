@@ -12,7 +12,7 @@ from dlkit.layers.attention import linear
 from dlkit.layers.causal_convolution import CausalConv
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
-from dlkit.layers.read_out import Logits, wide
+from dlkit.layers.read_out import Logits, as_float32
 from dlkit.models import Paper
 
 PAPERS = {
@@ -27,7 +27,9 @@ class Block:
 
     def __init__(self, at: str, width: int, *, kernel: int, dilation: int, dropout: float, weight_norm: bool) -> None:
         self.convs = [
-            CausalConv(width, kernel=kernel, dilation=dilation, weight_norm=weight_norm, name=f"{at}_conv{number}")
+            CausalConv(
+                width, kernel_size=kernel, dilation_rate=dilation, weight_norm=weight_norm, name=f"{at}_conv{number}"
+            )
             for number in (1, 2)
         ]
         self.relus = [keras.layers.ReLU(name=f"{at}_relu{number}") for number in (1, 2)]
@@ -120,7 +122,8 @@ class TemporalConvLM(keras.Model):
 
     def _logits(self, x: tf.Tensor) -> tf.Tensor:
         if self.head is None:
-            return wide(linear(x, tf.transpose(tf.cast(tf.convert_to_tensor(self.embedding.embeddings), x.dtype))))
+            words = ops.cast(tf.convert_to_tensor(self.embedding.embeddings), x.dtype)
+            return as_float32(linear(x, tf.transpose(words)))
         return self.head(x)
 
 

@@ -14,6 +14,7 @@ from dlkit.errors import UsageError, unknown
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
 from dlkit.layers.masked_pooling import masked_sum
+from dlkit.layers.read_out import Logits
 from dlkit.layers.word_dropout import WordDropout
 from dlkit.models import Paper
 
@@ -65,7 +66,7 @@ class TextBag(keras.Model):
         self.pair_dropout = Dropout(embedding_dropout, name="pair_dropout")
         self.pairs = pairs
         self.head_dropout = Dropout(dropout, name="head_dropout")
-        self.head = keras.layers.Dense(classes, kernel_initializer=initializer(init), name="head")
+        self.head = Logits(classes, kernel_initializer=initializer(init), name="head")
         for layer in (self.embedding, self.pair_embedding):
             if layer is not None:
                 layer.build((None, None))
@@ -93,8 +94,7 @@ class TextBag(keras.Model):
             of_pairs, more = masked_sum(vectors, real[:, 1:])  # padding comes last: the first of a real second is real
             total, count = total + of_pairs, count + more
         text = tf.cast(total / tf.maximum(count, tf.ones((), count.dtype)), words.dtype)
-        logits = self.head(self.head_dropout(text, training=training))
-        return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
+        return self.head(self.head_dropout(text, training=training))
 
     def begin_with(self, texts: Ragged, labels: NDArray[np.int32]) -> None:
         """Gives the vectors their first values from the training texts, where the net starts as naive Bayes.

@@ -11,6 +11,7 @@ from dlkit.data.tokenizer import PAD
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
 from dlkit.layers.masked_pooling import masked_max, without_padding
+from dlkit.layers.read_out import Logits
 from dlkit.layers.word_dropout import WordDropout
 from dlkit.models import Paper
 
@@ -50,7 +51,7 @@ class TextCNN(keras.Model):
             for number, window in enumerate(windows, 1)
         ]
         self.head_dropout = Dropout(dropout, name="head_dropout")
-        self.head = keras.layers.Dense(classes, kernel_initializer=initializer(init), name="head")
+        self.head = Logits(classes, kernel_initializer=initializer(init), name="head")
         self.embedding.build((None, None))
         for conv in self.convs:
             conv.build((None, None, width))
@@ -80,8 +81,7 @@ class TextCNN(keras.Model):
             places = tf.where(lengths > 0, lengths + window - 1, 0)
             pooled.append(masked_max(maps, tf.sequence_mask(places, time + window - 1)))
         text = ops.concatenate(pooled, axis=-1)  # (batch, maps * windows)
-        logits = self.head(self.head_dropout(text, training=training))
-        return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
+        return self.head(self.head_dropout(text, training=training))
 
 
 def text_cnn(

@@ -11,6 +11,7 @@ from dlkit.errors import unknown
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
 from dlkit.layers.masked_pooling import masked_max, masked_mean
+from dlkit.layers.read_out import Logits
 from dlkit.layers.recurrent import Cell, Stack, units_each_way
 from dlkit.layers.word_dropout import WordDropout
 from dlkit.models import Paper
@@ -61,7 +62,7 @@ class TextRNN(keras.Model):
             cell, units, layers=layers, bidirectional=bidirectional, dropout=dropout, init=init, name="encoder", **drawn
         )
         self.head_dropout = Dropout(dropout, name="head_dropout")
-        self.head = keras.layers.Dense(classes, kernel_initializer=initializer(init), name="head")
+        self.head = Logits(classes, kernel_initializer=initializer(init), name="head")
         self.embedding.build((None, None))
         self.encoder.build((None, None, embedding_width))
         self.head.build((None, width))
@@ -85,8 +86,7 @@ class TextRNN(keras.Model):
             text = tf.nest.flatten(states[-1])[0]  # of a second direction the state at the first word
         else:
             text = (masked_mean if self.pool == "mean" else masked_max)(outputs, real)
-        logits = self.head(self.head_dropout(text, training=training))
-        return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
+        return self.head(self.head_dropout(text, training=training))
 
 
 def text_rnn(

@@ -8,13 +8,13 @@ from pydantic import Field
 
 from dlkit.data.tokenizer import PAD, START
 from dlkit.errors import unknown
-from dlkit.layers.activations import OfHidden
+from dlkit.layers.activations import FeedForwardActivation
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
 from dlkit.layers.masked_pooling import masked_mean
 from dlkit.layers.norms import EPSILON
 from dlkit.layers.positions import Positions
-from dlkit.layers.read_out import wide
+from dlkit.layers.read_out import Logits
 from dlkit.layers.word_dropout import WordDropout
 from dlkit.models import Paper
 from dlkit.models.transformer import Embedding, EncoderBlock, Settings
@@ -41,7 +41,7 @@ class EncoderNet(keras.Model):
         positions: see `Positions`.
         max_length: tokens that there are learned positions for.
         word_dropout: share of the words that are unknown in training.
-        own: tokens of the model's own, which have positions, too.
+        extra_tokens: tokens that the model adds to a text, which have positions, too.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class EncoderNet(keras.Model):
         positions: Literal["sinusoidal", "learned", "none"],
         max_length: int,
         word_dropout: float,
-        own: int = 0,
+        extra_tokens: int = 0,
     ) -> None:
         super().__init__(name=name)
         self.word_dropout = WordDropout(word_dropout, name="word_dropout")
         self.embedding = Embedding(vocabulary, settings.width, name="embedding")
-        self.positions = Positions(positions, max_length=max_length + own, name="positions")
+        self.positions = Positions(positions, max_length=max_length + extra_tokens, name="positions")
         self.max_length = max_length if positions == "learned" else None  # None: any length
         self.embedding_dropout = Dropout(settings.dropout, name="embedding_dropout")
         self.encoder = [EncoderBlock(f"encoder_block{i + 1}", settings) for i in range(settings.layers)]
@@ -68,7 +68,7 @@ class EncoderNet(keras.Model):
         self.encoder_norm = (
             keras.layers.LayerNormalization(epsilon=EPSILON, name="encoder_norm") if settings.norm == "pre" else None
         )
-        self.head = keras.layers.Dense(classes, kernel_initializer=initializer(settings.init), name="head")
+        self.head = Logits(classes, kernel_initializer=initializer(settings.init), name="head")
         for layer in (self.embedding, self.positions, self.encoder_norm, self.head):
             if layer is not None:
                 layer.build((None, None, settings.width))
@@ -101,7 +101,7 @@ class TextTransformer(EncoderNet):
             raise unknown("pool", pool, get_args(Pool))
         super().__init__(
             "text_transformer", vocabulary, classes, settings=settings, positions=positions, max_length=max_length,
-            word_dropout=word_dropout, own=int(pool == "cls"),
+            word_dropout=word_dropout, extra_tokens=int(pool == "cls"),
         )  # fmt: skip
         self.pool = pool
 
@@ -119,7 +119,7 @@ class TextTransformer(EncoderNet):
         if self.pool == "cls":  # what stands first says what is to be known of the text
             ids = tf.pad(ids, [[0, 0], [1, 0]], constant_values=START)
         x = self.encoded(ids, training)
-        return wide(self.head(x[:, 0] if self.pool == "cls" else masked_mean(x, tf.not_equal(ids, PAD))))
+        return self.head(x[:, 0] if self.pool == "cls" else masked_mean(x, tf.not_equal(ids, PAD)))
 
 
 def text_transformer(
@@ -132,7 +132,7 @@ def text_transformer(
     heads: Count = 4,
     pool: Pool = "mean",
     norm: Literal["post", "pre"] = "pre",
-    activation: OfHidden = "relu",
+    activation: FeedForwardActivation = "relu",
     positions: Literal["sinusoidal", "learned", "none"] = "sinusoidal",
     max_length: Count = 512,
     word_dropout: float = 0.0,
@@ -152,7 +152,7 @@ def text_transformer(
         heads: of every attention; a divisor of the width.
         pool: `mean` of all positions, or `cls`: a token of its own stands first, and its position is classified.
         norm: `pre` normalizes before each sublayer and once at the end, `post` after each sum, as the paper does.
-        activation: of the hidden units.
+        activation: of the hidden units; `relu_squared` is the squared ReLU of So et al. 2021, Primer.
         positions: `sinusoidal` for any length, `learned` for up to `max_length`, or `none`, which makes a bag of words.
         max_length: rows of the learned table.
         word_dropout: share of the words that are unknown in training.

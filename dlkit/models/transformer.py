@@ -11,13 +11,13 @@ from pydantic import Field
 from dlkit.data.tokenizer import PAD
 from dlkit.decode.step import Step
 from dlkit.errors import UsageError
-from dlkit.layers.activations import OfHidden, activation
+from dlkit.layers.activations import FeedForwardActivation, activation
 from dlkit.layers.attention import Cache, Memory, MultiHeadAttention, append, bias_of, linear, sizes
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
 from dlkit.layers.norms import EPSILON
 from dlkit.layers.positions import Positions
-from dlkit.layers.read_out import wide
+from dlkit.layers.read_out import ReadOut
 from dlkit.models import Paper
 
 PAPERS = {"transformer": Paper("Vaswani et al. 2017, Attention is all you need")}
@@ -52,7 +52,7 @@ class Settings:
     attention_dropout: float = 0.0
     ffn_dropout: float = 0.0
     norm: Literal["post", "pre"] = "post"
-    activation: OfHidden = "relu"
+    activation: FeedForwardActivation = "relu"
     biases: bool = True
     init: str = "glorot"
     norm_biases: bool = True
@@ -85,28 +85,6 @@ class Embedding(keras.layers.Embedding):
         """Vectors (..., width) of ids (...)."""
         vectors = tf.gather(tf.convert_to_tensor(self.embeddings), ids)
         return ops.cast(vectors, self.compute_dtype) * self.output_dim**0.5
-
-
-class ReadOut(keras.layers.Layer):
-    """The linear layer before the softmax; its matrix, a row for each word, may be the one of an embedding."""
-
-    def call(self, x: tf.Tensor, words: tf.Tensor, *, by_column: bool = False) -> tf.Tensor:
-        """Logits (..., vocabulary) of `x` (..., width); float32 even when the products are of bfloat16.
-
-        Args:
-            x: what is read.
-            words: the matrix, (vocabulary, width) or, by column, (width, vocabulary).
-            by_column: which of the two.
-        """
-        rows = tf.reshape(x, (-1, x.shape[-1]))
-        logits = tf.matmul(rows, ops.cast(words, x.dtype), transpose_b=not by_column)
-        logits = tf.reshape(logits, (*sizes(x)[:-1], words.shape[1 if by_column else 0]))
-        return wide(logits)
-
-    def multiply_adds(self, input_shape: list[tuple[int, ...]], output_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """For one example, as products to be added up."""
-        (time, width), (_, vocabulary) = input_shape[0], output_shape
-        return [(time, width, vocabulary)]
 
 
 class Linear(keras.layers.Dense):
@@ -452,7 +430,7 @@ def transformer(
     attention_dropout: Rate = 0.0,
     ffn_dropout: Rate = 0.0,
     norm: Literal["post", "pre"] = "post",
-    activation: OfHidden = "relu",
+    activation: FeedForwardActivation = "relu",
     positions: Literal["sinusoidal", "learned", "none"] = "sinusoidal",
     max_length: Count = 512,
     tied: Literal["none", "target", "all"] = "target",
@@ -481,7 +459,8 @@ def transformer(
         ffn_dropout: on the hidden units of the position-wise networks.
         norm: `post` normalizes after each sum, as the paper does; `pre` before each sublayer and once at the end (Xiong
             et al. 2020), which trains deep stacks without a warm-up.
-        activation: of the hidden units; the paper's is relu, `relu_squared` that of So et al. 2021, Primer.
+        activation: of the hidden units; the paper's is relu; `relu_squared` is the squared ReLU of So et al.
+            2021, Primer.
         positions: `sinusoidal` for any length, `learned` for up to `max_length`, or `none`, which makes a bag of words.
         max_length: rows of the learned tables.
         tied: whether the read-out's matrix is the decoder's embedding (`target`), whether also the encoder's embedding

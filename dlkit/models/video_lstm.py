@@ -10,6 +10,7 @@ from dlkit.layers.activations import Activation
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.hidden import Hidden, image_input
 from dlkit.layers.initializers import initializer
+from dlkit.layers.read_out import Logits
 from dlkit.layers.recurrent import Stack, units_each_way
 from dlkit.models import Paper
 
@@ -89,7 +90,7 @@ class VideoLSTM(keras.Model):
             recurrent_init=recurrent_init, forget_bias=forget_bias, name="stack",
         )  # fmt: skip
         self.head_dropout = Dropout(dropout, name="head_dropout")
-        self.head = keras.layers.Dense(classes, kernel_initializer=initializer(init), name="head")
+        self.head = Logits(classes, kernel_initializer=initializer(init), name="head")
         self.stack.build((None, None, width))
         self.head.build((None, None, width) if every_step else (None, width))
         self.built = True
@@ -108,8 +109,7 @@ class VideoLSTM(keras.Model):
         outputs, states = self.stack(seen, training=training)
         if not self.every_step:
             outputs = states[-1].h  # of a bidirectional net the last state of each way, side by side
-        logits = self.head(self.head_dropout(outputs, training=training))
-        return logits if logits.dtype == tf.float64 else tf.cast(logits, tf.float32)
+        return self.head(self.head_dropout(outputs, training=training))
 
 
 def video_lstm(

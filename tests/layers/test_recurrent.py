@@ -1,6 +1,8 @@
 """Recurrent layers against their equations in NumPy, PyTorch and Keras with copied weights, and autodiff."""
 
+import math
 from pathlib import Path
+from typing import get_args
 
 import keras
 import numpy as np
@@ -9,6 +11,7 @@ import tensorflow as tf
 
 from dlkit.errors import UsageError
 from dlkit.layers import step_context
+from dlkit.layers.activations import Activation
 from dlkit.layers.recurrent import GRU, LSTM, RNN, LSTMState, Stack
 from dlkit.layers.step_context import StepContext
 
@@ -381,12 +384,34 @@ def test_memories_last_where_the_forget_gate_is_open():
     assert float(state.h[0, 0]) == pytest.approx(0.5 * np.tanh(7.0), rel=1e-5)
 
 
-def test_the_plain_layer_takes_other_activations():
-    layer = RNN(1, activation="relu")
+NON_LINEARITIES = {
+    "relu": lambda z: max(z, 0),
+    "relu_squared": lambda z: max(z, 0) ** 2,
+    "leaky_relu": lambda z: max(z, 0.2 * z),
+    "elu": lambda z: z if z > 0 else np.exp(z) - 1,
+    "gelu": lambda z: z * math.erfc(-z / math.sqrt(2)) / 2,
+    "silu": lambda z: z * sigmoid(z),
+    "tanh": np.tanh,
+    "sigmoid": sigmoid,
+    "linear": lambda z: z,
+}
+
+
+@pytest.mark.parametrize("activation", get_args(Activation))
+def test_the_plain_layer_takes_every_activation(activation):
+    """h' = f(x + 2 h + 1/2), of which f gets numbers on both sides of 0."""
+    layer = RNN(1, activation=activation)
     layer.build((None, None, 1))
     layer.set_weights([np.array([[1.0]]), np.array([[2.0]]), np.array([0.5])])
-    outputs, _ = layer(np.array([[[1.0], [-10.0], [3.0]]]))
-    assert outputs.numpy().ravel().tolist() == [1.5, 0.0, 3.5]
+    outputs, state = layer(np.array([[[1.0], [-6.0], [3.0]]]))
+    expected, h = [], 0.0
+    for x in (1.0, -6.0, 3.0):
+        h = NON_LINEARITIES[activation](x + 2 * h + 0.5)
+        expected.append(h)
+    np.testing.assert_allclose(outputs.numpy().ravel(), expected, rtol=1e-5, atol=1e-6)
+    step, _ = layer.step(np.array([[-6.0]]), outputs[:, 0])
+    np.testing.assert_allclose(step, outputs[:, 1], rtol=1e-5, atol=1e-6)
+    assert state.shape == (1, 1)
 
 
 # --------------------------------------------------------------------------------------------------------------- stacks

@@ -54,7 +54,7 @@ def test_a_convolution_is_the_sum_of_its_equation():
     """Without and with weight normalization, of which the weights of a filter are g v / |v|."""
     x = np.random.default_rng(2).normal(size=(1, 7, 3)).astype(np.float32)
     for normalized in (False, True):
-        conv = CausalConv(2, kernel=3, dilation=2, weight_norm=normalized, name="conv")
+        conv = CausalConv(2, kernel_size=3, dilation_rate=2, weight_norm=normalized, name="conv")
         conv.build(x.shape)
         conv.bias.assign([0.5, -1.0])
         kernel = conv.kernel.numpy()

@@ -16,6 +16,7 @@ from dlkit.layers import step_context
 from dlkit.layers.masked_pooling import masked_max, masked_mean, without_padding
 from dlkit.layers.word_dropout import WordDropout
 from dlkit.models.text_bag import GAIN
+from dlkit.runs import named_variables
 from dlkit.summary import summarize, unallocated
 
 TEXTS = [[5, 6, 7, 8, 9], [4], [], [10, 4, 4], [6, 5], [3, 3, 3, 3, 3, 3, 3]]
@@ -76,6 +77,23 @@ def test_gradients_are_finite_with_rows_of_padding(name):
         assert gradient is None or np.isfinite(tf.convert_to_tensor(gradient).numpy()).all()
 
 
+@pytest.mark.parametrize("name", [*NETS, "gru", "video_lstm"])
+def test_in_bfloat16_the_last_bias_keeps_its_digits(name):
+    """1 + 1/512 is no bfloat16 number, whose next one after 1 is 1 + 1/128; and checkpoints name its layer `head`."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    if name in NETS:
+        model, inputs = built(name), tf.constant(pad([[5, 6], [7]]))
+    else:
+        model = models.build(name, **({"outputs": 3} if name == "gru" else {"frame_shape": (8, 8, 1), "classes": 3}))
+        inputs = tf.ones((2, 4, 1) if name == "gru" else (2, 4, 8, 8, 1))
+    names = named_variables(model)
+    names["head/kernel"].assign(tf.zeros_like(names["head/kernel"]))
+    names["head/bias"].assign([1 + 1 / 512, 300.5, -1 / 512])
+    logits = model(inputs)
+    assert logits.dtype == tf.float32
+    assert set(map(tuple, logits.numpy().reshape(-1, 3).tolist())) == {(1 + 1 / 512, 300.5, -1 / 512)}
+
+
 # ------------------------------------------------------------------------------------------------------------- oracles
 
 
@@ -122,30 +140,40 @@ def test_the_convolutional_net_says_what_pytorch_says_with_the_same_weights():
     np.testing.assert_allclose(said, arrays["logits"], rtol=1e-5, atol=1e-6)
 
 
-def numpy_windows(x, layers, dilations):
-    """The outputs (time, filters) of convolutions on top of each other, by their equation, each with its ReLU."""
+def numpy_windows(x, layers, dilations, activation):
+    """The outputs (time, filters) of convolutions on top of each other, by their equation, each with its activation."""
     for (kernel, bias), apart in zip(layers, dilations, strict=True):
         taps, outputs = kernel.reshape(-1, x.shape[1], len(bias)), []
         for t in range(len(x)):
             places = [t + apart * (tap - len(taps) // 2) for tap in range(len(taps))]
             seen = [x[at] @ tap for at, tap in zip(places, taps, strict=True) if 0 <= at < len(x)]
-            outputs.append(np.maximum(sum(seen) + bias, 0))
+            outputs.append(activation(sum(seen) + bias))
         x = np.array(outputs).reshape(len(x), len(bias))
     return x
 
 
+def relu(x):
+    return np.maximum(x, 0)
+
+
 @pytest.mark.parametrize(
-    ("options", "dilations"),
-    [({}, [1, 2, 4]), ({"dilated": False, "window": 5}, [1, 1, 1]), ({"layers": 1, "window": 1}, [1])],
+    ("options", "dilations", "activation"),
+    [
+        ({}, [1, 2, 4], relu),
+        ({"dilated": False, "window": 5}, [1, 1, 1], relu),
+        ({"layers": 1, "window": 1}, [1], relu),
+        ({"activation": "tanh"}, [1, 2, 4], np.tanh),
+        ({"activation": "relu_squared", "layers": 2}, [1, 2], lambda x: relu(x) ** 2),
+    ],
 )
-def test_a_convolutional_tagger_is_its_equation_in_numpy(options, dilations):
+def test_a_convolutional_tagger_is_its_equation_in_numpy(options, dilations, activation):
     keras.config.set_dtype_policy("float64")
     model = built("tagger_cnn", **options)
     layers = [(conv.kernel.numpy(), conv.bias.numpy()) for conv in model.encoder.convs]
     said = model(pad(TEXTS, length=9)).numpy()
     assert said.dtype == np.float64
     for row, text in enumerate(TEXTS):
-        outputs = numpy_windows(model.embedding.embeddings.numpy()[text], layers, dilations)
+        outputs = numpy_windows(model.embedding.embeddings.numpy()[text], layers, dilations, activation)
         expected = outputs @ model.head.kernel.numpy() + model.head.bias.numpy()
         np.testing.assert_allclose(said[row, : len(text)], expected, rtol=1e-12, atol=1e-12)
 
@@ -316,6 +344,8 @@ def test_mistakes():
         built("text_rnn", width=7)
     with pytest.raises(UsageError, match="model.window is 4, an even number"):
         built("tagger_cnn", window=4)
+    with pytest.raises(UsageError, match="model.activation must be one of relu, relu_squared"):
+        built("tagger_cnn", activation="swoosh")
     with pytest.raises(UsageError, match="model.pool must be one of last, mean, max"):
         built("text_rnn", pool="median")
     with pytest.raises(UsageError, match=r"model.word_dropout must be a number of at least 0 and below 1"):

@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from dlkit.errors import DataError
+from dlkit.layers.activations import activation
 from dlkit.probe.activations import _moments, _sums, _Totals, activations, has_relu
 
 
@@ -89,6 +90,8 @@ def test_no_images_are_an_error(net):
 def test_what_counts_as_a_relu():
     assert has_relu(keras.layers.ReLU())
     assert has_relu(keras.layers.Dense(1, activation="relu"))
+    assert has_relu(activation("relu_squared", name="squared"))
+    assert not has_relu(activation("gelu", name="gelu"))
     assert not has_relu(keras.layers.ReLU(negative_slope=0.1))
     assert not has_relu(keras.layers.LeakyReLU())
     assert not has_relu(keras.layers.Activation("tanh"))

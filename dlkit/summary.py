@@ -238,6 +238,9 @@ def summarize(model: keras.Model, inputs: Any = None, *, precision: str = "float
     output says how many numbers, in a method `values_inside(input_shapes, output_shapes)`, which gets lists. Of one
     without the first method, each weight matrix is taken to be used once at each output position, and a note says so.
 
+    A model with code of its own may have a property `receptive_field`: how many positions of its input an output
+    depends on. That is what its last layer sees.
+
     Args:
         model: a functional or sequential model, or any other with its inputs.
         inputs: nest of KerasTensors, the one argument that a model without a graph is called with.
@@ -264,8 +267,10 @@ def summarize(model: keras.Model, inputs: Any = None, *, precision: str = "float
     counted: set[int] = set()
     rows: list[Row] = []
     notes: list[str] = []
+    said: int | None = getattr(model, "receptive_field", None)
     if inputs is not None:
-        notes.append(f"{model.name}: receptive fields are not followed through code of its own")
+        note = f"{model.name}: receptive fields are not followed through code of its own"
+        notes.append(note if said is None else f"{note}; it says that an output sees {said:,} positions of its input")
     for call, kept in zip(made, memory, strict=True):
         trainable, statistics = _parameters(call.layer, counted)
         multiply_adds, note = _multiply_adds(call)
@@ -283,6 +288,8 @@ def summarize(model: keras.Model, inputs: Any = None, *, precision: str = "float
                 dense=_as_dense(call, producers),
             )
         )
+    if said is not None and rows[-1].sees is None:
+        rows[-1] = replace(rows[-1], sees=(said,))
     for name, layer in [(model.name, model), *parts(model)]:
         trainable, statistics = _parameters(layer, counted)
         if int(trainable) or int(statistics):

@@ -337,6 +337,24 @@ def test_a_model_without_a_graph_is_traced():
     assert any("receptive fields" in note for note in summary.notes)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "sees", "last_conv"),
+    [
+        ("tagger_cnn", {"classes": 3}, 1 + 2 * (1 + 2 + 4 + 8), "time conv 3/1, dilation 8"),
+        ("tagger_cnn", {"classes": 3, "dilated": False, "window": 5, "layers": 2}, 1 + 4 + 4, "time conv 5/1"),
+        ("tcn_lm", {}, 1 + 2 * 2 * (1 + 2 + 4 + 8 + 16), "causal conv 3/1, dilation 16"),
+        ("tcn_lm", {"tied": True, "layers": 2, "kernel": 2}, 1 + 2 * (1 + 2), "causal conv 2/1, dilation 2"),
+    ],
+)
+def test_a_model_can_say_itself_what_its_output_sees(name, options, sees, last_conv):
+    with unallocated():
+        summary = summarize(models.build(name, vocabulary=9, **options), keras.KerasTensor((1, 40), "int32"))
+    assert summary.sees == (sees,)
+    assert [each.sees for each in summary.rows] == [*[None] * (len(summary.rows) - 1), (sees,)]
+    assert [each.kind for each in summary.rows if " conv " in each.kind][-1] == last_conv
+    assert [note for note in summary.notes if f"an output sees {sees} positions of its input" in note]
+
+
 def test_a_model_without_a_graph_needs_its_inputs():
     with pytest.raises(UsageError, match="no graph"):
         summarize(Pair())

@@ -162,6 +162,19 @@ def test_a_sequence_model(dlkit):
     assert (report["input"], report["output"]) == ([[10], [10]], [10, 50])
 
 
+def test_what_a_net_says_that_it_sees(dlkit):
+    arguments = ["summarize", "tagger_cnn", "--input", "40", "--classes", "5"]
+    report = json.loads(dlkit(*arguments, "--json").out)
+    assert report["receptive_field"] == 31
+    assert [layer["receptive_field"] for layer in report["layers"]][-2:] == [None, 31]
+    result = dlkit(*arguments)
+    (head,) = (line.split() for line in result.out.splitlines() if line.startswith("head "))
+    assert head[-1] == "31"
+    assert "an output sees 31 positions of its input" in result.err
+    compared = dlkit(*arguments, "tcn_lm", "--compare").out.splitlines()
+    assert [line.split()[-1] for line in compared[:3]] == ["sees", "31", "125"]
+
+
 def test_a_run(dlkit, tmp_path):
     resolved = recipe.resolve("lenet", overrides=[("model.norm", "batch", "set")])
     info = {"task": "image_classification", "data": {}, "model_arguments": {"input_shape": [28, 28, 1], "classes": 7}}

@@ -1,7 +1,7 @@
 """The view `jacobian`: singular values of layers, or of recurrent states across time."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from dlkit.probe.activations import is_flat
 from dlkit.probe.features import computing_layers
 from dlkit.probe.one_example import example
 from dlkit.probe.views import Subject, View
-from dlkit.probe.watching import Seen, block_of, calls_of, calls_of_blocks, inner_layers
+from dlkit.probe.watching import Seen, block_of, calls_of, calls_of_blocks, calls_of_nets, inner_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -234,7 +234,8 @@ def _of_layers(subject: Subject) -> View:
     if spectra and not of_images:
         notes.append(
             "input and output are those of all steps of the example at once, and what else a layer is given stays as it"
-            " is; of tables of words, and of layers that are called more than once, there are none"
+            " is. There are none of tables of words, of recurrent layers, of what is called more than once, such as at"
+            " each step, and of what is not given the example as one, such as each of its frames by itself"
         )
     notes.append(
         "to logits: the largest one of d logits / d output, of all layers behind multiplied, and the median of those"
@@ -307,8 +308,13 @@ def _local(subject: Subject, batch: dict[str, NDArray]) -> dict[str, tuple[jacob
     """The layers of an image net with one input, and its blocks as wholes: name -> function and where to look."""
     model = subject.model
     layers = [layer for layer in computing_layers(model) if not isinstance(layer.input, list)]
-    spans = {layer.name: (layer.input, layer.output) for layer in layers}
-    ordered = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    return _at(model, {layer.name: (layer.input, layer.output) for layer in layers} | _blocks(model), batch["images"])
+
+
+def _blocks(net: keras.Model) -> dict[str, tuple[Any, Any]]:
+    """The blocks of a graph of layers that have one input: name -> where they begin and end."""
+    spans = {}
+    ordered = [layer for layer in net.layers if not isinstance(layer, keras.layers.InputLayer)]
     for prefix in dict.fromkeys(block_of(layer.name) for layer in ordered):
         inside = [layer for layer in ordered if prefix and block_of(layer.name) == prefix]
         if len(inside) > 1:
@@ -318,11 +324,16 @@ def _local(subject: Subject, batch: dict[str, NDArray]) -> dict[str, tuple[jacob
                 id(tensor): tensor
                 for layer in inside
                 for tensor in _listed(layer.input)
-                if id(tensor) in known or id(tensor) == id(model.input)
+                if id(tensor) in known or id(tensor) == id(net.input)
             }
             if len(entries) == 1:
                 spans[prefix + BLOCK] = next(iter(entries.values())), inside[-1].output
-    points = keras.Model(model.input, {name: start for name, (start, _) in spans.items()})(batch["images"])
+    return spans
+
+
+def _at(net: keras.Model, spans: dict[str, tuple[Any, Any]], x: Any) -> dict[str, tuple[jacobians.Function, NDArray]]:
+    """Parts of a net as functions of one example, and what each is given where the net is given `x`, one example."""
+    points = keras.Model(net.input, {name: start for name, (start, _) in spans.items()})(x) if spans else {}
     return {
         name: (_on_one(keras.Model(start, end)), np.asarray(points[name])[0]) for name, (start, end) in spans.items()
     }
@@ -337,16 +348,27 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _of_calls(subject: Subject, batch: dict[str, NDArray]) -> dict[str, tuple[jacobians.Function, NDArray]]:
-    """The same of any model: its layers that are called once, and its blocks as wholes.
+    """The same of any model: its layers that are called once, and its blocks, and those of nets inside it, as wholes.
 
     Those of a recurrent layer are its Jacobians across time, and who calls a layer at each step has as many as steps.
     """
-    run = _logits(subject, batch)
-    calls, _ = calls_of(subject.model, run)
+    model, run = subject.model, _logits(subject, batch)
+    calls, _ = calls_of(model, run)
+    once = {name: seen for name, seen in _once(calls).items() if not isinstance(seen.layer, Recurrent)}
+    once |= {name + BLOCK: seen for name, seen in _once(calls_of_blocks(model, run)).items()}
+    found = {name: (_on_one_call(seen), np.asarray(seen.given)[0]) for name, seen in once.items() if _is_of_one(seen)}
+    for name, seen in _once(calls_of_nets(model, run)).items():
+        net: Any = seen.layer
+        if _is_of_one(seen) and is_flat(net) and len(net.inputs) == 1:
+            inside = _at(net, _blocks(net), seen.given)
+            found |= {f"{name}/{block}": part for block, part in inside.items()}
+    return found
+
+
+def _once(calls: Sequence[Seen]) -> dict[str, Seen]:
+    """Those that are the only call of their name."""
     times = Counter(seen.name for seen in calls)
-    found = {seen.name: seen for seen in calls if times[seen.name] == 1 and not isinstance(seen.layer, Recurrent)}
-    found |= {seen.name + BLOCK: seen for seen in calls_of_blocks(subject.model, run)}
-    return {name: (_on_one_call(seen), np.asarray(seen.given)[0]) for name, seen in found.items() if _is_of_one(seen)}
+    return {seen.name: seen for seen in calls if times[seen.name] == 1}
 
 
 def _is_of_one(seen: Seen) -> bool:

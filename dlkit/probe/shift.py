@@ -214,12 +214,15 @@ def _of_net(subject: Subject, model: keras.Model, images: NDArray, most: int) ->
         seen = main_maps(model, [LayerFeatures(name, np.zeros(0, np.float32)) for name in known])
         kept = [one.layer for one in seen if one.layer != known[-1]]
         names = [kept[at] for at in spread(len(kept), LAYERS)] + [known[-1]]
-    net = watched(model, names)
-    passes = (net(shifted(images, pixels), training=False) for pixels in range(most + 1))  # of all layers at once
-    found = _compared(dict.fromkeys(names), ({name: np.asarray(given[name]) for name in names} for given in passes))
-    answers = np.asarray(model(images, training=False)).argmax(axis=-1)
-    stay = [
-        float((np.asarray(model(shifted(images, at), training=False)).argmax(axis=-1) == answers).mean())
-        for at in range(1, most + 1)
-    ]
-    return found, stay
+    net = keras.Model(model.input, [model.output, watched(model, names).output])
+    answers: list[NDArray] = []
+
+    def moved(pixels: int) -> dict[str, NDArray]:
+        """What the layers give; the net runs once for all of them and for its answers."""
+        said, given = net(shifted(images, pixels), training=False)
+        answers.append(np.asarray(said).argmax(axis=-1))
+        return {name: np.asarray(given[name]) for name in names}
+
+    found = _compared(dict.fromkeys(names), map(moved, range(most + 1)))
+    still, *others = answers
+    return found, [float((other == still).mean()) for other in others]

@@ -96,8 +96,8 @@ VIEWS: dict[str, ViewInfo] = {
     ),
     "jacobian": ViewInfo(
         "dlkit.probe.jacobian_view:view",
-        "singular values of each layer and block, and of all behind it; of recurrent nets those of the state across"
-        " time, and the biases of forget gates",
+        "singular values of layers and blocks, and of all behind each layer; of nets whose recurrent layers read whole"
+        " sequences instead those of the state across time, and the biases of forget gates",
         _ONE_EXAMPLE | {"limit", "layers", "against"},
     ),
     "attention": ViewInfo(

@@ -1,11 +1,11 @@
 """What the layers of any model get and give in a call, whether the model is a graph of layers or code of its own."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
@@ -27,20 +27,30 @@ PASSING_ON = (
 WHOLE = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.TimeDistributed, keras.layers.MultiHeadAttention)
 
 
+class Block(Protocol):
+    """Layers that are called as one and are no layer of Keras, such as a block of a Transformer."""
+
+    layers: list[keras.layers.Layer]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What they give."""
+
+
 @dataclass(frozen=True)
 class Seen:
-    """One call of a layer.
+    """One call of a layer, or of a block.
 
     Args:
-        name: the layer's name; of a layer inside a net that is itself a layer, behind that net's name and a slash.
-        layer: the layer; or a block of layers that is none itself, see `calls_of_blocks`.
+        name: the layer's name; of a layer inside a net that is itself a layer, behind that net's name and a slash; of a
+            block see `block_of`.
+        layer: the layer or the block.
         args: what it was called with.
         kwargs: likewise, by name.
         result: what it gave.
     """
 
     name: str
-    layer: keras.layers.Layer
+    layer: keras.layers.Layer | Block
     args: tuple
     kwargs: dict[str, Any]
     result: Any
@@ -75,17 +85,26 @@ def inner_layers(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
         >>> [name for name, _ in inner_layers(dlkit.build("text_lstm", vocabulary=9, classes=2))]
         ['embedding', 'encoder_lstm1', 'head']
     """
-    found: dict[int, tuple[str, keras.layers.Layer]] = {}
+    return [(name, layer) for name, layer, is_composed in _inside(model) if not is_composed]
+
+
+def inner_nets(model: keras.Model) -> list[tuple[str, keras.Model]]:
+    """The nets inside of a model, with their names as they stand before those of their layers in `inner_layers`."""
+    return [(name, net) for name, net, is_composed in _inside(model) if is_composed and isinstance(net, keras.Model)]
+
+
+def _inside(model: keras.Model) -> list[tuple[str, keras.layers.Layer, bool]]:
+    """Each layer of a model that computes something, its name, and whether it is made of others that do."""
+    found: dict[int, tuple[str, keras.layers.Layer, bool]] = {}
 
     def walk(owner: keras.layers.Layer, prefix: str) -> None:
         for part in parts_of(owner):
             if id(part) in found or isinstance(part, PASSING_ON):
                 continue
-            inside = [inner for inner in _parts(part) if not isinstance(inner, PASSING_ON)]
-            if inside:
+            is_composed = any(not isinstance(inner, PASSING_ON) for inner in _parts(part))
+            found[id(part)] = prefix + part.name, part, is_composed
+            if is_composed:
                 walk(part, f"{prefix}{part.name}/" if isinstance(part, keras.Model) else prefix)
-            else:
-                found[id(part)] = prefix + part.name, part
 
     walk(model, "")
     return list(found.values())
@@ -129,13 +148,22 @@ def watching(model: keras.Model, wanted: Callable[[Seen], None]) -> Iterator[Non
         model: any.
         wanted: gets each call when it is done. Where the model runs in a graph it gets tensors of that graph.
     """
+    with _watching(inner_layers(model), each_call, wanted):
+        yield
 
-    def tell(name: str, layer: keras.layers.Layer, args: tuple, kwargs: dict[str, Any], result: Any) -> None:
-        wanted(Seen(name, layer, args, kwargs, result))
+
+@contextmanager
+def _watching(
+    parts: Iterable[tuple[str, Any]], watch: Callable[..., AbstractContextManager[None]], wanted: Callable[[Seen], None]
+) -> Iterator[None]:
+    """Tells `wanted` of every call of some parts, each of which `watch` watches."""
+
+    def tell(name: str, part: Any, args: tuple, kwargs: dict[str, Any], result: Any) -> None:
+        wanted(Seen(name, part, args, kwargs, result))
 
     with ExitStack() as stack:
-        for name, layer in inner_layers(model):
-            stack.enter_context(each_call(layer, partial(tell, name, layer)))
+        for name, part in parts:
+            stack.enter_context(watch(part, partial(tell, name, part)))
         yield
 
 
@@ -173,32 +201,50 @@ def block_of(name: str) -> str:
     return "" if at is None else "_".join(parts[: at + 1])
 
 
-def calls_of_blocks(model: keras.Model, run: Callable[[], Any]) -> list[Seen]:
-    """What the blocks of a model do while `run` runs, in order, each by its name as of `block_of`.
+def blocks_of(model: keras.Model) -> list[tuple[str, Block]]:
+    """The blocks of a model that are no layers, with their names as of `block_of`.
 
-    Blocks are what a model has in its lists that has layers and is called like one, but is no layer of Keras.
+    They are what a model has in its lists that has layers and is called like one, but is no layer of Keras.
     """
     listed = [part for value in vars(model).values() if isinstance(value, list) for part in value]
-    blocks = [part for part in listed if hasattr(part, "layers") and not isinstance(part, keras.layers.Layer)]
-    found: list[Seen] = []
+    called = {id(part): part for part in listed if callable(part) and not isinstance(part, keras.layers.Layer)}
+    blocks = [part for part in called.values() if getattr(part, "layers", [])]
+    return [(block_of(block.layers[0].name), block) for block in blocks]
 
-    def watched(call: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(call)
-        def told(block: Any, *args: Any, **kwargs: Any) -> Any:
-            result = call(block, *args, **kwargs)
-            found.append(Seen(block_of(block.layers[0].name), block, args, kwargs, result))
-            return result
 
-        return told
+@contextmanager
+def each_call_of_block(block: Block, done: Callable[[tuple, dict[str, Any], Any], None]) -> Iterator[None]:
+    """As `each_call`, of a block."""
+    kind: Any = type(block)
 
-    kinds: dict[Any, Callable[..., Any]] = {type(block): type(block).__call__ for block in blocks}
+    @wraps(kind.__call__)
+    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = kind.__call__(self, *args, **kwargs)
+        done(args, kwargs, result)
+        return result
+
+    # Python looks for `__call__` at the class: this object gets one of its own, and its like stay as they are.
+    own: Any = type(kind.__name__, (kind,), {"__call__": watched})
+    block.__class__ = own
     try:
-        for kind, call in kinds.items():
-            kind.__call__ = watched(call)  # Python looks for it at the class, not at the object
-        run()
+        yield
     finally:
-        for kind, call in kinds.items():
-            kind.__call__ = call
+        block.__class__ = kind
+
+
+def calls_of_nets(model: keras.Model, run: Callable[[], Any]) -> list[Seen]:
+    """What the nets inside of a model, see `inner_nets`, do while `run` runs, in order."""
+    found: list[Seen] = []
+    with _watching(inner_nets(model), each_call, found.append):
+        run()
+    return found
+
+
+def calls_of_blocks(model: keras.Model, run: Callable[[], Any]) -> list[Seen]:
+    """What the blocks of a model, see `blocks_of`, do while `run` runs, in order."""
+    found: list[Seen] = []
+    with _watching(blocks_of(model), each_call_of_block, found.append):
+        run()
     return found
 
 

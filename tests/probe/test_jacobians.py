@@ -7,6 +7,7 @@ import tensorflow as tf
 from probe_pictures import assert_readable
 
 import dlkit
+from dlkit.layers.attention import bias_of
 from dlkit.probe import panels
 from dlkit.probe.gradients import gradients, suggested_limit
 from dlkit.probe.jacobians import (
@@ -171,18 +172,49 @@ def test_a_block_whose_branches_give_nothing_is_the_identity():
     assert names.index("block1_ffn2") < names.index("block1 (whole)") < names.index("block2_norm1")
 
 
-def test_a_block_of_attention_is_what_finite_differences_say():
-    """The largest singular value of the last block of a Transformer's decoder, whose memory stays as it is."""
+@pytest.fixture(scope="module")
+def translator():
+    """A small Transformer, and its last block as a function of its input, with that input; called by itself."""
     sets = ["data.train=64", "data.validation=4", "data.test=4", "model.ffn=8", "model.heads=2"]
     sets += ["model.width=8", "model.layers=1"]
     subject = Subject("transformer", layers=["decoder_block1 (whole)"], sets=sets, seed=1)
+    model, (batch, _) = subject.model, subject.one_example()
+    source, words = tf.constant(batch["source"]), tf.constant(batch["target_in"])
+    encoded, real, _ = model._encode(source, training=False)
+    (block,) = model.decoder
+    memory, time = block.cross_attention.memory(encoded, real), tf.range(words.shape[1])
+    causal = bias_of(time[:, tf.newaxis] >= time)
+    x = model.target_positions(model.target_embedding(words))
+    return subject, lambda x: block(tf.cast(x, tf.float32), memory, causal)[0], x
+
+
+def test_a_block_of_attention_is_what_finite_differences_say(translator):
+    """The singular values of the last block of a Transformer's decoder, whose memory stays as it is."""
+    subject, block, x = translator
     (found,) = show("jacobian", subject).records
+    values = singular_values(differences(block, np.asarray(x, np.float64), step=3e-3))
+    assert found["inputs"] == found["outputs"] == len(values) == x.shape[1] * 8
+    assert found["largest"] == pytest.approx(values[0], rel=0.01)
+    assert found["mean_square"] == pytest.approx(np.sqrt((values**2).mean()), rel=0.01)
+
+
+def test_a_call_again_with_something_else_is_a_call_with_that(translator):
+    subject, block, x = translator
     batch, _ = subject.one_example()
     tensors = {key: tf.constant(array) for key, array in batch.items()}
-    (_, seen) = calls_of_blocks(subject.model, lambda: subject.task.logits(subject.model, tensors))
-    assert seen.name == "decoder_block1"
-    matrix = differences(lambda x: seen.again(tf.cast(x, tf.float32)), np.asarray(seen.given, np.float64), step=3e-3)
-    assert found["largest"] == pytest.approx(singular_values(matrix)[0], rel=0.01)
+
+    def run():
+        return subject.task.logits(subject.model, tensors)
+
+    last = calls_of_blocks(subject.model, run)[-1]
+    assert last.name == "decoder_block1"
+    np.testing.assert_allclose(last.given, x, atol=1e-6)
+    other = tf.constant(RANDOM.normal(size=tuple(x.shape)).astype(np.float32))
+    np.testing.assert_allclose(last.again(other), block(other), atol=1e-5)
+    assert np.abs(block(other) - block(x)).max() > 0.1
+    ffn = next(seen for seen in calls_of(subject.model, run)[0] if seen.name == "decoder_block1_ffn1")
+    kernel, bias = (np.asarray(weight) for weight in subject.model.decoder[0].feed_forward.hidden.weights)
+    np.testing.assert_allclose(ffn.again(other), np.asarray(other) @ kernel + bias, atol=1e-5)
 
 
 @pytest.mark.parametrize("model", ["transformer", "tcn_lm"])

@@ -6,6 +6,8 @@ import pytest
 
 from dlkit.probe.receptive import Field, fields
 from dlkit.probe.shift import measure, shifted, textbook_stages
+from dlkit.probe.views import Subject, show
+from dlkit.probe.watching import each_call
 
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.normal(size=(5, 12, 20, 2)).astype(np.float32)
@@ -47,6 +49,21 @@ def test_a_stage_that_looks_at_nothing_does_not_change():
     """The mean over the width of an image whose rows are all alike."""
     flat = np.repeat(IMAGES[:, :, :1], 20, axis=2)
     assert measure("mean", lambda images: images.mean(axis=2), flat, most=3).change == [0, 0, 0]
+
+
+def test_a_net_runs_once_for_each_shift():
+    """For its layers and its answers alike, which are those of its own on images that NumPy has moved."""
+    subject = Subject("mlp", sets=["model.hidden=[8]", "data.size=32"], seed=1, limit=12)
+    calls = []
+    with each_call(subject.model.get_layer("head"), lambda *call: calls.append(call)):
+        view = show("shift", subject)
+    assert len(calls) == 9, "the images as they are, and moved by 1 to 8 pixels"
+    images = np.asarray(next(subject.batches()))[:12]
+    moved = [np.concatenate([np.repeat(images[:, :, :1], by, 2), images[:, :, : images.shape[2] - by]], 2)
+             for by in range(9)]  # fmt: skip
+    still, *answers = (np.asarray(subject.model(each, training=False)).argmax(axis=-1) for each in moved)
+    assert view.facts["answers_that_stay"] == [np.mean(other == still) for other in answers]
+    assert min(view.facts["answers_that_stay"]) < 1
 
 
 def net(*layers):

@@ -22,8 +22,7 @@ def activation(kind: Activation, *, name: str) -> keras.layers.Layer:
     """
     if kind not in get_args(Activation):
         raise unknown("activation", kind, get_args(Activation))
-    layers: dict[str, type[keras.layers.Activation]] = {"gelu": Gelu, "relu_squared": ReluSquared}
-    return layers[kind](name=name) if kind in layers else keras.layers.Activation(kind, name=name)
+    return Own(kind, name=name) if kind in _OWN else keras.layers.Activation(kind, name=name)
 
 
 def function(kind: Activation) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -31,26 +30,15 @@ def function(kind: Activation) -> Callable[[tf.Tensor], tf.Tensor]:
     return _OWN.get(kind) or keras.activations.get(kind)
 
 
-class Gelu(keras.layers.Activation):
-    """The exact Gaussian error linear unit; see `gelu`."""
+class Own(keras.layers.Activation):
+    """A non-linearity with a gradient of its own, `gelu` or `relu_squared`, as a layer like that of the others."""
 
-    def __init__(self, activation: str = "gelu", **kwargs: Any) -> None:
-        super().__init__(activation, **kwargs)
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Outputs, shaped like the inputs."""
-        return gelu(inputs)
-
-
-class ReluSquared(keras.layers.Activation):
-    """The squared ReLU; see `relu_squared`."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(relu_squared, **kwargs)
+    def __init__(self, activation: Activation, **kwargs: Any) -> None:
+        super().__init__(_OWN[activation], **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """What makes another layer like this one."""
-        return keras.layers.Layer.get_config(self)
+        return {**keras.layers.Layer.get_config(self), "activation": self.activation.__name__}
 
 
 @tf.custom_gradient

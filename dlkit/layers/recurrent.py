@@ -354,12 +354,14 @@ def _apart(state: State, parts: int) -> list[State]:
     return [tf.nest.pack_sequence_as(state, leaves) for leaves in zip(*halves, strict=True)]
 
 
-def units_each_way(width: int) -> int:
-    """The units of each direction of a bidirectional encoder whose outputs are `width` wide.
+def units_each_way(width: int, *, bidirectional: bool) -> int:
+    """The units of each direction of an encoder whose outputs are `width` wide: half of it when it reads both ways.
 
     Raises:
-        dlkit.errors.UsageError: the width is odd.
+        dlkit.errors.UsageError: it does, and the width is odd.
     """
+    if not bidirectional:
+        return width
     if width % 2:
         raise UsageError(
             f"a bidirectional encoder has half of the width for each direction, and {width} is odd",

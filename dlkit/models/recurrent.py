@@ -46,7 +46,7 @@ class SequenceNet(keras.Model):
     ) -> None:
         super().__init__(name=cell)
         self.every_step = every_step
-        units = units_each_way(width) if bidirectional else width
+        units = units_each_way(width, bidirectional=bidirectional)
         self.stack = Stack(
             cell, units, layers=layers, bidirectional=bidirectional, dropout=dropout, init=init,
             recurrent_init=recurrent_init, name="stack", **of_cell,

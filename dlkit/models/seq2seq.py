@@ -89,7 +89,7 @@ class EncoderDecoder(keras.Model):
             else keras.layers.Embedding(source_vocabulary, width, name="source_embedding")
         )
         self.source_dropout = Dropout(of_words, name="source_dropout")
-        units = units_each_way(width) if bidirectional else width
+        units = units_each_way(width, bidirectional=bidirectional)
         self.encoder = Stack(
             cell, units, layers=layers, bidirectional=bidirectional, dropout=dropout, name="encoder", **drawn
         )

@@ -105,7 +105,7 @@ class RecurrentTagger(Tagger):
         init: str,
         **drawn: Any,
     ) -> None:
-        units = units_each_way(width) if bidirectional else width
+        units = units_each_way(width, bidirectional=bidirectional)
         encoder = Stack(
             cell, units, layers=layers, bidirectional=bidirectional, dropout=dropout, init=init, name="encoder", **drawn
         )

@@ -57,7 +57,7 @@ class TextRNN(keras.Model):
         self.word_dropout = WordDropout(word_dropout, name="word_dropout")
         self.embedding = keras.layers.Embedding(vocabulary, embedding_width, name="embedding")
         self.embedding_dropout = Dropout(embedding_dropout, name="embedding_dropout")
-        units = units_each_way(width) if bidirectional else width
+        units = units_each_way(width, bidirectional=bidirectional)
         self.encoder = Stack(
             cell, units, layers=layers, bidirectional=bidirectional, dropout=dropout, init=init, name="encoder", **drawn
         )

@@ -84,7 +84,7 @@ class VideoLSTM(keras.Model):
         x = hidden.dense(keras.layers.Flatten(name="flatten")(x), width, number=1)
         self.frame_net = EachFrame(keras.Model(inputs, x, name="frame_net"), name="each_frame")
         self.frame_dropout = Dropout(dropout, name="frame_dropout")
-        units = units_each_way(width) if bidirectional else width
+        units = units_each_way(width, bidirectional=bidirectional)
         self.stack = Stack(
             "lstm", units, layers=layers, bidirectional=bidirectional, dropout=dropout, init=init,
             recurrent_init=recurrent_init, forget_bias=forget_bias, name="stack",

@@ -8,25 +8,36 @@ This module imports pydantic, so help and completion import it only where they n
 """
 
 import inspect
-import json
 import re
 import tomllib
-import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
-from dlkit import console, models
 from dlkit import data as datasets
+from dlkit import models
 from dlkit.errors import DataError, DlkitError, UsageError, nearest, unknown
 from dlkit.tasks import POINTS, TASKS
+from dlkit.values import (
+    Count,
+    Positive,
+    Rate,
+    Share,
+    Words,
+    check_call,
+    check_value,
+    defaults_of,
+    members,
+    parameters_of,
+    toml_key,
+    toml_value,
+    unknown_key,
+)
 
 # Where a value can come from, the weakest first.
 SOURCES = ("default", "task default", "recipe", "set", "flag")
@@ -34,18 +45,6 @@ _BY_USER = SOURCES[2:]
 
 # ---------------------------------------------------------------------------------------------------------- the fields
 
-
-@dataclass(frozen=True)
-class Words:
-    """Says in words what an annotated type accepts, where its bounds do not."""
-
-    text: str
-
-
-Share = Annotated[float, Field(gt=0, lt=1)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 Duration = Annotated[str, Field(pattern=r"^\d+(\.\d+)?[smh]$"), Words("a time such as 90s, 10m or 2h")]
 
 
@@ -238,7 +237,7 @@ class Recipe:
             if value is None and source == "default":
                 continue
             comment = f"  # {source}" if source != "default" else ""
-            blocks[section].append(f"{_toml_key(name)} = {toml_value(value)}{comment}")
+            blocks[section].append(f"{toml_key(name)} = {toml_value(value)}{comment}")
         return "\n\n".join("\n".join(lines) for lines in blocks.values()) + "\n"
 
     def diff(self, other: "Recipe") -> dict[str, tuple[Any, Any]]:
@@ -529,7 +528,7 @@ def _collect(layers: Sequence[_Given], path: Path | None) -> _Collected:
             elif section in options:
                 options[section][name] = _parsed(item)
             else:
-                raise _unknown_key(section, name, fields)
+                raise unknown_key(section, name, fields)
         except DlkitError as failure:
             raise _in_file(failure, item.source, path) from None
         sources[item.key] = item.source
@@ -594,7 +593,7 @@ def _check_field(declared: FieldInfo, item: _Given) -> Any:
     try:
         return check_value(annotation, value, item.key)
     except UsageError:
-        if item.is_text and not isinstance(value, str) and {str, Path} & set(_members(annotation)):
+        if item.is_text and not isinstance(value, str) and {str, Path} & set(members(annotation)):
             return check_value(annotation, item.value, item.key)  # a name that looks like a number
         raise
 
@@ -657,7 +656,7 @@ def _data_section(collected: _Collected, task: str, path: Path | None) -> DataSe
             elif source == "flag":
                 raise UsageError(f"--{key.replace('_', '-')} is not for {fields['name']}", "leave it out")
             else:
-                raise _unknown_key("data", key, [*of_dataset, *declared, *of_images])
+                raise unknown_key("data", key, [*of_dataset, *declared, *of_images])
         except DlkitError as failure:
             raise _in_file(failure, source, path) from None
     chosen = [augmentation_options()[name] for name in fields.get("augment", [])]
@@ -847,11 +846,6 @@ def _unread(recipe: Recipe) -> dict[str, UsageError]:
     for key, hint in _READ_BY_SEARCHES.items() if task.generates and not task.decoded else ():
         if recipe.sources.get(key) in _BY_USER and not _holds_default(key, recipe):
             found[key] = UsageError(f"{key} is for models that answer, and {recipe.model.name} writes freely", hint)
-    smoothing = "train.label_smoothing"
-    if recipe.train.label_smoothing and task.data_kind == "sequences" and recipe.sources.get(smoothing) in _BY_USER:
-        data = datasets.load_kind(recipe.data.name, task.data_kind, **recipe.data.options)
-        if not data.classes:
-            found[smoothing] = UsageError(f"{smoothing} is for classes, and {data.name} has numbers", "leave it out")
     return found
 
 
@@ -889,190 +883,3 @@ def _is_overruled(key: str, recipe: Recipe) -> bool:
     """Whether a key is the file's, and what it is for would be there but for a flag or `--set`."""
     other = _READ_BY[key][0] if key in _READ_BY else "model.name"
     return recipe.sources[key] == "recipe" and recipe.sources.get(other) in {"set", "flag"}
-
-
-# -------------------------------------------------------------------------------------------------- checking of values
-
-
-def check_call(
-    function: Callable[..., Any], given: Mapping[str, Any], *, where: str, hidden: Iterable[str] = ()
-) -> dict[str, Any]:
-    """Checks keyword arguments against the signature of `function`, with the types of a recipe.
-
-    Types are those of TOML: a list may stand for a tuple and an integer for a float, but neither text nor a truth value
-    for a number. The text "none" stands for None where text is not accepted. Names that end in `dropout` are shares of
-    at least 0 and below 1.
-
-    Args:
-        function: a builder or dataset function, a class or a functools.partial, with annotated parameters.
-        given: the arguments by name.
-        where: the section of the recipe that they come from, such as "model"; messages name `model.norm`.
-        hidden: parameters that are not to be given here.
-
-    Returns:
-        What was given, converted to the annotated types; defaults are not filled in.
-
-    Raises:
-        dlkit.errors.UsageError: an unknown name, or a value that the annotation does not accept.
-
-    Example:
-        >>> check_call(lenet, {"dropout": 0.5}, where="model")
-        {'dropout': 0.5}
-    """
-    parameters = {name: value for name, value in parameters_of(function).items() if name not in set(hidden)}
-    checked = {}
-    for name, value in given.items():
-        if name not in parameters:
-            raise _unknown_key(where, name, parameters)
-        checked[name] = check_value(parameters[name].annotation, value, f"{where}.{name}")
-    return checked
-
-
-def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """The parameters of `function` that have a default, by name."""
-    parameters = parameters_of(function)
-    return {name: p.default for name, p in parameters.items() if p.default is not inspect.Parameter.empty}
-
-
-def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """What can be given to `function` by name, with its annotations resolved; unannotated ones take anything.
-
-    Names that end in `dropout` are shares of at least 0 and below 1.
-    """
-    inner = function
-    while isinstance(inner, partial):
-        inner = inner.func
-    if inspect.isclass(inner):  # a Keras model's __new__ takes anything: its __init__ says what it means
-        bound = function if isinstance(function, partial) else partial(function)
-        inner = inner.__init__
-        signature = inspect.signature(partial(inner, None, *bound.args, **bound.keywords))
-    else:
-        signature = inspect.signature(function)
-    hints = typing.get_type_hints(inner, include_extras=True)
-    shares = {name: Annotated[hint, Ge(0), Lt(1)] for name, hint in hints.items() if name.endswith("dropout")}
-    return {
-        name: parameter.replace(annotation=(hints | shares).get(name, Any))
-        for name, parameter in signature.parameters.items()
-        if parameter.kind in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}
-    }
-
-
-def _unknown_key(where: str, name: str, known: Iterable[str]) -> UsageError:
-    known = list(known)
-    match = nearest(name, known)
-    if match:
-        return UsageError(f"unknown key: {where}.{name}", f"did you mean `{where}.{match}`?")
-    return UsageError(f"unknown key: {where}.{name}", f"[{where}] knows {', '.join(known) or 'no options here'}")
-
-
-def check_value(annotation: Any, value: Any, key: str) -> Any:
-    """Returns `value` converted to the type `annotation`; the text "none" is None where None is accepted.
-
-    Raises:
-        dlkit.errors.UsageError: the annotation does not accept it; the message names `key`, what is accepted and what
-            came.
-    """
-    if value == "none" and type(None) in _members(annotation) and value not in _choices(annotation):
-        return None
-    try:
-        # By way of JSON, whose strict mode accepts just what TOML can mean: lists for tuples, text for paths.
-        text = json.dumps(value, default=lambda v: v.item() if hasattr(v, "item") else str(v))
-        return TypeAdapter(annotation, config={"allow_inf_nan": False}).validate_json(text, strict=True)
-    except ValidationError:
-        match = nearest(value, _choices(annotation)) if isinstance(value, str) else None
-        hint = f"did you mean `{match}`?" if match else f"`{key}` comes from a flag, from `--set {key}=...` or a recipe"
-        raise UsageError(f"{key} must be {accepted(annotation)}, not {toml_value(value)}", hint) from None
-
-
-def _bare(annotation: Any) -> Any:
-    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
-
-
-def _members(annotation: Any) -> list[Any]:
-    """The members of a union, or the annotation alone, without the bounds."""
-    bare = _bare(annotation)
-    union = typing.get_origin(bare) in {Union, types.UnionType}
-    return [_bare(member) for member in typing.get_args(bare)] if union else [bare]
-
-
-def _choices(annotation: Any) -> list[str]:
-    """The words that an annotation with Literals names."""
-    literals = [member for member in _members(annotation) if typing.get_origin(member) is Literal]
-    return [str(word) for literal in literals for word in typing.get_args(literal)]
-
-
-_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", Path: "a path", type(None): "none"}
-_PLURALS = {int: "integers", float: "numbers", bool: "truth values", str: "texts", Path: "paths"}
-
-
-def accepted(annotation: Any) -> str:
-    """What a type accepts, in words.
-
-    Example:
-        >>> accepted(Annotated[int, Field(ge=1)] | None)
-        'an integer of at least 1 or none'
-    """
-    if typing.get_origin(annotation) is Annotated:
-        inner, *extras = typing.get_args(annotation)
-        if len(_members(inner)) > 1:  # the bounds are those of the numbers among them
-            bounded = [m if m is type(None) else Annotated[m, *extras] for m in typing.get_args(inner)]
-            return " or ".join(accepted(member) for member in bounded)
-        described = [extra.text for extra in extras if isinstance(extra, Words)]
-        return described[0] if described else accepted(inner) + _bounds(extras)
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in {Union, types.UnionType}:
-        return " or ".join(accepted(member) for member in arguments)
-    if origin is Literal:
-        words = [str(word) for word in arguments]
-        return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
-    if origin in {list, tuple}:
-        items = [argument for argument in arguments if argument is not Ellipsis]
-        alike = len(set(items)) == 1
-        kind = _PLURALS.get(_bare(items[0]), "values") if alike else "values"
-        bounds = _bounds(typing.get_args(items[0])[1:]) if alike and typing.get_origin(items[0]) is Annotated else ""
-        count = f"{len(items)} " if origin is tuple and Ellipsis not in arguments else ""
-        return f"a list of {count}{kind}{bounds}"
-    return _WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))
-
-
-def _bounds(extras: Iterable[Any]) -> str:
-    """The bounds among the extras of an Annotated, in words: " of at least 0 and below 1"."""
-    flat = [item for extra in extras for item in (extra.metadata if isinstance(extra, FieldInfo) else [extra])]
-    words = {Ge: "of at least", Gt: "above", Le: "up to", Lt: "below"}
-    limits = [f"{words[type(b)]} {getattr(b, type(b).__name__.lower())}" for b in flat if type(b) in words]
-    return f" {' and '.join(dict.fromkeys(limits))}" if limits else ""
-
-
-# ------------------------------------------------------------------------------------------------------------ TOML out
-
-
-def toml_value(value: Any) -> str:
-    """Returns `value` as TOML writes it; None, which TOML does not have, is "none".
-
-    Invisible characters are written as escapes, so that a recipe looks like what it is.
-    """
-    if value is None:
-        return '"none"'
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_toml_key(str(key))} = {toml_value(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(toml_value(item) for item in value) + "]"
-    return '"' + "".join(_toml_character(character) for character in str(value)) + '"'
-
-
-def _toml_character(character: str) -> str:
-    if character in '"\\':
-        return "\\" + character
-    if character in "\t\n\r":
-        return {"\t": "\\t", "\n": "\\n", "\r": "\\r"}[character]
-    if console.is_invisible(character):
-        return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
-    return character
-
-
-def _toml_key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else toml_value(key)

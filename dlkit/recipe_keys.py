@@ -14,6 +14,7 @@ from typing import Any
 from dlkit import data as datasets
 from dlkit import models, recipe
 from dlkit.tasks import TASKS
+from dlkit.values import accepted, defaults_of, parameters_of
 
 # The arguments of a builder that follow from the data: a recipe cannot set them.
 OF_DATA = {"input_shape", "classes", "source_vocabulary", "target_vocabulary", "vocabulary"}
@@ -56,7 +57,7 @@ def keys(model: str | None = None, data: str | None = None) -> list[Key]:
             if name != "options":
                 key, required = f"{section}.{name}", declared.is_required()
                 default = of_task.get(key, None if required else declared.default)
-                accepts = recipe.accepted(recipe.type_of(declared))
+                accepts = accepted(recipe.type_of(declared))
                 found.append(Key(key, accepts, default, declared.description or "", required))
         if section == "model" and model:
             builder = models.builder(model)
@@ -75,7 +76,7 @@ def _of_dataset(function: Callable[..., Any], kind: str | None) -> list[Key]:
     from dlkit.data.pairs import Preparation
 
     declared, captions = set(recipe.DataSection.model_fields), kind == "captions"
-    parameters = recipe.parameters_of(function)
+    parameters = parameters_of(function)
     if "tokenizer" in parameters and not captions:
         prepared = corpus.Preparation if "units" in parameters else Preparation
         return _options("data", function, arguments_in(prepared) | arguments_in(function), without=declared)
@@ -84,7 +85,7 @@ def _of_dataset(function: Callable[..., Any], kind: str | None) -> list[Key]:
     if datasets.makes(function) in {"SequenceData", "VideoData"}:
         return found
     if not captions:
-        weights = recipe.accepted(recipe.image_options()["class_weights"])
+        weights = accepted(recipe.image_options()["class_weights"])
         found.append(
             Key("data.class_weights", weights, None, "what an image of each class weighs in the training loss")
         )
@@ -95,16 +96,16 @@ def _of_dataset(function: Callable[..., Any], kind: str | None) -> list[Key]:
         said = arguments_in(AUGMENTATIONS[name])
         for key, parameter in own.items():
             about = f"of {name}: {said.get(parameter.name, '')}"
-            found.append(Key(f"data.{key}", recipe.accepted(parameter.annotation), parameter.default, about))
+            found.append(Key(f"data.{key}", accepted(parameter.annotation), parameter.default, about))
     return found
 
 
 def _options(section: str, function: Callable[..., Any], said: dict[str, str], *, without: set[str]) -> list[Key]:
     """The arguments of a function, with what is said of each, as keys."""
-    defaults = recipe.defaults_of(function)
+    defaults = defaults_of(function)
     return [
-        Key(f"{section}.{name}", recipe.accepted(parameter.annotation), defaults.get(name), said.get(name, ""))
-        for name, parameter in recipe.parameters_of(function).items()
+        Key(f"{section}.{name}", accepted(parameter.annotation), defaults.get(name), said.get(name, ""))
+        for name, parameter in parameters_of(function).items()
         if name not in without
     ]
 

@@ -252,7 +252,7 @@ def _existing(folder: Path, name: str, recipe: "Recipe") -> runs.Run | None:
 
 
 def _told(value: Any) -> str:
-    from dlkit.recipe import toml_value
+    from dlkit.values import toml_value
 
     return toml_value(value).strip('"')
 

@@ -91,6 +91,7 @@ def run(
         dlkit.errors.UsageError: an unknown name or option, or a value that does not fit.
     """
     from dlkit import recipe, runtime
+    from dlkit.values import check_call, defaults_of, parameters_of
 
     given = dict(_divided(text) for text in sets)
     if name not in EXPERIMENTS:  # said before TensorFlow starts
@@ -100,10 +101,10 @@ def run(
     sizes = EXPERIMENTS[name].full if full else EXPERIMENTS[name].first_look if first_look else {}
     chosen = {**sizes, **{key: recipe.value_of(text) for key, text in given.items()}}
     if seed is not None:
-        if "seed" not in recipe.parameters_of(function):
+        if "seed" not in parameters_of(function):
             raise UsageError(f"nothing is drawn in {name}", "leave --seed out")
         chosen["seed"] = seed
-    options = recipe.defaults_of(function) | recipe.check_call(function, chosen, where=name)
+    options = defaults_of(function) | check_call(function, chosen, where=name)
     began = time.monotonic()
     return function(**options), options, time.monotonic() - began
 

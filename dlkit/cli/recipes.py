@@ -121,8 +121,9 @@ def keys(
 
     Example: dlkit recipes keys train.l
     """
-    from dlkit import models, recipe, recipe_keys
+    from dlkit import models, recipe_keys
     from dlkit.errors import unknown
+    from dlkit.values import toml_value
 
     prefix = which
     if which in models.targets():
@@ -134,7 +135,7 @@ def keys(
     if console.settings.json:
         console.data_json([vars(key) for key in found])
         return
-    defaults = ["" if key.required else recipe.toml_value(key.default).strip('"') for key in found]
+    defaults = ["" if key.required else toml_value(key.default).strip('"') for key in found]
     rows = [(key.key, key.accepts, default, key.about) for key, default in zip(found, defaults, strict=True)]
     console.table(["key", "takes", "default", "about"], rows)
     for section, given in (("model", model), ("data", data)):

@@ -111,6 +111,7 @@ def diff(first: opt.Run, second: opt.Run) -> None:
     Example: dlkit runs diff runs/lenet_digits-1 runs/lenet_digits-2
     """
     from dlkit import recipe, runs
+    from dlkit.values import toml_value
 
     paths = [runs.open_run(text, whole=True).path for text in (first, second)]
     ours, theirs = (recipe.load(path / "recipe.toml") for path in paths)
@@ -122,7 +123,7 @@ def diff(first: opt.Run, second: opt.Run) -> None:
     if not found:
         console.note("the recipes are the same")
         return
-    rows = [(key, *(None if value is None else recipe.toml_value(value) for value in found[key])) for key in found]
+    rows = [(key, *(None if value is None else toml_value(value) for value in found[key])) for key in found]
     console.table(["key", str(paths[0]), str(paths[1])], rows)
 
 

@@ -230,7 +230,7 @@ def load(name: str, **options: Any) -> Any:
 
 
 def _load(function: Callable[..., Any], options: dict[str, Any]) -> Any:
-    from dlkit.recipe import check_call
+    from dlkit.values import check_call
 
     return function(**check_call(function, options, where="data"))
 

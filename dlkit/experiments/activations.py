@@ -11,8 +11,8 @@ from dlkit.experiments.finding import Finding, Verdict, on_log_axis
 from dlkit.experiments.training import Trained, train
 from dlkit.layers.activations import Activation
 from dlkit.probe.panels import Line, Lines
-from dlkit.recipe import Count
 from dlkit.train.start import Prepared
+from dlkit.values import Count
 
 
 def activations(

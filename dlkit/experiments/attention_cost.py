@@ -14,7 +14,7 @@ from dlkit.experiments.finding import Finding, Verdict
 from dlkit.layers.recurrent import Stack
 from dlkit.models.transformer import EncoderBlock, Settings, layers_of
 from dlkit.probe.panels import Line, Lines
-from dlkit.recipe import Count
+from dlkit.values import Count
 
 
 def attention_cost(

@@ -9,7 +9,7 @@ from dlkit.experiments.finding import Finding, Verdict
 from dlkit.experiments.training import Trained, train
 from dlkit.layers.norms import Norm
 from dlkit.probe.panels import Line, Lines
-from dlkit.recipe import Count, Positive
+from dlkit.values import Count, Positive
 
 ALMOST = 1 - 1e-9  # 0.3 is less than 3 * 0.1
 

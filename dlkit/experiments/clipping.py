@@ -9,7 +9,7 @@ from pydantic import Field
 from dlkit.experiments.finding import Finding, Verdict, on_log_axis
 from dlkit.experiments.training import Trained, train
 from dlkit.probe.panels import Line, Lines
-from dlkit.recipe import Count, Positive
+from dlkit.values import Count, Positive
 
 NOTHING = 1 / 6  # mean squared error of who always says the mean of the adding problem
 

@@ -11,8 +11,8 @@ from dlkit import console
 from dlkit.experiments.finding import Finding, Verdict, deviation
 from dlkit.experiments.training import Curves, train
 from dlkit.probe.panels import Line, Lines
-from dlkit.recipe import Count, Positive
 from dlkit.train.start import Prepared
+from dlkit.values import Count, Positive
 
 Depth = Literal[20, 32, 44, 56, 110]
 

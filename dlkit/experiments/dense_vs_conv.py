@@ -14,8 +14,8 @@ from dlkit.experiments.finding import Finding, Verdict
 from dlkit.experiments.training import fit, prepared
 from dlkit.layers.initializers import initializer
 from dlkit.probe.panels import Line, Lines
-from dlkit.recipe import Count
 from dlkit.train.losses import softmax_cross_entropy
+from dlkit.values import Count
 
 SIDE = 8  # of a digit
 CANVAS = 16  # it stands in the middle of so many pixels

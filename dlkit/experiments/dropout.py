@@ -12,7 +12,7 @@ from pydantic import Field
 from dlkit.experiments.finding import Finding, Verdict, deviation
 from dlkit.experiments.training import Trained, train
 from dlkit.probe.panels import Line, Lines
-from dlkit.recipe import Count, Rate
+from dlkit.values import Count, Rate
 
 MASKS = 800
 

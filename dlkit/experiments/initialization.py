@@ -14,7 +14,7 @@ from dlkit.errors import UsageError
 from dlkit.experiments.finding import Finding, Verdict, on_log_axis
 from dlkit.layers.initializers import initializer
 from dlkit.probe.panels import Line, Lines
-from dlkit.recipe import Count
+from dlkit.values import Count
 
 Depth = Annotated[int, Field(ge=2, le=1000)]
 Width = Annotated[int, Field(ge=2, le=16_384)]

@@ -13,7 +13,7 @@ from dlkit.experiments.finding import Finding, Verdict
 from dlkit.experiments.training import prepared
 from dlkit.layers.initializers import initializer
 from dlkit.probe.panels import Line, Lines
-from dlkit.recipe import Count
+from dlkit.values import Count
 
 
 def padding_and_stride(

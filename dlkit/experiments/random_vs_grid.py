@@ -9,7 +9,7 @@ from pydantic import Field
 from dlkit.experiments.finding import Finding, Verdict
 from dlkit.experiments.training import train
 from dlkit.probe.panels import Line, Lines
-from dlkit.recipe import Count
+from dlkit.values import Count
 
 LOW, HIGH = -5.0, 0.0  # decimal logarithms of learning rates
 LIGHT, HEAVY = -6.0, -2.0  # of weight decays

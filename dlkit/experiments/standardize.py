@@ -11,8 +11,8 @@ from pydantic import Field
 from dlkit.experiments.finding import Finding, Verdict, on_log_axis
 from dlkit.experiments.training import Trained, train
 from dlkit.probe.panels import Line, Lines
-from dlkit.recipe import Count, Positive
 from dlkit.train.start import Prepared
+from dlkit.values import Count, Positive
 
 DIGITS, ADDING = "digits, inputs", "adding problem, outputs"
 

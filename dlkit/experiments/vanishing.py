@@ -15,9 +15,9 @@ from dlkit.experiments.training import prepared, train
 from dlkit.probe.jacobians import gradient_by_distance
 from dlkit.probe.panels import Line, Lines
 from dlkit.probe.watching import taping
-from dlkit.recipe import Count
 from dlkit.train.losses import softmax_cross_entropy
 from dlkit.train.start import Prepared
+from dlkit.values import Count
 
 ROWS = 32
 

@@ -138,7 +138,7 @@ def build(name: str, **arguments: Any) -> "keras.Model":
     Raises:
         dlkit.errors.UsageError: an unknown model or argument, or a value of the wrong type.
     """
-    from dlkit.recipe import check_call
+    from dlkit.values import check_call
 
     function = builder(name)
     return function(**check_call(function, arguments, where="model"))

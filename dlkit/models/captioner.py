@@ -15,7 +15,7 @@ from dlkit.layers.initializers import initializer
 from dlkit.layers.read_out import Logits, as_float32
 from dlkit.layers.recurrent import Cell, LSTMState, Stack
 from dlkit.models import Paper
-from dlkit.recipe import check_call
+from dlkit.values import Count, check_call
 
 PAPERS = {
     "captioner": Paper(
@@ -89,10 +89,7 @@ class ImageDecoder(keras.Model):
         self.words = None if tied_embeddings else Logits(vocabulary, kernel_initializer=draw, name="words")
 
     def _finish(self, image: int, decoder: Sequence[tuple[Any, ...]]) -> None:
-        """Builds everything; `image` is the width of what the first state is made of, `decoder` its layers with shapes.
-
-        The last layers are those of words, so that they are what may differ from another run.
-        """
+        """Builds everything: `image` is the width of what the first state is made of, `decoder` layers with shapes."""
         self.first_state.build((None, image))
         self.embedding.build((None, None))
         for layer, *shapes in decoder:
@@ -187,7 +184,7 @@ def captioner(
     encoder_options: dict[str, Any] = {},  # noqa: B006 - never changed
     cell: Cell = "lstm",
     layers: Annotated[int, Field(ge=1, le=5)] = 1,
-    width: Annotated[int, Field(ge=1)] = 256,
+    width: Count = 256,
     tied_embeddings: bool = False,
     dropout: float = 0.0,
     init: str = "glorot",

@@ -1,11 +1,10 @@
 """GPT: a decoder-only Transformer as a language model (Radford et al. 2018 and 2019)."""
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
 import tensorflow as tf
 from keras import ops
-from pydantic import Field
 
 from dlkit.decode.step import Step
 from dlkit.layers.activations import FeedForwardActivation
@@ -15,6 +14,7 @@ from dlkit.layers.initializers import initializer
 from dlkit.layers.read_out import ReadOut
 from dlkit.models import Paper
 from dlkit.models.transformer import EncoderBlock, Settings, layer_norm, layers_of
+from dlkit.values import Count, Rate
 
 PAPERS = {
     "gpt": Paper(
@@ -212,10 +212,6 @@ class GPT(keras.Model):
         by_place = tf.reshape(tf.transpose(by_beam, (0, 2, 3, 1, 4)), (-1, heads, kept * beams, width))
         filled = tf.pad(by_place, ((0, 0), (0, 0), (0, room.shape[2] - kept * beams), (0, 0)))
         return tf.ensure_shape(filled, room.shape)
-
-
-Count = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
 def gpt(

@@ -9,7 +9,7 @@ from pydantic import Field
 from dlkit import models
 from dlkit.errors import UsageError, nearest
 from dlkit.models import Paper
-from dlkit.recipe import check_call
+from dlkit.values import check_call
 
 PAPERS = {
     "heads": Paper(

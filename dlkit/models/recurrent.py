@@ -12,6 +12,7 @@ from dlkit.layers.initializers import initializer
 from dlkit.layers.read_out import Logits
 from dlkit.layers.recurrent import Cell, Stack, units_each_way
 from dlkit.models import Paper
+from dlkit.values import Count
 
 PAPERS = {
     "rnn": Paper("Elman 1990, Finding structure in time"),
@@ -20,7 +21,6 @@ PAPERS = {
 }
 
 Layers = Annotated[int, Field(ge=1, le=8)]
-Width = Annotated[int, Field(ge=1)]
 
 
 class SequenceNet(keras.Model):
@@ -81,7 +81,7 @@ def rnn(
     every_step: bool = False,
     *,
     layers: Layers = 1,
-    width: Width = 128,
+    width: Count = 128,
     bidirectional: bool = False,
     dropout: float = 0.0,
     init: str = "glorot",
@@ -119,7 +119,7 @@ def lstm(
     every_step: bool = False,
     *,
     layers: Layers = 1,
-    width: Width = 128,
+    width: Count = 128,
     bidirectional: bool = False,
     dropout: float = 0.0,
     init: str = "glorot",
@@ -160,7 +160,7 @@ def gru(
     every_step: bool = False,
     *,
     layers: Layers = 1,
-    width: Width = 128,
+    width: Count = 128,
     bidirectional: bool = False,
     dropout: float = 0.0,
     init: str = "glorot",

@@ -15,6 +15,7 @@ from dlkit.layers.initializers import initializer
 from dlkit.layers.read_out import Logits, as_float32
 from dlkit.layers.recurrent import Cell, Stack, units_each_way
 from dlkit.models import Paper
+from dlkit.values import Count
 
 PAPERS = {
     "seq2seq": Paper(
@@ -194,7 +195,7 @@ def seq2seq(
     embedding: Embedding = "learned",
     cell: Cell = "lstm",
     layers: Annotated[int, Field(ge=1, le=5)] = 2,
-    width: Annotated[int, Field(ge=1)] = 128,
+    width: Count = 128,
     bidirectional: bool = False,
     reverse_source: bool = True,
     tied_embeddings: bool = False,

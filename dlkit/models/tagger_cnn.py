@@ -14,6 +14,7 @@ from dlkit.layers.masked_pooling import without_padding
 from dlkit.layers.time_convolution import TimeConv
 from dlkit.models import Paper
 from dlkit.models.tagger import Tagger
+from dlkit.values import Count
 
 PAPERS = {
     "tagger_cnn": Paper(
@@ -21,8 +22,6 @@ PAPERS = {
         "Fast and accurate entity recognition with iterated dilated convolutions"
     )
 }
-
-Count = Annotated[int, Field(ge=1)]
 
 
 class Convolutions(keras.layers.Layer):

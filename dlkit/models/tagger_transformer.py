@@ -1,15 +1,15 @@
 """A Transformer that tags words: the encoder of `text_transformer`, and a linear layer at each word."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import keras
 import tensorflow as tf
-from pydantic import Field
 
 from dlkit.layers.activations import FeedForwardActivation
 from dlkit.models import Paper
 from dlkit.models.text_transformer import EncoderNet
 from dlkit.models.transformer import Settings
+from dlkit.values import Count
 
 PAPERS = {
     "tagger_transformer": Paper(
@@ -17,8 +17,6 @@ PAPERS = {
         "Pre-training of deep bidirectional transformers"
     )
 }
-
-Count = Annotated[int, Field(ge=1)]
 
 
 class TransformerTagger(EncoderNet):

@@ -14,6 +14,7 @@ from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
 from dlkit.layers.read_out import Logits, as_float32
 from dlkit.models import Paper
+from dlkit.values import Count
 
 PAPERS = {
     "tcn_lm": Paper(
@@ -131,7 +132,7 @@ def tcn_lm(
     vocabulary: int,
     *,
     layers: Annotated[int, Field(ge=1, le=12)] = 5,
-    width: Annotated[int, Field(ge=1)] = 128,
+    width: Count = 128,
     kernel: Annotated[int, Field(ge=2)] = 3,
     tied: bool = False,
     dropout: float = 0.0,

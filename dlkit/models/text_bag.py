@@ -17,6 +17,7 @@ from dlkit.layers.masked_pooling import masked_sum
 from dlkit.layers.read_out import Logits
 from dlkit.layers.word_dropout import WordDropout
 from dlkit.models import Paper
+from dlkit.values import Count
 
 PAPERS = {
     "text_bag": Paper(
@@ -25,7 +26,6 @@ PAPERS = {
     )
 }
 
-Count = Annotated[int, Field(ge=1)]
 # An odd number close to 2^31 / golden ratio (Knuth, volume 3, section 6.4): it spreads pairs over the rows.
 SPREAD = 1_327_217_885
 Start = Literal["random", "naive_bayes"]

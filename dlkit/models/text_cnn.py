@@ -1,11 +1,8 @@
 """A convolutional text classifier (Kim 2014): windows of words, and of each map the maximum over time."""
 
-from typing import Annotated
-
 import keras
 import tensorflow as tf
 from keras import ops
-from pydantic import Field
 
 from dlkit.data.tokenizer import PAD
 from dlkit.layers.dropout import Dropout
@@ -14,10 +11,9 @@ from dlkit.layers.masked_pooling import masked_max, without_padding
 from dlkit.layers.read_out import Logits
 from dlkit.layers.word_dropout import WordDropout
 from dlkit.models import Paper
+from dlkit.values import Count
 
 PAPERS = {"text_cnn": Paper("Kim 2014, Convolutional neural networks for sentence classification")}
-
-Count = Annotated[int, Field(ge=1)]
 
 
 class TextCNN(keras.Model):

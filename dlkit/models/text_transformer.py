@@ -1,10 +1,9 @@
 """A Transformer that classifies a text: the encoder blocks of `transformer`, and one vector of the text."""
 
-from typing import Annotated, Literal, get_args
+from typing import Literal, get_args
 
 import keras
 import tensorflow as tf
-from pydantic import Field
 
 from dlkit.data.tokenizer import PAD, START
 from dlkit.errors import unknown
@@ -18,6 +17,7 @@ from dlkit.layers.read_out import Logits
 from dlkit.layers.word_dropout import WordDropout
 from dlkit.models import Paper
 from dlkit.models.transformer import Embedding, EncoderBlock, Settings
+from dlkit.values import Count
 
 PAPERS = {
     "text_transformer": Paper(
@@ -27,7 +27,6 @@ PAPERS = {
 }
 
 Pool = Literal["mean", "cls"]
-Count = Annotated[int, Field(ge=1)]
 
 
 class EncoderNet(keras.Model):

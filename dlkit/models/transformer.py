@@ -1,12 +1,11 @@
 """The Transformer (Vaswani et al. 2017): an encoder and a decoder made of attention and position-wise networks."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
 import tensorflow as tf
 from keras import ops
-from pydantic import Field
 
 from dlkit.data.tokenizer import PAD
 from dlkit.decode.step import Step
@@ -19,6 +18,7 @@ from dlkit.layers.norms import EPSILON
 from dlkit.layers.positions import Positions
 from dlkit.layers.read_out import ReadOut
 from dlkit.models import Paper
+from dlkit.values import Count, Rate
 
 PAPERS = {"transformer": Paper("Vaswani et al. 2017, Attention is all you need")}
 
@@ -410,10 +410,6 @@ class Transformer(keras.Model):
 
     def _memories(self, encoded: tf.Tensor, mask: tf.Tensor) -> list[Memory]:
         return [block.cross_attention.memory(encoded, mask) for block in self.decoder]
-
-
-Count = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
 def transformer(

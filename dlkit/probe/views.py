@@ -287,7 +287,8 @@ class Subject:
     @property
     def settings(self) -> "TrainSection":
         """The recipe's section [train]."""
-        from dlkit.recipe import TrainSection, check_value, type_of
+        from dlkit.recipe import TrainSection, type_of
+        from dlkit.values import check_value
 
         if self.run is None:
             return self.recipe.train

@@ -21,11 +21,12 @@ from dlkit.data.pairs import LENGTH_STEP
 from dlkit.data.tokenizer import Tokenizer
 from dlkit.decode.decoder import positions_of
 from dlkit.errors import DataError, UsageError
-from dlkit.recipe import check_data_dir, parameters_of
+from dlkit.recipe import check_data_dir
 from dlkit.tasks import TASKS
 from dlkit.tasks.run_files import TOKENIZER_FILE, load_tokenizer
 from dlkit.tasks.task import Sums, Task
 from dlkit.train.losses import softmax_cross_entropy
+from dlkit.values import parameters_of
 
 # A recurrent model is evaluated on so many streams at most, side by side, each at least so long: a stream begins
 # without a past, and of so many tokens the first few do not count.

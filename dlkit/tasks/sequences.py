@@ -14,6 +14,7 @@ from dlkit import data as datasets
 from dlkit.data import sequences
 from dlkit.data.batching import ROW_WEIGHTS, Batch, in_batches
 from dlkit.errors import UsageError
+from dlkit.recipe import TrainSection
 from dlkit.tasks import TASKS
 from dlkit.tasks.task import Judged, Sums, Task
 from dlkit.train.losses import softmax_cross_entropy
@@ -98,6 +99,15 @@ class Sequences(Task):
         """What a model gets that remembers nothing."""
         told = ", ".join(f"{name} {value:.4f}" for name, value in self.data.memoryless.items())
         return [f"who remembers nothing gets {told}"] if told else []
+
+    def check_settings(self, settings: TrainSection) -> None:
+        """Whether there are labels to be smoothed, where that is asked for.
+
+        Raises:
+            dlkit.errors.UsageError: there are numbers instead.
+        """
+        if settings.label_smoothing and not self.data.classes:
+            raise UsageError(f"train.label_smoothing is for classes, and {self.data.name} has numbers", "leave it out")
 
     def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
         """`inputs` (n, time, features) float32, standardized, and `targets`, numbers as they are, or `labels`.

@@ -192,6 +192,9 @@ class Task(ABC):
     def check_model(self, model: keras.Model) -> None:  # noqa: B027 - most models take whatever has the right shape
         """Raises a DataError when the model cannot train on some of the examples."""
 
+    def check_settings(self, settings: TrainSection) -> None:  # noqa: B027 - most data can be trained on as one likes
+        """Raises a UsageError when a training is to do something that its data are not made for."""
+
     def adapt(self, model: keras.Model) -> None:  # noqa: B027 - most layers learn by gradients alone
         """Gives layers that follow from the data, such as a whitening one, their weights, once before training."""
 

@@ -22,7 +22,7 @@ from dlkit.data.batching import ROW_WEIGHTS, Batch, pad_rows, prefetch, until_fa
 from dlkit.data.folders import folder, has_splits
 from dlkit.data.parallel import is_undivided
 from dlkit.errors import DataError, UsageError
-from dlkit.recipe import DecodeSection, check_data_dir, check_value, defaults_of, resolve_decode
+from dlkit.recipe import DecodeSection, check_data_dir, resolve_decode
 from dlkit.runs import Run
 from dlkit.runtime import Devices
 from dlkit.tasks import TASKS
@@ -38,6 +38,7 @@ from dlkit.train.caption_quality import Captions
 from dlkit.train.setting import DEFAULT, Setting, check_about
 from dlkit.train.step import all_reduce, flat_sums, means, place, rows_here
 from dlkit.train.translation_quality import Translations
+from dlkit.values import check_value, defaults_of
 
 MOST_CONFUSED = 5
 

@@ -12,7 +12,6 @@ from typing import Any
 import keras
 
 from dlkit import __version__, console, durable, models, runs, runtime, workers
-from dlkit import recipe as recipes
 from dlkit.cluster import ALONE, Peers
 from dlkit.errors import CheckpointError, DataError, DlkitError, UsageError, nearest
 from dlkit.recipe import Recipe, TrainSection
@@ -24,6 +23,7 @@ from dlkit.train.loop import Display, Loop, Progress, length_of, rates
 from dlkit.train.optimizers import optimizer
 from dlkit.train.progressive import accept_sizes
 from dlkit.train.step import Clipping, TrainingStep
+from dlkit.values import check_call, defaults_of
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def complete(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
     for key in given:
         if key in recipe.model.options:
             raise UsageError(f"model.{key} follows from the data", "leave it out")
-    checked = recipes.check_call(function, recipe.model.options, where="model")
-    options = {key: value for key, value in (recipes.defaults_of(function) | checked).items() if key not in given}
+    checked = check_call(function, recipe.model.options, where="model")
+    options = {key: value for key, value in (defaults_of(function) | checked).items() if key not in given}
     sources = dict(recipe.sources) | {f"model.{key}": "default" for key in options if key not in checked}
     return replace(recipe, model=recipe.model.model_copy(update={"options": options}), sources=sources)
 
@@ -92,6 +92,8 @@ def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = Non
             _ = task.data
         except UsageError as failure:  # other classes, or images of another size
             raise _changed(run, f": {failure.message}") from None
+    else:
+        task.check_settings(settings)  # a run that has begun goes on as it is
     return build(recipe, task, where, peers)
 
 
@@ -152,7 +154,7 @@ def planned_rates(recipe: Recipe, run: runs.Run | None = None) -> tuple[list[flo
             "after a training `dlkit plot RUN --metric lr` draws it",
         )
     length = length_of(recipe.train, _open(recipe, run, run or _begun_from(recipe)))
-    options = recipes.defaults_of(models.builder(recipe.model.name)) | recipe.model.options
+    options = defaults_of(models.builder(recipe.model.name)) | recipe.model.options
     rate = rates(recipe.train, length.steps, width=_width(options))
     return [rate(step) for step in range(length.steps)], length.steps_per_epoch
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dlkit.data.pairs import PairData, PairSplit, Preparation, Ragged, Texts, batch, pad, prepared
 from dlkit.data.tokenizer import WordTokenizer
 from dlkit.errors import DataError
-from dlkit.recipe import check_call, defaults_of
+from dlkit.values import check_call, defaults_of
 
 sequences = st.lists(st.integers(4, 30), max_size=40)
 

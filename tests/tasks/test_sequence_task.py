@@ -11,6 +11,7 @@ import tensorflow as tf
 from dlkit import models, runs, runtime
 from dlkit.cli import main
 from dlkit.errors import UsageError
+from dlkit.recipe import TrainSection
 from dlkit.runtime import Devices
 from dlkit.tasks.sequences import judged_steps, step_sums
 from dlkit.tasks.task import open_task
@@ -64,6 +65,17 @@ def test_a_constant_has_the_error_of_arithmetic(said):
     judged = task.judged(batch, sums.logits.numpy())
     np.testing.assert_allclose(judged.said, mean + said * std, rtol=1e-6)
     np.testing.assert_array_equal(judged.labels, task.data.splits["test"].fetch(np.arange(30)).targets)
+
+
+def test_only_labels_are_smoothed(capsys):
+    smoothed = TrainSection(label_smoothing=0.1)
+    opened(COPY).check_settings(smoothed)
+    opened(VARIED).check_settings(TrainSection())
+    message = "train.label_smoothing is for classes, and synthetic:adding has numbers"
+    with pytest.raises(UsageError, match=message):
+        opened(VARIED).check_settings(smoothed)
+    assert main(["train", "gru", "--label-smoothing", "0.1", "--set", "data.train=40", "--dry-run", "-q"]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_steps_are_summed_as_by_hand():

@@ -2,6 +2,7 @@
 
 import ast
 from importlib.util import find_spec
+from itertools import zip_longest
 from pathlib import Path
 
 from dlkit import console
@@ -28,6 +29,8 @@ def models() -> None:
 def about(target: str) -> str:
     """The first line of the docstring of a function, else of its module, read from the source without importing it.
 
+    The docstring of a `partial` is the text right below the line that gives it a name.
+
     Args:
         target: "module:function"; empty text for a module outside of dlkit, whose package would have to be imported.
     """
@@ -36,6 +39,15 @@ def about(target: str) -> str:
     if spec is None or spec.origin is None:
         return ""
     tree = ast.parse(Path(spec.origin).read_bytes())
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
-    text = (ast.get_docstring(functions[0]) if functions else None) or ast.get_docstring(tree) or ""
+    text = _docstring(tree.body, name) or ast.get_docstring(tree) or ""
     return text.partition("\n")[0].rstrip(".")
+
+
+def _docstring(body: list[ast.stmt], name: str) -> str | None:
+    for pair in zip_longest(body, body[1:]):
+        match pair:
+            case ast.FunctionDef(name=made) as function, _ if made == name:
+                return ast.get_docstring(function)
+            case ast.Assign(targets=[ast.Name(id=made)]), ast.Expr(value=ast.Constant(value=str(text))) if made == name:
+                return text
+    return None

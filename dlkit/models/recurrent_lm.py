@@ -1,6 +1,7 @@
 """Recurrent language models (Mikolov et al. 2010; with LSTM cells Zaremba et al. 2014)."""
 
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import keras
 import tensorflow as tf
@@ -13,6 +14,7 @@ from dlkit.layers.initializers import initializer
 from dlkit.layers.read_out import Logits, as_float32
 from dlkit.layers.recurrent import Cell, Stack
 from dlkit.models import Paper
+from dlkit.values import Count
 
 PAPERS = {
     "rnn_lm": Paper("Mikolov et al. 2010, Recurrent neural network based language model"),
@@ -89,22 +91,23 @@ class RecurrentLM(keras.Model):
 
 
 Layers = Annotated[int, Field(ge=1, le=5)]
-Width = Annotated[int, Field(ge=1)]
 
 
-def rnn_lm(
+def recurrent_lm(
+    cell: Literal["rnn", "gru"],
     vocabulary: int,
     *,
     layers: Layers = 2,
-    width: Width = 256,
+    width: Count = 256,
     tied: bool = False,
     dropout: float = 0.0,
     init: str = "glorot",
     recurrent_init: str = "orthogonal",
 ) -> keras.Model:
-    """A language model of plain recurrent layers.
+    """A language model of recurrent layers.
 
     Args:
+        cell: rnn or gru.
         vocabulary: number of ids.
         layers: recurrent layers.
         width: size of the embeddings and of each layer's state.
@@ -118,16 +121,23 @@ def rnn_lm(
         TensorShape([32, 64, 65])
     """
     return RecurrentLM(
-        "rnn_lm", vocabulary, cell="rnn", layers=layers, width=width, tied=tied, dropout=dropout, init=init,
+        f"{cell}_lm", vocabulary, cell=cell, layers=layers, width=width, tied=tied, dropout=dropout, init=init,
         recurrent_init=recurrent_init,
     )  # fmt: skip
+
+
+rnn_lm = partial(recurrent_lm, "rnn")
+"""A language model of plain recurrent layers."""
+
+gru_lm = partial(recurrent_lm, "gru")
+"""A language model of gated recurrent units."""
 
 
 def lstm_lm(
     vocabulary: int,
     *,
     layers: Layers = 2,
-    width: Width = 256,
+    width: Count = 256,
     tied: bool = False,
     dropout: float = 0.0,
     init: str = "glorot",
@@ -153,35 +163,4 @@ def lstm_lm(
     return RecurrentLM(
         "lstm_lm", vocabulary, cell="lstm", layers=layers, width=width, tied=tied, dropout=dropout, init=init,
         recurrent_init=recurrent_init, forget_bias=forget_bias,
-    )  # fmt: skip
-
-
-def gru_lm(
-    vocabulary: int,
-    *,
-    layers: Layers = 2,
-    width: Width = 256,
-    tied: bool = False,
-    dropout: float = 0.0,
-    init: str = "glorot",
-    recurrent_init: str = "orthogonal",
-) -> keras.Model:
-    """A language model of gated recurrent units.
-
-    Args:
-        vocabulary: number of ids.
-        layers: recurrent layers.
-        width: size of the embeddings and of each layer's state.
-        tied: whether the read-out's matrix is the embedding (Press and Wolf 2017), without a bias.
-        dropout: share of units dropped between layers, never between time steps.
-        init: initializer of the input and output matrices.
-        recurrent_init: initializer of the recurrent matrices.
-
-    Example:
-        >>> gru_lm(65)(ids).shape  # ids (32, 64)
-        TensorShape([32, 64, 65])
-    """
-    return RecurrentLM(
-        "gru_lm", vocabulary, cell="gru", layers=layers, width=width, tied=tied, dropout=dropout, init=init,
-        recurrent_init=recurrent_init,
     )  # fmt: skip

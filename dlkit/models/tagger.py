@@ -1,6 +1,7 @@
 """Taggers: word vectors, an encoder that reads them, and a tag for each word; here those of recurrent layers."""
 
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import keras
 import tensorflow as tf
@@ -13,11 +14,10 @@ from dlkit.layers.read_out import Logits
 from dlkit.layers.recurrent import Cell, Stack, units_each_way
 from dlkit.layers.word_dropout import WordDropout
 from dlkit.models import Paper
+from dlkit.values import Count
 
 _BOTH_WAYS = "Schuster and Paliwal 1997, Bidirectional recurrent neural networks"
 PAPERS = {name: Paper(_BOTH_WAYS) for name in ("tagger_rnn", "tagger_lstm", "tagger_gru")}
-
-Count = Annotated[int, Field(ge=1)]
 
 
 class Tagger(keras.Model):
@@ -87,7 +87,7 @@ class Tagger(keras.Model):
 
 
 class RecurrentTagger(Tagger):
-    """Recurrent layers read a sentence; for the arguments see `tagger_rnn`."""
+    """Recurrent layers read a sentence; for the arguments see `recurrent_tagger`."""
 
     def __init__(
         self,
@@ -120,7 +120,8 @@ class RecurrentTagger(Tagger):
         return outputs
 
 
-def tagger_rnn(
+def recurrent_tagger(
+    cell: Literal["rnn", "gru"],
     vocabulary: int,
     classes: int,
     *,
@@ -133,9 +134,10 @@ def tagger_rnn(
     init: str = "glorot",
     recurrent_init: str = "orthogonal",
 ) -> keras.Model:
-    """Plain recurrent layers over word vectors, and a linear layer at each word.
+    """Recurrent layers over word vectors, and a linear layer at each word.
 
     Args:
+        cell: rnn or gru.
         vocabulary: number of ids.
         classes: number of tags.
         embedding_width: size of the word vectors.
@@ -156,10 +158,17 @@ def tagger_rnn(
         TensorShape([32, 20, 12])
     """
     return RecurrentTagger(
-        "tagger_rnn", vocabulary, classes, cell="rnn", embedding_width=embedding_width, layers=layers, width=width,
+        f"tagger_{cell}", vocabulary, classes, cell=cell, embedding_width=embedding_width, layers=layers, width=width,
         bidirectional=bidirectional, word_dropout=word_dropout, dropout=dropout, init=init,
         recurrent_init=recurrent_init,
     )  # fmt: skip
+
+
+tagger_rnn = partial(recurrent_tagger, "rnn")
+"""Plain recurrent layers over word vectors, and a linear layer at each word."""
+
+tagger_gru = partial(recurrent_tagger, "gru")
+"""GRU layers over word vectors, and a linear layer at each word."""
 
 
 def tagger_lstm(
@@ -176,7 +185,7 @@ def tagger_lstm(
     recurrent_init: str = "orthogonal",
     forget_bias: float = 1.0,
 ) -> keras.Model:
-    """LSTM layers over word vectors, and a linear layer at each word; arguments as for `tagger_rnn`.
+    """LSTM layers over word vectors, and a linear layer at each word.
 
     Args:
         vocabulary: number of ids.
@@ -203,46 +212,4 @@ def tagger_lstm(
         "tagger_lstm", vocabulary, classes, cell="lstm", embedding_width=embedding_width, layers=layers, width=width,
         bidirectional=bidirectional, word_dropout=word_dropout, dropout=dropout, init=init,
         recurrent_init=recurrent_init, forget_bias=forget_bias,
-    )  # fmt: skip
-
-
-def tagger_gru(
-    vocabulary: int,
-    classes: int,
-    *,
-    embedding_width: Count = 64,
-    layers: Annotated[int, Field(ge=1, le=5)] = 1,
-    width: Count = 128,
-    bidirectional: bool = True,
-    word_dropout: float = 0.0,
-    dropout: float = 0.0,
-    init: str = "glorot",
-    recurrent_init: str = "orthogonal",
-) -> keras.Model:
-    """GRU layers over word vectors, and a linear layer at each word; arguments as for `tagger_rnn`.
-
-    Args:
-        vocabulary: number of ids.
-        classes: number of tags.
-        embedding_width: size of the word vectors.
-        layers: recurrent layers on top of each other.
-        width: size of their outputs; of a bidirectional layer each direction has half of it.
-        bidirectional: whether every layer reads both ways; else a tag knows nothing of what comes after its word.
-        word_dropout: share of the words that are unknown in training.
-        dropout: share of units dropped of the word vectors, between layers and in front of the linear layer, never
-            between time steps.
-        init: initializer of the input and output matrices.
-        recurrent_init: initializer of the recurrent matrices.
-
-    Raises:
-        dlkit.errors.UsageError: an unknown name, or an odd width of a bidirectional net.
-
-    Example:
-        >>> tagger_gru(8000, 12)(ids).shape  # ids (32, 20)
-        TensorShape([32, 20, 12])
-    """
-    return RecurrentTagger(
-        "tagger_gru", vocabulary, classes, cell="gru", embedding_width=embedding_width, layers=layers, width=width,
-        bidirectional=bidirectional, word_dropout=word_dropout, dropout=dropout, init=init,
-        recurrent_init=recurrent_init,
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """Recurrent text classifiers: word vectors, recurrent layers over them, and one vector of the whole text."""
 
+from functools import partial
 from typing import Annotated, Any, Literal, get_args
 
 import keras
@@ -15,6 +16,7 @@ from dlkit.layers.read_out import Logits
 from dlkit.layers.recurrent import Cell, Stack, units_each_way
 from dlkit.layers.word_dropout import WordDropout
 from dlkit.models import Paper
+from dlkit.values import Count
 
 PAPERS = {
     "text_rnn": Paper("Elman 1990, Finding structure in time"),
@@ -23,13 +25,12 @@ PAPERS = {
 }
 
 Pool = Literal["last", "mean", "max"]
-Count = Annotated[int, Field(ge=1)]
 
 
 class TextRNN(keras.Model):
     """Recurrent layers read a text; their last state, or the mean or maximum of their outputs, is classified.
 
-    For the arguments see `text_rnn`.
+    For the arguments see `recurrent_classifier`.
     """
 
     def __init__(
@@ -89,7 +90,8 @@ class TextRNN(keras.Model):
         return self.head(self.head_dropout(text, training=training))
 
 
-def text_rnn(
+def recurrent_classifier(
+    cell: Literal["rnn", "gru"],
     vocabulary: int,
     classes: int,
     *,
@@ -104,9 +106,10 @@ def text_rnn(
     init: str = "glorot",
     recurrent_init: str = "orthogonal",
 ) -> keras.Model:
-    """Plain recurrent layers over word vectors, and a linear layer on one vector of the text.
+    """Recurrent layers over word vectors, and a linear layer on one vector of the text.
 
     Args:
+        cell: rnn or gru.
         vocabulary: number of ids.
         classes: number of classes.
         embedding_width: size of the word vectors.
@@ -128,10 +131,17 @@ def text_rnn(
         TensorShape([32, 2])
     """
     return TextRNN(
-        "text_rnn", vocabulary, classes, cell="rnn", embedding_width=embedding_width, layers=layers, width=width,
+        f"text_{cell}", vocabulary, classes, cell=cell, embedding_width=embedding_width, layers=layers, width=width,
         bidirectional=bidirectional, pool=pool, word_dropout=word_dropout, embedding_dropout=embedding_dropout,
         dropout=dropout, init=init, recurrent_init=recurrent_init,
     )  # fmt: skip
+
+
+text_rnn = partial(recurrent_classifier, "rnn")
+"""Plain recurrent layers over word vectors, and a linear layer on one vector of the text."""
+
+text_gru = partial(recurrent_classifier, "gru")
+"""GRU layers over word vectors, and a linear layer on one vector of the text."""
 
 
 def text_lstm(
@@ -150,7 +160,7 @@ def text_lstm(
     recurrent_init: str = "orthogonal",
     forget_bias: float = 1.0,
 ) -> keras.Model:
-    """LSTM layers over word vectors, and a linear layer on one vector of the text; arguments as for `text_rnn`.
+    """LSTM layers over word vectors, and a linear layer on one vector of the text.
 
     Args:
         vocabulary: number of ids.
@@ -178,49 +188,4 @@ def text_lstm(
         "text_lstm", vocabulary, classes, cell="lstm", embedding_width=embedding_width, layers=layers, width=width,
         bidirectional=bidirectional, pool=pool, word_dropout=word_dropout, embedding_dropout=embedding_dropout,
         dropout=dropout, init=init, recurrent_init=recurrent_init, forget_bias=forget_bias,
-    )  # fmt: skip
-
-
-def text_gru(
-    vocabulary: int,
-    classes: int,
-    *,
-    embedding_width: Count = 128,
-    layers: Annotated[int, Field(ge=1, le=5)] = 1,
-    width: Count = 128,
-    bidirectional: bool = True,
-    pool: Pool = "max",
-    word_dropout: float = 0.0,
-    embedding_dropout: float = 0.0,
-    dropout: float = 0.0,
-    init: str = "glorot",
-    recurrent_init: str = "orthogonal",
-) -> keras.Model:
-    """GRU layers over word vectors, and a linear layer on one vector of the text; arguments as for `text_rnn`.
-
-    Args:
-        vocabulary: number of ids.
-        classes: number of classes.
-        embedding_width: size of the word vectors.
-        layers: recurrent layers on top of each other.
-        width: size of their outputs; of a bidirectional layer each direction has half of it.
-        bidirectional: whether every layer reads both ways.
-        pool: what becomes of the outputs: the `last` state of each direction, their `mean`, or the `max` of each unit.
-        word_dropout: share of the words that are unknown in training.
-        embedding_dropout: share of units of the word vectors that are dropped.
-        dropout: share of units dropped between layers and in front of the linear layer, never between time steps.
-        init: initializer of the input and output matrices.
-        recurrent_init: initializer of the recurrent matrices.
-
-    Raises:
-        dlkit.errors.UsageError: an unknown name, or an odd width of a bidirectional net.
-
-    Example:
-        >>> text_gru(8000, 2, pool="last")(ids).shape  # ids (32, 20)
-        TensorShape([32, 2])
-    """
-    return TextRNN(
-        "text_gru", vocabulary, classes, cell="gru", embedding_width=embedding_width, layers=layers, width=width,
-        bidirectional=bidirectional, pool=pool, word_dropout=word_dropout, embedding_dropout=embedding_dropout,
-        dropout=dropout, init=init, recurrent_init=recurrent_init,
     )  # fmt: skip

@@ -30,12 +30,21 @@ def test_models_of_one_task_stand_together(dlkit, monkeypatch):
 
 def test_about_reads_docstrings_without_importing(tmp_path, monkeypatch):
     package = tmp_path / "nets.py"
-    package.write_text('"""Nets. Of all kinds."""\n\ndef one(): "The first net."\ndef two(): ...\nraise RuntimeError\n')
+    package.write_text(
+        '"""Nets. Of all kinds."""\n\ndef one(): "The first net."\ndef two(): ...\n'
+        'three = partial(one, 3)\n"""The third net.\n\nIt has a partial."""\nfour = partial(one, 4)\n'
+        "raise RuntimeError\n"
+    )
     monkeypatch.setattr("dlkit.cli.models.find_spec", lambda name: type("Spec", (), {"origin": str(package)}))
     assert about("dlkit.nets:one") == "The first net"
     assert about("dlkit.nets:two") == "Nets. Of all kinds"
     assert about("dlkit.nets:gone") == "Nets. Of all kinds"
+    assert about("dlkit.nets:three") == "The third net"
+    assert about("dlkit.nets:four") == "Nets. Of all kinds"
 
 
 def test_every_model_says_what_it_is(dlkit):
-    assert all(entry["about"] for entry in json.loads(dlkit("models", "--json").out))
+    said = {entry["name"]: entry["about"] for entry in json.loads(dlkit("models", "--json").out)}
+    assert all(said.values())
+    for one, other in (("text_rnn", "text_gru"), ("tagger_rnn", "tagger_gru"), ("rnn_lm", "gru_lm")):
+        assert said[one] != said[other], "of one function, and each has words of its own"

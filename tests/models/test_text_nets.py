@@ -18,6 +18,7 @@ from dlkit.layers.word_dropout import WordDropout
 from dlkit.models.text_bag import GAIN
 from dlkit.runs import named_variables
 from dlkit.summary import summarize, unallocated
+from dlkit.values import accepted, parameters_of
 
 TEXTS = [[5, 6, 7, 8, 9], [4], [], [10, 4, 4], [6, 5], [3, 3, 3, 3, 3, 3, 3]]
 NETS = {
@@ -314,10 +315,12 @@ ENCODER_BLOCK = 4 * (128 * 128 + 128) + 128 * 256 + 256 + 256 * 128 + 128 + 2 * 
         # Words, gates of both directions, the linear layer.
         ("text_lstm", {}, 100 * 128 + 2 * 4 * (128 * 64 + 64 * 64 + 64) + 128 * 2 + 2),
         ("text_gru", {"bidirectional": False}, 100 * 128 + 3 * (128 * 128 + 128 * 128 + 128) + 128 * 2 + 2),
+        ("text_rnn", {}, 100 * 128 + 2 * (128 * 64 + 64 * 64 + 64) + 128 * 2 + 2),
         ("text_cnn", {}, 100 * 128 + (3 + 4 + 5) * 128 * 100 + 300 + 300 * 2 + 2),
         ("text_bag", {"pairs": 1000}, 1100 * 16 + 16 * 2 + 2),
         ("text_transformer", {}, 100 * 128 + 2 * ENCODER_BLOCK + 2 * 128 + 128 * 2 + 2),
         ("tagger_rnn", {}, 100 * 64 + 2 * (64 * 64 + 64 * 64 + 64) + 128 * 2 + 2),
+        ("tagger_gru", {}, 100 * 64 + 2 * 3 * (64 * 64 + 64 * 64 + 64) + 128 * 2 + 2),
         ("tagger_cnn", {}, 100 * 64 + (3 * 64 + 3 * 3 * 128) * 128 + 4 * 128 + 128 * 2 + 2),
         ("tagger_cnn", {"layers": 1, "window": 5, "dilated": False}, 100 * 64 + 5 * 64 * 128 + 128 + 128 * 2 + 2),
         ("tagger_transformer", {}, 100 * 128 + 2 * ENCODER_BLOCK + 2 * 128 + 128 * 2 + 2),
@@ -329,6 +332,23 @@ def test_parameters_by_arithmetic(name, options, count):
         model = models.build(name, vocabulary=100, classes=2, **options)
         summary = summarize(model, keras.KerasTensor((1, 7), "int32"))
     assert summary.parameters == count
+
+
+@pytest.mark.parametrize("names", ["text_{}", "tagger_{}", "{}_lm"])
+def test_nets_of_other_cells_have_the_same_options_but_for_the_forget_gate(names):
+    rnn, gru, lstm = (
+        {key: (accepted(p.annotation), p.default) for key, p in parameters_of(models.builder(name)).items()}
+        for name in map(names.format, ("rnn", "gru", "lstm"))
+    )
+    assert lstm.pop("forget_bias") == ("a number", 1.0)
+    assert rnn == gru == lstm
+    assert "cell" not in rnn
+    with unallocated():
+        for cell in ("rnn", "gru", "lstm"):
+            of_data = {"vocabulary": 9} if names == "{}_lm" else {"vocabulary": 9, "classes": 2}
+            net = models.build(names.format(cell), width=4, layers=1, **of_data)
+            assert net.name == names.format(cell)
+            assert any(cell in path for path in named_variables(net)), "its layers say which they are"
 
 
 def test_multiply_adds_of_a_convolutional_tagger():

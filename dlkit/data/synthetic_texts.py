@@ -53,7 +53,8 @@ def order(
         words[places[0]], words[places[1]] = FIRST, SECOND
         found.setdefault(" ".join(words), int(places[0] > places[1]))
     _check_enough("synthetic:order", len(found), sizes)
-    mixed = [list(found.items())[at] for at in random.permutation(len(found))]  # short texts are soon used up
+    items = list(found.items())
+    mixed = [items[at] for at in random.permutation(len(items))]  # short texts are soon used up
     texts, start = {}, 0
     for split, size in sizes.items():
         part = mixed[start : start + size]
@@ -104,7 +105,8 @@ def next_marker(
         is_marker[-1] = True
         found.setdefault(tuple(np.where(is_marker, both, letters).tolist()))
     _check_enough("synthetic:next_marker", len(found), sizes)
-    mixed = [list(found)[at] for at in random.permutation(len(found))]
+    items = list(found)
+    mixed = [items[at] for at in random.permutation(len(items))]
     tags = [f"next {FIRST}", f"next {SECOND}"]
     texts, start = {}, 0
     for split, size in sizes.items():

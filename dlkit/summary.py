@@ -235,8 +235,10 @@ def summarize(model: keras.Model, inputs: Any = None, *, precision: str = "float
     A layer of an unknown kind that has weights is asked, when it has a method `multiply_adds(input_shape,
     output_shape)` (shapes without the batch; a list of them where there are several): it answers for all of its parts,
     with the factors of each product, which are added up. One that keeps more for the backward pass than its input and
-    output says how many numbers, in a method `values_inside(input_shapes, output_shapes)`, which gets lists. Of one
-    without the first method, each weight matrix is taken to be used once at each output position, and a note says so.
+    output says how many numbers, in a method `values_inside(input_shapes, output_shapes)`, which gets lists. One that
+    applies a net to each element of the first axis of its input, such as the frames of a clip, has the net in
+    `net_of_each` instead. Of all others each weight matrix is taken to be used once at each output position, and a note
+    says so.
 
     A model with code of its own may have a property `receptive_field`: how many positions of its input an output
     depends on. That is what its last layer sees.
@@ -401,6 +403,8 @@ def _multiply_adds(call: Call) -> tuple[Count, str]:
     note = ""
     if hasattr(layer, "multiply_adds"):
         return _asked(layer, inputs, [_known(spec) for spec in call.outputs]), ""
+    if each := _of_each(layer):
+        return Count(tuple((inputs[0][0], *term) for row in each.rows for term in row.multiply_adds.terms)), ""
     if "MultiHeadAttention" in classes:
         return _attention(layer, *inputs[:2]), ""
     if classes & {"Attention", "Dot", "Matmul", "Einsum"}:
@@ -428,6 +432,12 @@ def _multiply_adds(call: Call) -> tuple[Count, str]:
 def _asked(layer: Any, inputs: list[tuple[int, ...]], outputs: list[tuple[int, ...]]) -> Count:
     given, results = (shapes[0] if len(shapes) == 1 else shapes for shapes in (inputs, outputs))
     return Count(tuple(map(tuple, layer.multiply_adds(given, results))))
+
+
+def _of_each(layer: Any) -> Summary | None:
+    """What the net costs that a layer applies to each element of its input; None for a layer without one."""
+    net = getattr(layer, "net_of_each", None)
+    return None if net is None else summarize(net)
 
 
 def _attention(layer: Any, queries: tuple[int, ...], values: tuple[int, ...]) -> Count:
@@ -534,6 +544,8 @@ def _values_inside(call: Call) -> int:
     layer = call.layer
     if hasattr(layer, "values_inside"):
         return int(layer.values_inside([_known(spec) for spec in call.inputs], [_known(spec) for spec in call.outputs]))
+    if each := _of_each(layer):
+        return _known(call.inputs[0])[0] * each.activation_bytes // BYTES[each.precision]
     if _is_recurrent(layer):
         recurrent = [w.shape for w in layer.weights if w.name == "recurrent_kernel"]
         return _known(call.inputs[0])[0] * sum(units + gates for units, gates in recurrent)

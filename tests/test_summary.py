@@ -277,6 +277,28 @@ class CountedBilinear(Bilinear):
         return [(5, 5), (5,)]
 
 
+class Each(layers.Layer):
+    """Applies a net to each of several things."""
+
+    def __init__(self, net):
+        super().__init__(name="each")
+        self.net_of_each = net
+
+    def call(self, inputs):
+        return tf.stack([self.net_of_each(part) for part in tf.unstack(inputs, axis=1)], axis=1)
+
+
+def test_a_net_that_is_applied_to_each_of_several_things_counts_so_often():
+    """Of 7 things a layer keeps its input and its output, and its net what it keeps alone, in 4 bytes each."""
+    inputs = keras.Input((5,))
+    net = keras.Model(inputs, layers.Dense(2, name="last")(layers.Dense(3, activation="relu", name="first")(inputs)))
+    summary = of_layer(Each(net), (7, 5))
+    assert (summary.multiply_adds, summary.parameters) == (7 * (5 * 3 + 3 * 2), 5 * 3 + 3 + 3 * 2 + 2)
+    assert [each.name for each in summary.rows[1:]] == ["each"]
+    assert summary.activation_bytes == 4 * 7 * ((5 + 2) + (5 + 3))
+    assert summary.notes == ()
+
+
 def test_an_unknown_layer_is_asked_else_estimated_with_a_note():
     asked = of_layer(CountedBilinear(), (5,))
     assert (asked.multiply_adds, asked.notes) == (30, ())

@@ -13,14 +13,13 @@ from dlkit.layers.initializers import initializer
 from dlkit.layers.read_out import Logits
 from dlkit.layers.recurrent import Stack, units_each_way
 from dlkit.models import Paper
+from dlkit.values import Count
 
 PAPERS = {
     "video_lstm": Paper(
         "Donahue et al. 2015, Long-term recurrent convolutional networks for visual recognition and description"
     )
 }
-
-Size = Annotated[int, Field(ge=1)]
 
 
 class EachFrame(keras.layers.Layer):
@@ -42,17 +41,10 @@ class EachFrame(keras.layers.Layer):
         features = self.net.output_shape[-1]
         return tf.ensure_shape(tf.reshape(vectors, (sizes[0], sizes[1], features)), (None, clips.shape[1], features))
 
-    def multiply_adds(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """Those of the net, for every frame."""
-        from dlkit.summary import summarize
-
-        return [(input_shape[0], *term) for row in summarize(self.net).rows for term in row.multiply_adds.terms]
-
-    def values_inside(self, input_shapes: list[tuple[int, ...]], output_shapes: list[tuple[int, ...]]) -> int:
-        """What the net keeps for the backward pass, for every frame; a float32 has four bytes."""
-        from dlkit.summary import summarize
-
-        return input_shapes[0][0] * summarize(self.net).activation_bytes // 4
+    @property
+    def net_of_each(self) -> keras.Model:
+        """What each frame of a clip goes through: what it costs is counted so often, see `dlkit.summary.summarize`."""
+        return self.net
 
 
 class VideoLSTM(keras.Model):
@@ -117,9 +109,9 @@ def video_lstm(
     classes: int = 10,
     every_step: bool = False,
     *,
-    filters: Size = 16,
+    filters: Count = 16,
     layers: Annotated[int, Field(ge=1, le=8)] = 1,
-    width: Size = 64,
+    width: Count = 64,
     bidirectional: bool = False,
     dropout: float = 0.0,
     init: str = "he",

@@ -106,7 +106,8 @@ def parts(layer: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.Lay
 
 def is_whole(layer: keras.Layer) -> bool:
     """Whether a layer counts as one: it has no parts, or it says itself what it costs with all its parts."""
-    return isinstance(layer, WHOLE) or hasattr(layer, "multiply_adds") or not parts_of(layer)
+    says = hasattr(layer, "multiply_adds") or hasattr(layer, "net_of_each")
+    return isinstance(layer, WHOLE) or says or not parts_of(layer)
 
 
 def own_weights(layer: keras.Layer) -> list[keras.Variable]:

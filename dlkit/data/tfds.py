@@ -44,7 +44,8 @@ def tfds_set(
         validation: how many training images to hold out, below 1 as a share of them; 0 for none.
 
     Raises:
-        dlkit.errors.DataError: the set is not prepared, or only half; on a terminal the user is asked first.
+        dlkit.errors.DataError: the set is not prepared, or only half, or it is damaged; on a terminal the user is asked
+            first.
         dlkit.errors.UsageError: it has no images with a class each, or `validation` is given and it has such a split.
 
     Example:
@@ -137,7 +138,7 @@ def lazy_split(
             raise
         except Exception as failure:  # as decoders do: OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
             reason = f"image {row} of {split} cannot be decoded"
-            raise prepared.damaged(reason) from failure
+            raise prepared.spoilt(reason) from failure
 
     digest = hashlib.sha256(images.checksums.tobytes()).hexdigest()
     source = f"{prepared.folder.relative_to(prepared.root)} {split} {shape} {digest}"

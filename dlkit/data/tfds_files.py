@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlkit.data import tfds_names
+from dlkit.data.text_files import check_fits, most_bytes
 from dlkit.data.tfds_names import prepare_command, shown
 from dlkit.errors import DataError, UsageError
 
@@ -75,8 +76,18 @@ class Prepared:
         return {split: sum(shard.records for shard in shards) for split, shards in self.splits.items()}
 
     def damaged(self, reason: str) -> NotPrepared:
-        """The error for files that do not hold what they should."""
+        """The error for files that `verify` finds not to be whole, so that preparing the set makes them anew."""
         return half_prepared(self.name, self.root, self.folder, reason)
+
+    def spoilt(self, reason: str) -> DataError:
+        """The error for records that do not hold what they should, in files that are whole for `verify`.
+
+        Whoever prepares the set again would find it prepared, unless it is out of the way.
+        """
+        return DataError(
+            f"{self.name} is damaged in {shown(self.folder)}: {reason}",
+            f"move this folder away, then `{prepare_command(self.name, self.root)}` makes it anew",
+        )
 
     def classes(self, label: str, largest: int) -> list[str]:
         """The names of the classes of a feature; their numbers when they have no names.
@@ -86,7 +97,7 @@ class Prepared:
             largest: the greatest class that occurs.
 
         Raises:
-            NotPrepared: there are not so many.
+            dlkit.errors.DataError: there are not so many.
         """
         file = self.folder / f"{label}.labels.txt"
         if file.exists():
@@ -94,7 +105,7 @@ class Prepared:
         else:
             names = [str(number) for number in range(int(self.features[label].get("numClasses") or largest + 1))]
         if largest >= len(names):
-            raise self.damaged(f"class {largest} occurs, and it has {len(names)}")
+            raise self.spoilt(f"class {largest} occurs, and it has {len(names)}")
         return names
 
 
@@ -286,6 +297,7 @@ def encoded_images(prepared: Prepared, split: str, image: str, label: str) -> En
 
     Raises:
         NotPrepared: a file is cut short or damaged.
+        dlkit.errors.DataError: a record is.
     """
     shards, keys = prepared.splits[split], (image.encode(), label.encode())
     if prepared.file_format == "array_record":
@@ -297,11 +309,12 @@ def texts(prepared: Prepared, split: str, keys: Sequence[str]) -> list[list[str]
     """The texts of a split, one list for each of the features `keys`, in the order of the files.
 
     Raises:
-        NotPrepared: a file is cut short or damaged, or a text is no UTF-8.
+        NotPrepared: a file is cut short or damaged.
+        dlkit.errors.DataError: a record is, a text is no UTF-8, or all are too large for the memory.
     """
     names = [key.encode() for key in keys]
     read = _each(prepared, split, lambda record: [record.text(name) for name in names])
-    rows = [row for _, _, row in read]
+    rows = _fitting(prepared, read, lambda row: sum(map(len, row)))
     return [[row[column] for row in rows] for column in range(len(keys))]
 
 
@@ -315,7 +328,8 @@ def images_with_texts(prepared: Prepared, split: str, image: str, texts: str) ->
         texts: the feature that holds its texts.
 
     Raises:
-        NotPrepared: a file is cut short or damaged, or a text is no UTF-8.
+        NotPrepared: a file is cut short or damaged.
+        dlkit.errors.DataError: a record is, or a text is no UTF-8.
     """
     shards = prepared.splits[split]
     places, said, checksums = [], [], []
@@ -348,11 +362,24 @@ def labelled_texts(prepared: Prepared, split: str, text: str, label: str) -> tup
     """The texts of a split and their labels, in the order of the files; -1 where a label is withheld.
 
     Raises:
-        NotPrepared: a file is cut short or damaged, or a text is no UTF-8.
+        NotPrepared: a file is cut short or damaged.
+        dlkit.errors.DataError: a record is, a text is no UTF-8, or all are too large for the memory.
     """
     read = _each(prepared, split, lambda record: (record.text(text.encode()), record.number(label.encode())))
-    rows = [row for _, _, row in read]
+    rows = _fitting(prepared, read, lambda row: len(row[0]))
     return [said for said, _ in rows], [number for _, number in rows]
+
+
+def _fitting(
+    prepared: Prepared, read: Iterator[tuple[Shard, int, Found]], characters: Callable[[Found], int]
+) -> list[Found]:
+    """What was found in each record, as far as the memory goes."""
+    rows, size, most = [], 0, most_bytes()
+    for _, _, row in read:
+        size += characters(row)
+        check_fits(size, prepared.name, most)
+        rows.append(row)
+    return rows
 
 
 class _Record:
@@ -397,14 +424,15 @@ def _each(prepared: Prepared, split: str, look: Callable[[_Record], Found]) -> I
     """What `look` finds in each record of a split, with its file and its number there.
 
     Raises:
-        NotPrepared: a file is cut short or damaged, or `look` does not find what should be there.
+        NotPrepared: a file is cut short or damaged.
+        dlkit.errors.DataError: `look` does not find what should be there.
     """
     for shard in prepared.splits[split]:
         for number, (content, start, stop) in enumerate(_records(prepared, shard)):
             try:
                 found = look(_Record(content, start, stop))
             except (IndexError, KeyError, ValueError) as failure:
-                raise _damaged(prepared, shard) from failure
+                raise _spoilt(prepared, shard) from failure
             yield shard, number, found
 
 
@@ -422,7 +450,7 @@ def _records(prepared: Prepared, shard: Shard) -> "Iterator[tuple[Buffer, int, i
 
 
 def verify(prepared: Prepared) -> None:
-    """Goes through all files once and counts their records.
+    """Goes through all files once and counts their records, without a look at what they hold.
 
     Raises:
         NotPrepared: a file is cut short, or has more or fewer records than it should.
@@ -518,13 +546,17 @@ def _array_record(prepared: Prepared, shard: Shard) -> Callable[[int], bytes]:
         try:
             return bytes(reader.read([number])[0])
         except Exception as failure:
-            raise _damaged(prepared, shard) from failure
+            raise _spoilt(prepared, shard) from failure
 
     return record
 
 
 def _damaged(prepared: Prepared, shard: Shard) -> NotPrepared:
     return prepared.damaged(f"{shard.path.name} is cut short or damaged")
+
+
+def _spoilt(prepared: Prepared, shard: Shard) -> DataError:
+    return prepared.spoilt(f"a record of {shard.path.name} does not hold what it should")
 
 
 # ----------------------------------------------------------------------------------------------------- tf.train.Example
@@ -542,7 +574,7 @@ def _image_and_label(
         record = _Record(content, start, stop)
         return record.value(keys[0]), record.number(keys[1])
     except (IndexError, KeyError, ValueError) as failure:
-        raise _damaged(prepared, shard) from failure
+        raise _spoilt(prepared, shard) from failure
 
 
 def _features(content: Buffer, start: int, stop: int) -> Iterator[tuple[bytes, tuple[int, int]]]:

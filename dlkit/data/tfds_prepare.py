@@ -63,11 +63,11 @@ def obtain(name: str, root: Path, *, wanted: Check) -> Prepared:
         time.sleep(0.2)  # it was stopped; another one may have waited, too, and go on in its place
     if (_parts(name).config or _parts(name).version) and _parts(name).set in tfds_names.names():
         _builder(name, _nowhere(root))  # says when there is no such configuration or version, network or not
-    if not _can_be_reached(tfds_names.downloads(_parts(name).set)):
+    if may_ask():
+        return prepare(name, root, wanted=wanted)
+    if not _fetched(name, root) and not _can_be_reached(tfds_names.downloads(_parts(name).set)):
         raise _unreachable(missing.message, name, root)
-    if not may_ask():
-        raise missing
-    return prepare(name, root, wanted=wanted)
+    raise missing
 
 
 def prepare(name: str, root: Path, *, agreed: bool = False, wanted: Check | None = None) -> Prepared:
@@ -96,8 +96,8 @@ def prepare(name: str, root: Path, *, agreed: bool = False, wanted: Check | None
         _check_manual_files(plan)
         _check_space(plan)
         console.note(plan.describe())
-        fetched = any((root / "downloads").glob("*"))  # by an attempt before: perhaps all that is needed
-        if not fetched and not _can_be_reached(tfds_names.downloads(_parts(name).set)):
+        by_hand = bool(plan.builder.MANUAL_DOWNLOAD_INSTRUCTIONS)  # then its files are there
+        if not (by_hand or _fetched(name, root)) and not _can_be_reached(tfds_names.downloads(_parts(name).set)):
             raise _unreachable(f"{name} is not prepared in {shown(root)}", name, root)
         if not agreed:
             _ask(plan)
@@ -110,6 +110,18 @@ def _parts(name: str) -> tfds_names.Name:
     if parsed is None:
         raise UsageError(f"{name} is no name of TensorFlow Datasets", "such as cifar10, imagenette/160px-v2")
     return parsed
+
+
+def _fetched(name: str, root: Path) -> bool:
+    """Whether an attempt before has downloaded files of the set: perhaps all that is needed."""
+    folder = _downloads(name, root)
+    begun = _begun(folder)
+    return any(path.is_file() and not begun.intersection(path.parents) for path in folder.rglob("*"))
+
+
+def _downloads(name: str, root: Path) -> Path:
+    """Where TensorFlow Datasets puts what it downloads of a set."""
+    return root / "downloads" / _parts(name).set
 
 
 def _whole(name: str, root: Path) -> Prepared | None:
@@ -276,7 +288,7 @@ def _carry_out(plan: _Plan) -> Prepared:
     dataset = _parts(plan.name).set
     work, downloads = plan.root / ".dlkit" / dataset, plan.root / "downloads"
     shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
-    begun = _begun(downloads / dataset)
+    begun = _begun(_downloads(plan.name, plan.root))
     for part in begun:
         if _idle(part) > READ:
             shutil.rmtree(part, ignore_errors=True)
@@ -289,7 +301,7 @@ def _carry_out(plan: _Plan) -> Prepared:
             builder.download_and_prepare(download_dir=downloads, download_config=config)
         _move(Path(builder.data_dir), work, plan.root)
     finally:
-        for folder in [work, *(_begun(downloads / dataset) - begun)]:
+        for folder in [work, *(_begun(_downloads(plan.name, plan.root)) - begun)]:
             shutil.rmtree(folder, ignore_errors=True)
     return tfds_files.find(plan.name, plan.root)
 

@@ -395,26 +395,72 @@ def test_half_a_set_is_noticed_in_one_line_and_made_whole_by_prepare(root, build
     assert len(tfds_set(NAME, dir=root, validation=0).splits["train"]) == COUNTS["train"]
 
 
-@pytest.mark.parametrize("lazily", [False, True])
-def test_a_damaged_picture_is_named(root, monkeypatch, lazily):
-    path = root / NAME / "color" / VERSION / TRAIN
+def put(path, pattern, number, new):
+    """Writes over a file from the place where it holds a pattern for the time of this number."""
     content = path.read_bytes()
-    place = [match.start() for match in re.finditer(rb"IDAT", content)][3]
-    path.write_bytes(content[:place] + b"\x00" * 8 + content[place + 8 :])
+    place = [match.start() for match in re.finditer(pattern, content)][number]
+    path.write_bytes(content[:place] + new + content[place + len(new) :])
+
+
+# What is wrong within files that are as long as they should be: what does it, and how it is called.
+SPOILT = {
+    "a picture": (lambda folder: put(folder / TRAIN, rb"IDAT", 3, bytes(8)), "image 3 of train cannot be decoded"),
+    "a record": (
+        lambda folder: put(folder / TRAIN, rb"photo", 3, b"\xff" * 5),
+        f"a record of {TRAIN} does not hold what it should",
+    ),
+    "the names of the classes": (
+        lambda folder: (folder / "kind.labels.txt").write_text("circle\nsquare\n"), "class 2 occurs, and it has 2"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+@pytest.mark.parametrize("lazily", [False, True])
+def test_damage_within_files_is_named_and_what_is_said_mends_it(root, builder, monkeypatch, spoilt, lazily):
+    """Preparing the set again does not: its files are as long as they should be, and their records as many."""
+    damage, reason = SPOILT[spoilt]
+    folder = root / NAME / "color" / VERSION
+    damage(folder)
     if lazily:
         monkeypatch.setattr("dlkit.data.tfds.fits_in_memory", lambda images, shape: False)
+    for _ in range(2):
+        with pytest.raises(DataError) as caught:
+            decode_all(tfds_set(NAME, dir=root, validation=0))
+        message, hint = two_lines(caught.value)
+        assert message == f"{NAME} is damaged in {folder}: {reason}"
+        tfds_prepare.prepare(NAME, root, agreed=True)
+    assert hint == f"move this folder away, then `dlkit data prepare {NAME} --data-dir {root}` makes it anew"
+    folder.rename(root / "away")
+    tfds_prepare.prepare(NAME, root, agreed=True)
+    decode_all(tfds_set(NAME, dir=root, validation=0))
+
+
+def test_damaged_compression_is_named(tmp_path):
+    """An ArrayRecord has a checksum of each chunk; the end of the file, where all are listed, is whole here."""
+    built = tiny_set.build(tmp_path, file_format="array_record")
+    (path,) = Path(built.data_dir).glob("*-train.array_record-*")
+    content = path.read_bytes()
+    assert len(content) > 2000
+    path.write_bytes(content[:1000] + bytes(64) + content[1064:])
+    with pytest.raises(DataError, match=r"is damaged in .*: a record of .* does not hold what it should"):
+        decode_all(tfds_set(NAME, dir=tmp_path))
+
+
+def test_a_damaged_picture_that_does_not_fit_into_memory_is_named_when_it_is_wanted(root, monkeypatch):
+    put(root / NAME / "color" / VERSION / TRAIN, rb"IDAT", 3, bytes(8))
+    monkeypatch.setattr("dlkit.data.tfds.fits_in_memory", lambda images, shape: False)
+    train = tfds_set(NAME, dir=root, validation=0).splits["train"]
+    assert len(train.fetch([0, 1, 2])) == 3
     with pytest.raises(DataError, match="image 3 of train cannot be decoded"):
-        tfds_set(NAME, dir=root, validation=0).splits["train"].fetch([0, 1, 2, 3])
+        train.fetch([0, 1, 2, 3])
 
 
 @pytest.mark.parametrize("which", [0, 3])
 def test_a_damaged_picture_of_a_set_of_any_size_is_named_when_it_is_wanted(tmp_path, which):
     """Sizes are looked up in the pictures themselves, of which this one is none any more."""
     tiny_set.build(tmp_path, "alike")
-    path = tmp_path / NAME / "alike" / VERSION / TRAIN.replace("color", "alike")
-    content = path.read_bytes()
-    place = [match.start() for match in re.finditer(rb"\x89PNG", content)][which]
-    path.write_bytes(content[:place] + b"\x00" * 8 + content[place + 8 :])
+    put(tmp_path / NAME / "alike" / VERSION / TRAIN, rb"\x89PNG", which, bytes(8))
     loaded = tfds_set(f"{NAME}/alike", dir=tmp_path)
     assert loaded.shape == (4, 5, 3)
     assert pixels(loaded.splits["test"]).shape == (6, 4, 5, 3)
@@ -425,10 +471,7 @@ def test_a_damaged_picture_of_a_set_of_any_size_is_named_when_it_is_wanted(tmp_p
 
 def test_a_picture_that_does_not_fit_into_memory_is_decoded_before_training(root, monkeypatch):
     monkeypatch.setattr("dlkit.data.tfds.fits_in_memory", lambda images, shape: False)
-    path = root / NAME / "color" / VERSION / TRAIN.replace("train", "test")
-    content = path.read_bytes()
-    place = content.rindex(b"IDAT")
-    path.write_bytes(content[:place] + b"\x00" * 8 + content[place + 8 :])
+    put(root / NAME / "color" / VERSION / TRAIN.replace("train", "test"), rb"IDAT", -1, bytes(8))
     with pytest.raises(DataError, match="image 5 of test cannot be decoded"):
         decode_all(tfds_set(NAME, dir=root))
 
@@ -466,6 +509,39 @@ def test_without_a_network_the_line_says_what_to_do_on_another_machine(tmp_path,
     assert message == f"cifar10 is not prepared in {tmp_path}, and its source cannot be reached"
     assert hint.startswith("on a machine with a network run `dlkit data prepare cifar10`, then copy the folder")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "is_its_own"),
+    [
+        (f"{NAME}/pictures.bin", True),
+        (f"{NAME}/pictures.bin.tmp.0123/pictures.bin", False),  # cut off
+        ("other/pictures.bin", False),
+        ("manual/pictures.tar", False),
+    ],
+)
+def test_only_what_was_downloaded_of_a_set_does_without_a_network(
+    tmp_path, no_network, builder, monkeypatch, file, is_its_own
+):
+    path = tmp_path / "downloads" / file
+    path.parent.mkdir(parents=True)
+    path.touch()
+    monkeypatch.setattr(tfds_names, "downloads", lambda dataset: {"http://example.org/pictures.bin": 1})
+    monkeypatch.setattr(tfds_prepare, "_carry_out", lambda plan: "it begins")
+    unreachable = f"{NAME}/fetched is not prepared in {tmp_path}, and its source cannot be reached"
+    with pytest.raises(tfds_files.NotPrepared) as caught:  # nobody can be asked here
+        tfds_set(f"{NAME}/fetched", dir=tmp_path)
+    message, hint = two_lines(caught.value)
+    if is_its_own:
+        assert message == f"{NAME}/fetched is not prepared in {tmp_path}"
+        assert hint == f"`dlkit data prepare {NAME}/fetched --data-dir {tmp_path}` does it"
+        assert tfds_prepare.prepare(f"{NAME}/fetched", tmp_path, agreed=True) == "it begins"
+    else:
+        assert message == unreachable
+        monkeypatch.setattr(tfds_prepare, "_ask", lambda plan: pytest.fail("it asked in vain"))
+        with pytest.raises(tfds_files.NotPrepared) as caught:
+            tfds_prepare.prepare(f"{NAME}/fetched", tmp_path)
+        assert caught.value.message == unreachable
 
 
 def test_a_configuration_that_there_is_not_is_told_without_a_network(tmp_path, no_network, builder, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from tiny_set import prepared
 
 from dlkit import data
-from dlkit.data import tfds_files, tfds_names
+from dlkit.data import tfds_names
 from dlkit.data.tfds_translation import is_translation, translation_set
 from dlkit.errors import DataError, UsageError
 
@@ -138,11 +138,18 @@ def test_a_set_that_is_not_prepared(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "spoil", [lambda content: content[:-20], lambda content: content.replace("é".encode(), b"\xff\xff")]
+    ("spoil", "what"),
+    [
+        (lambda content: content[:-20], "is only half prepared in .* is cut short or damaged"),
+        (
+            lambda content: content.replace("é".encode(), b"\xff\xff"),
+            "is damaged in .*: a record of .* does not hold what it should",
+        ),
+    ],
 )
-def test_damaged_files(tmp_path, spoil):
+def test_damaged_files(tmp_path, spoil, what):
     builder = build(tmp_path, "whole")
     (file,) = builder.data_path.glob("*train*")
     file.write_bytes(spoil(file.read_bytes()))
-    with pytest.raises(tfds_files.NotPrepared, match="cut short or damaged"):
+    with pytest.raises(DataError, match=what):
         translation_set(f"{NAME}/whole", dir=tmp_path)

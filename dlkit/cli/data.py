@@ -77,11 +77,13 @@ def check(
     Example: dlkit data check photos
     """
     from dlkit import data as datasets
+    from dlkit import recipe
     from dlkit.data import kinds
     from dlkit.data.check import check as look_through
     from dlkit.data.check_texts import TextReport, check_texts
 
     kind = kinds.kind_of(data, data_dir, wanted=kind)
+    recipe.check_data_dir(data, data_dir, kind=kind)
     if kind == "images":
         report: Report | TextReport = look_through(data, data_dir=data_dir)
     elif kind in _CHECKED:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dlkit import data as datasets
+from dlkit import runtime
 from dlkit.data.folders import Unread, attempt, divide, in_threads, list_images, progress
-from dlkit.data.image_files import open_image, pixel_digest
+from dlkit.data.image_files import is_gray, open_image, pixel_digest
 from dlkit.data.images import ImageData, ImageSplit, in_runs
 from dlkit.data.split_names import ROLES
 from dlkit.errors import UsageError
@@ -49,12 +50,14 @@ class Seen(NamedTuple):
         label: its class.
         split: its split.
         digest: of its pixels.
+        is_gray: whether its file is.
     """
 
     where: str
     label: str
     split: str
     digest: bytes
+    is_gray: bool = False
 
 
 @dataclass
@@ -121,10 +124,10 @@ class Report:
 def check(name: str, *, data_dir: Path | None = None) -> Report:
     """Looks through a dataset: every file is decoded, and images are compared pixel by pixel.
 
-    Found are files that cannot be read, images of unusual kinds or below 8 pixels, empty and unbalanced classes, those
-    that are learned but not measured, the same image in several splits or classes (a copy that is saved anew without
-    loss counts), different images of the same name, and files that are no images. A folder without splits is divided as
-    training does by default.
+    Found are files that cannot be read, images of unusual kinds or below 8 pixels, gray ones among coloured ones and
+    the other way round, empty and unbalanced classes, those that are learned but not measured, the same image in
+    several splits or classes (a copy that is saved anew without loss counts), different images of the same name, and
+    files that are no images. A folder without splits is divided as training does by default.
 
     Args:
         name: a folder, or a dataset of images.
@@ -151,15 +154,16 @@ def _check_folder(name: str) -> Report:
     paths = [listing.root / file.path for file, _ in files]
     for (file, split), looked in zip(files, in_threads(partial(attempt, _look), paths, f"{name}: images"), strict=True):
         if isinstance(looked, Unread):
-            place = f" (line {file.line})" if file.line else ""
-            report.findings.append(Finding(UNREADABLE, file.path, looked.reason + place))
+            line = f" (line {file.line})" if file.line else ""
+            report.findings.append(Finding(UNREADABLE, file.path, looked.reason + line))
             continue
-        digest, oddities = looked
+        digest, gray, oddities = looked
         odd += [Finding(kind, file.path, what) for kind, what in oddities]
-        seen.append(Seen(file.path, file.label, split, digest))
+        seen.append(Seen(file.path, file.label, split, digest, gray))
         report.counts[file.label][split] += 1
     report.findings += _repeated(seen)
     report.findings += sorted(odd)
+    report.findings += _of_other_colour(seen)
     report.findings += _same_names(seen)
     report.findings += [Finding("empty class", path, "is a folder without images") for path in listing.empty]
     report.findings += unbalanced(report.counts)
@@ -196,27 +200,32 @@ def _check_arrays(data: ImageData) -> Report:
 def decode_all(data: ImageData) -> None:
     """Decodes every image once, so that one that cannot be decoded ends the work now and not hours later.
 
+    Several processes that train together share the images out: each decodes every so manieth.
+
     Raises:
         dlkit.errors.DataError: names the first one.
     """
-    for name in set(ROLES) & set(
-        data.splits
-    ):  # the others, such as the half million extra digits of SVHN, nobody reads
-        split = data.splits[name]
-        if isinstance(split, ImageSplit):
+    here = runtime.place()
+    for name in ROLES:  # the others, such as the half million extra digits of SVHN, nobody reads
+        split = data.splits.get(name)
+        if split is None or isinstance(split, ImageSplit):
             continue
-        with progress(f"{data.name}: {name} images", len(split)) as advance:
-            for rows in in_runs(np.arange(len(split)), split.shape):
+        ours = np.arange(here.number, len(split), len(here.addresses))
+        with progress(f"{data.name}: {name} images", len(ours)) as advance:
+            done = 0
+            for rows in in_runs(ours, split.shape):
                 split.fetch(rows)
-                advance(int(rows[-1]) + 1)
+                done += len(rows)
+                advance(done)
 
 
-def _look(path: Path) -> tuple[bytes, list[tuple[str, str]]]:
-    """The digest of an image file, and what is odd about it as (kind, in words)."""
+def _look(path: Path) -> tuple[bytes, bool, list[tuple[str, str]]]:
+    """The digest of an image file, whether it is gray, and what is odd about it as (kind, in words)."""
     with open_image(path) as image:
         odd = _kinds(image) + _small(image.height, image.width)
+        gray = is_gray(image)  # as it is called when its header is read
         digest = pixel_digest(image)
-        return digest, odd + ([("animated", "its first frame is taken")] if _is_animated(image) else [])
+        return digest, gray, odd + ([("animated", "its first frame is taken")] if _is_animated(image) else [])
 
 
 def _kinds(image: "Image.Image") -> list[tuple[str, str]]:
@@ -257,6 +266,17 @@ def _repeated(seen: Iterable[Seen]) -> list[Finding]:
                 also = ", ".join(f"{what} {getattr(image, of)}: {image.where}" for image in others)
                 found.append(Finding(kind, first.where, f"is also {also}"))
     return found
+
+
+def _of_other_colour(seen: Sequence[Seen]) -> list[Finding]:
+    """One finding for the fewer of the gray and the coloured files, of which one in colour makes all images RGB."""
+    gray, coloured = ([image for image in seen if image.is_gray is wanted] for wanted in (True, False))
+    if not gray or not coloured:
+        return []
+    share = f"{min(len(gray), len(coloured)):,} of {len(seen):,} images"
+    if len(gray) < len(coloured):
+        return [Finding("gray", gray[0].where, f"{share}; read as RGB like the others")]
+    return [Finding("in colour", coloured[0].where, f"{share}; so the gray ones are read as RGB, too")]
 
 
 def _same_names(seen: Iterable[Seen]) -> list[Finding]:

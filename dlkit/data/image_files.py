@@ -133,7 +133,7 @@ def _check_is_file(path: Path) -> None:
     except OSError as failure:
         if failure.errno == errno.ELOOP:
             raise UnreadableImage(path, "is a symbolic link that leads in a circle", "remove it") from None
-        if path.is_symlink():
+        if os.path.islink(path):  # noqa: PTH114 - Path.is_symlink() raises for a name that is too long
             raise UnreadableImage(path, "is a symbolic link that leads nowhere", "remove it") from None
         hint = "the path counts from the current folder"
         raise UnreadableImage(path, "does not exist", hint, message=f"no such file: {path}") from None
@@ -155,7 +155,7 @@ def read_header(path: str | Path, within: Within | None = None) -> Header:
         UnreadableImage: as `open_image`.
     """
     with open_image(path, within) as image:
-        return Header(*upright_size(image), _is_gray(image), _mark(path, within))
+        return Header(*upright_size(image), is_gray(image), _mark(path, within))
 
 
 def upright_size(image: "Image.Image") -> tuple[int, int]:
@@ -165,7 +165,8 @@ def upright_size(image: "Image.Image") -> tuple[int, int]:
     return image.size if turned else (image.height, image.width)
 
 
-def _is_gray(image: "Image.Image") -> bool:
+def is_gray(image: "Image.Image") -> bool:
+    """Whether one channel holds all of an opened image; decodes no pixels."""
     if image.mode == "P" and image.palette:
         order, colours = image.palette.getdata()
         step = len(order)

@@ -78,6 +78,22 @@ def test_a_dataset_by_name(dlkit):
     assert result.out.splitlines()[1].split() == ["0", "127", "15", "36"]
 
 
+def test_a_gray_image_among_coloured_ones_is_told_and_is_no_bad_data(dlkit, photos):
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(photos / "train/cat/9.png")
+    result = dlkit("data", "check", "photos")
+    assert result.code == 0
+    assert "gray     train/cat/9.png  1 of 8 images; read as RGB like the others" in result.out
+
+
+@pytest.mark.parametrize("data", ["digits", "tatoeba", "./photos"])
+def test_a_folder_of_prepared_data_is_for_prepared_sets(dlkit, photos, data):
+    result = dlkit("data", "check", data, "--data-dir", "prepared")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        f"error: {data} is no set of TensorFlow Datasets: --data-dir is for those\nhint: leave it out\n"
+    )
+
+
 @pytest.mark.parametrize(("data", "code"), [("none/such", 2), ("./none", 3), ("synthetic:adding", 2)])
 def test_what_cannot_be_checked(dlkit, data, code):
     result = dlkit("data", "check", data)

@@ -105,6 +105,15 @@ def test_an_image_that_cannot_be_read_does_not_keep_the_others_from_an_answer(ru
     assert error == "error: no such file: missing.png\n" or error.startswith("error: no such file: missing.png\nhint: ")
 
 
+@pytest.mark.parametrize("piped", [False, True])
+def test_what_is_too_long_for_the_name_of_a_file_is_no_file(run, capsys, monkeypatch, piped):
+    name = "x" * 300
+    if piped:
+        on_stdin(monkeypatch, name.encode() + b"\n")
+    assert main(["predict", "-" if piped else name, "--model", str(run.path)]) == 3
+    assert capsys.readouterr().err.startswith(f"error: no such file: {name}\nhint: the path counts from")
+
+
 @pytest.fixture(scope="module")
 def gray(tmp_path_factory):
     """An mlp that tells ten grays apart: of the levels 0, 28, ... 252 it says the number.

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import numpy as np
@@ -7,7 +8,7 @@ from spoilt import KINDS, ODD, encoded, noise, spoil
 
 from dlkit import data
 from dlkit.data import check as check_module
-from dlkit.data.check import check
+from dlkit.data.check import check, decode_all
 from dlkit.data.images import ImageData, ImageSplit, LazySplit
 from dlkit.errors import DataError, UsageError
 
@@ -63,8 +64,33 @@ def test_odd_images_are_named_and_are_not_bad(photos):
     for seed, (name, (_, content)) in enumerate(ODD.items(), 100):
         (photos / "train" / "dog" / name).write_bytes(content(seed))
     findings, report = found(photos)
-    assert findings == {(kind, f"train/dog/{name}") for name, (kind, _) in ODD.items() if kind}
+    odd = {(kind, f"train/dog/{name}") for name, (kind, _) in ODD.items() if kind}
+    assert findings == odd | {("gray", "train/dog/gray16.png")}
     assert not report.is_bad
+
+
+@pytest.mark.parametrize(
+    ("gray", "coloured", "told"),
+    [
+        (6, 0, []),
+        (0, 6, []),
+        (1, 5, [("gray", "1 of 6 images")]),
+        (5, 1, [("in colour", "1 of 6 images")]),
+        (3, 3, [("in colour", "3 of 6 images")]),
+    ],
+)
+def test_one_image_in_colour_makes_all_of_them_rgb(tmp_path, gray, coloured, told):
+    """What is told is what makes the difference: that the net looks at three channels."""
+    files = {"gray": [], "in colour": []}
+    for number, kind in enumerate(["gray"] * gray + ["in colour"] * coloured):
+        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        noise(number, channels=1 if kind == "gray" else 3).save(path)
+        files[kind].append(path.relative_to(tmp_path).as_posix())
+    findings = [each for each in check(str(tmp_path)).findings if each.kind in files]
+    assert [(each.kind, each.what.partition(";")[0]) for each in findings] == told
+    assert all(each.where in files[each.kind] for each in findings)
+    assert data.load(str(tmp_path)).shape == (8, 8, 3 if coloured else 1)
 
 
 def test_an_animation_whose_later_frames_are_damaged_is_whole_enough(photos):
@@ -77,7 +103,7 @@ def test_an_animation_whose_later_frames_are_damaged_is_whole_enough(photos):
 def test_images_of_a_few_pixels(photos):
     for side in (7, 8):
         Image.new("L", (50, side), side).save(photos / "train" / "cat" / f"{side}.png")
-    assert found(photos)[0] == {("small", "train/cat/7.png")}
+    assert found(photos)[0] == {("small", "train/cat/7.png"), ("gray", "train/cat/7.png")}
 
 
 def test_the_same_pixels_in_two_splits_however_they_are_saved(photos):
@@ -214,3 +240,38 @@ def test_a_dataset_by_name(monkeypatch, lazy):
     ]
     assert report.findings[0].what == "is also in test: test 0"
     assert report.findings[2].what == "is also labelled a: train 2000"
+
+
+def lazy(name, count, read):
+    return LazySplit(lambda row: read(name, row), np.arange(count), np.zeros(count, np.int32), (4, 4, 1))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_processes_that_train_together_share_out_what_is_decoded_before_training(monkeypatch, count):
+    """Each every so manieth image, all of them together each one once; splits that nobody reads stay as they are."""
+    seen = []
+
+    def read(*place):
+        seen.append(place)
+        return np.zeros((4, 4, 1), np.uint8)
+
+    sizes = {"test": 5, "extra": 9, "train": 7}
+    loaded = ImageData("mine", ["a"], {name: lazy(name, size, read) for name, size in sizes.items()})
+    everything = []
+    for number in range(count):
+        workers = {"worker": [f"127.0.0.1:{port}" for port in range(1, count + 1)]}
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": workers, "task": {"type": "worker", "index": number}}))
+        seen.clear()
+        decode_all(loaded)
+        assert all(row % count == number for _, row in seen)
+        everything += seen
+    assert sorted(everything) == [(name, row) for name in ("test", "train") for row in range(sizes[name])]
+
+
+def test_of_several_damaged_images_the_first_one_of_training_is_named():
+    def read(*place):
+        raise DataError(f"{place} is damaged")
+
+    loaded = ImageData("mine", ["a"], {name: lazy(name, 3, read) for name in ("test", "validation", "train")})
+    with pytest.raises(DataError, match=r"\('train', 0\) is damaged"):
+        decode_all(loaded)

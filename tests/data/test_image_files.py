@@ -183,6 +183,7 @@ def fails(path, shape=(8, 8, 1)):
 def test_a_missing_file_and_a_folder(tmp_path):
     assert "no such file" in fails(tmp_path / "nothing.png")
     assert "not a file" in fails(tmp_path)
+    assert fails(tmp_path / ("x" * 300)).startswith("no such file: "), "of a name that no file can have"
 
 
 def test_what_is_no_image(tmp_path):

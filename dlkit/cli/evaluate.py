@@ -56,8 +56,11 @@ class _Tables:
 
     @property
     def asked(self) -> str | None:
-        """An option that asks for one, if there is any."""
-        flags = {"--per-class": self.per_class, "--confusion": self.confusion, "--reliability": self.reliability}
+        """An option that is about one, if there is any."""
+        flags = {
+            "--per-class": self.per_class is True, "--no-per-class": self.per_class is False,
+            "--confusion": self.confusion, "--reliability": self.reliability,
+        }  # fmt: skip
         return opt.given(flags)
 
 

@@ -362,7 +362,8 @@ def mixes(names: Iterable[str]) -> bool:
 def partners_of(keys: Keys) -> NDArray[np.int64]:
     """Which example of a batch each one is mixed with, (n,), from the keys of them all.
 
-    They stand in a ring in an order that is drawn: everyone has a partner that is not itself, and nobody has two.
+    They stand in a ring in an order that is drawn: everyone has a partner, who is another one unless it is alone, and
+    nobody has two.
     """
     ring = np.argsort(uniform(keys, 1, purpose="partner")[:, 0])
     partners = np.empty_like(ring)

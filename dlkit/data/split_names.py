@@ -26,7 +26,8 @@ def split_of(name: str) -> str | None:
 def check_split(split: str, splits: Collection[str], name: str) -> None:
     """Raises a UsageError unless the dataset `name`, which has these splits, has one of that name."""
     if split not in splits:
-        raise UsageError(f"no split {split} in {name}", f"known: {', '.join(splits)}")
+        instead = "; `--split validation` takes that one" if split == "test" and "validation" in splits else ""
+        raise UsageError(f"no split {split} in {name}", f"known: {', '.join(splits)}{instead}")
 
 
 def own_names(splits: Collection[str]) -> dict[str, str]:

@@ -161,6 +161,11 @@ class ImageClassification(Task):
                 raise DataError(failure.message, hint) from failure
         return fingerprint(train)
 
+    def tested_on(self, split: str) -> tuple[str, str]:
+        """The images, as the sha256 of their labels and of them, or of the files that they come from."""
+        size, held = self.size(split), self.data.splits[split]  # the size checks the name
+        return "images", fingerprint(held if size == len(held) else held.take(np.arange(size)))
+
     def model_arguments(self) -> dict[str, Any]:
         """Shape and number of classes."""
         return {"input_shape": tuple(self.info["shape"]), "classes": len(self.info["classes"])}

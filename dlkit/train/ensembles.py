@@ -23,6 +23,7 @@ from dlkit.train.evaluation import (
     check_comparable,
     classification,
     paired_test,
+    tasks_of,
 )
 from dlkit.train.setting import Setting, not_together
 
@@ -103,8 +104,7 @@ def evaluate_ensemble(texts: Sequence[str], setting: Setting, *, devices: str = 
         return translated_together(subjects, setting, where)
     members: list[Member] = []
     cost: dict[str, Any] = {}
-    for subject in subjects:
-        task = subject.task(setting, among=among)
+    for subject, task in zip(subjects, tasks_of(subjects, setting), strict=True):
         model, weights = subject.model(task, setting, where)
         parts = of_each_head(model) if len(subjects) == 1 else []
         if len(subjects) == 1 and len(parts) < 2:

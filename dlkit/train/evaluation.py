@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -419,7 +419,7 @@ def _data_section(run: Run, setting: Setting, among: Sequence[Run]) -> dict[str,
     if setting.data is not None:
         own = next((each.recipe["data"] for each in among if _is_same(each.recipe["data"]["name"], setting.data)), {})
         section = {**own, "name": setting.data}
-        if not own and _is_undivided(setting.data, kind):
+        if not own and _is_undivided(setting.data, kind, setting.data_dir):
             section["test"] = "all"
     if setting.data_dir is not None:
         check_data_dir(section["name"], setting.data_dir, kind=kind)
@@ -449,13 +449,19 @@ def _is_same(own: str, other: str) -> bool:
     return one == two
 
 
-def _is_undivided(name: str, kind: str) -> bool:
-    """Whether a dataset is a folder, of images or of texts, or a file, without splits."""
+def _is_undivided(name: str, kind: str, prepared: Path | None) -> bool:
+    """Whether a dataset is a folder, of images or of texts, or a file, without splits.
+
+    Args:
+        name: of the dataset.
+        kind: of `dlkit.data.KINDS`.
+        prepared: the folder that prepared sets lie in.
+    """
     if kind in {"labelled_texts", "tagged_texts"}:
         return (labelled_texts if kind == "labelled_texts" else tagged_texts).is_undivided(name)
     if kind == "captions":
         return datasets.is_path(name) and caption_files.is_undivided(name)
-    of_images = getattr(datasets.builder(name), "func", None) is folder
+    of_images = kind == "images" and getattr(datasets.builder(name, prepared, kind=kind), "func", None) is folder
     return is_undivided(name) or (of_images and not has_splits(name))
 
 
@@ -531,7 +537,7 @@ def compare_runs(texts: Sequence[str], setting: Setting = DEFAULT, *, devices: s
     runtime.import_tensorflow()
     where = runtime.devices(devices, alone=True)  # the processes of a cluster evaluate each by itself
     among = [subject.run for subject in subjects]
-    tasks: Iterable[Task] = (subject.task(setting, among=among) for subject in subjects)  # one after another: images
+    tasks: Iterable[Task] = tasks_of(subjects, setting)
     if not TASKS[among[0].task].classifies:
         tasks = list(tasks)
         check_same_examples(texts, tasks, setting.split)
@@ -581,8 +587,44 @@ def check_same_examples(names: Sequence[str], tasks: Sequence[Task], split: str)
         raise UsageError("--limit counts blocks or lines, which these runs cut differently", "leave it out")
 
 
+def tasks_of(subjects: Sequence[Subject], setting: Setting) -> Iterator[Task]:
+    """The tasks of several runs on what they are evaluated on, one after another, since each may hold images.
+
+    Runs that were trained on different images may still be for the same test images: of a published set another number
+    may have been held out to validate on.
+
+    Raises:
+        dlkit.errors.UsageError: with the first one, when some are tested on other images; or as `Subject.task`.
+    """
+    among = [subject.run for subject in subjects]
+    of_images = TASKS[among[0].task].data_kind == "images"
+    if of_images and setting.data is None and any(_trained_on_others(among[0], run) for run in among[1:]):
+        tasks = [subject.task(setting, among=among) for subject in subjects]
+        check_same_examples([subject.text for subject in subjects], tasks, setting.split)
+        while tasks:
+            yield tasks.pop(0)
+    else:
+        for subject in subjects:
+            yield subject.task(setting, among=among)
+
+
+def _trained_on_others(first: Run, other: Run) -> bool:
+    """Whether two runs were trained on different data, or do not say."""
+    fingerprints = {run.info.get("fingerprint") for run in (first, other)}
+    return (len(fingerprints) > 1 or None in fingerprints) and first.path.resolve() != other.path.resolve()
+
+
 def check_comparable(first: Run, other: Run, *, same_data: bool) -> None:
-    """Raises a UsageError when two runs are of different tasks, or classifiers of other classes or examples."""
+    """Whether two runs can be compared, as far as they say it themselves.
+
+    Args:
+        first: a run.
+        other: likewise.
+        same_data: whether classifiers need to have been trained on the same data; of images `tasks_of` looks closer.
+
+    Raises:
+        dlkit.errors.UsageError: they are of different tasks, or classifiers of other classes or examples.
+    """
     titles = [TASKS[run.task].title for run in (first, other)]
     if titles[0] != titles[1]:
         raise UsageError(
@@ -592,8 +634,7 @@ def check_comparable(first: Run, other: Run, *, same_data: bool) -> None:
         return
     if first.info["data"]["classes"] != other.info["data"]["classes"]:
         raise UsageError(f"{first.path} and {other.path} tell different classes apart", "evaluate them one by one")
-    fingerprints = {run.info.get("fingerprint") for run in (first, other)}
-    if same_data and (len(fingerprints) > 1 or None in fingerprints) and first.path.resolve() != other.path.resolve():
+    if same_data and TASKS[first.task].data_kind != "images" and _trained_on_others(first, other):
         raise UsageError(
             f"{first.path} and {other.path} were trained on different data",
             "`--data NAME` evaluates both on the examples of one dataset",

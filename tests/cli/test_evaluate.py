@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from dlkit import console, recipe, runs, runtime
 from dlkit import data as datasets
 from dlkit.cli import main
 from dlkit.data.digits import digits
+from dlkit.data.folders import divide, list_images
 from dlkit.errors import UsageError
 from dlkit.tasks.task import open_task
 from dlkit.train import checkpoints, start
@@ -22,12 +24,16 @@ from dlkit.train.ensembles import evaluate_ensemble
 from dlkit.train.evaluation import Evaluation, evaluate_run
 from dlkit.train.setting import Setting
 
+sys.path.append(str(Path(__file__).parents[1] / "data"))
+import tiny_set
+
 SUPPORT = [36, 37, 35, 37, 36, 36, 36, 36, 35, 36]  # of the ten digits in the test split
 
 
-def saved(folder, *, name="x", size=8, data=None, bias=None, scale=1.0, model="mlp"):
+def saved(folder, *, name="x", size=8, data=None, bias=None, scale=1.0, model="mlp", sets=()):
     """A run of an mlp of random weights, or one that always says what the head's biases say."""
     options = [("model.hidden", "[16]", "set"), *([("data.size", str(size), "set")] if data is None else [])]
+    options += [(*recipe.parse_override(text), "set") for text in sets]
     prepared = start.prepare(recipe.resolve(model, data, overrides=options if model == "mlp" else []))
     task = prepared.task
     info = {"task": prepared.recipe.task, "data": task.info, "model_arguments": task.model_arguments()}
@@ -336,9 +342,10 @@ def test_images_that_cannot_be_read_are_no_matter_of_texts(evaluate, folder, tmp
 
 
 def test_a_run_of_sequences_has_no_classes(evaluate, sequences):
-    code, out, error = evaluate(sequences, "--confusion")
-    assert (code, out) == (2, "")
-    assert error.startswith(f"error: --confusion is about classes, and {sequences} is a run of translation\n")
+    for option in ("--confusion", "--per-class", "--no-per-class"):
+        code, out, error = evaluate(sequences, option)
+        assert (code, out) == (2, "")
+        assert error.startswith(f"error: {option} is about classes, and {sequences} is a run of translation\n")
 
 
 # ----------------------------------------------------------------------------------------------------------- other data
@@ -390,6 +397,28 @@ def test_another_folder_without_splits_is_tested_on_as_a_whole(as_json, undivide
     assert as_json(own, "--data", f"{undivided}/.")["examples"] == held_out["examples"]
     compared = as_json(foreign, own, "--data", undivided)
     assert [result["examples"] for result in compared["runs"]] == [held_out["examples"]] * 2
+
+
+def test_a_set_of_the_users_own_lies_where_data_dir_says(as_json, evaluate, photos, tmp_path):
+    """TensorFlow Datasets has no set of that name: it is known in this folder alone."""
+    run = saved(tmp_path, data=str(photos(3, names=tiny_set.CLASSES)), bias=one_hot(1, 3))
+    tiny_set.build(tmp_path / "prepared", "gray")
+    found = as_json(run, "--data", f"{tiny_set.NAME}/gray", "--data-dir", tmp_path / "prepared")
+    assert found["examples"] == tiny_set.COUNTS["test"]
+    assert found["accuracy"] == pytest.approx(2 / 6), "of six pictures two are of the class that it always says"
+    code, _, error = evaluate(run, "--data", f"{tiny_set.NAME}/gray")
+    assert (code, error.splitlines()[0]) == (2, f"error: unknown dataset: {tiny_set.NAME}/gray")
+
+
+def test_data_without_a_test_split_are_evaluated_on_another(as_json, evaluate, photos, tmp_path):
+    root = photos(3)
+    (root / "test").rename(root / "val")
+    run = saved(tmp_path, data=str(root), bias=one_hot(1, 3))
+    code, _, error = evaluate(run)
+    assert (code, error) == (
+        2, f"error: no split test in {root}\nhint: known: train, validation; `--split validation` takes that one\n"
+    )  # fmt: skip
+    assert as_json(run, "--split", "validation")["examples"] == 3
 
 
 def test_data_that_are_for_tests_only_are_tested_on(as_json, photos, tmp_path):
@@ -525,9 +554,31 @@ def test_runs_on_other_examples_are_not_compared_unless_on_data_that_both_read(a
     larger = saved(tmp_path, size=9, bias=one_hot(3))
     code, out, error = evaluate(threes, larger)
     assert (code, out) == (2, "")
-    assert error.startswith(f"error: {threes} and {larger} were trained on different data\nhint: `--data NAME`")
+    told = (
+        f"error: {threes} and {larger} are tested on different images\nhint: `--data NAME` evaluates both on the images"
+    )
+    assert error.startswith(told)
+    assert evaluate(threes, larger, "--ensemble")[2].startswith(told)
     found = as_json(threes, larger, "--data", "digits")
     assert found["paired"]["both_right"] == 37
+
+
+def test_runs_that_held_out_different_numbers_to_validate_on_are_compared_on_their_test_images(
+    as_json, evaluate, undivided, tmp_path
+):
+    """As recipes do of one published set; on the validation images themselves they cannot be."""
+    few, many = (
+        saved(tmp_path, name=name, data=str(undivided), bias=one_hot(index, 3), sets=[f"data.validation={count}"])
+        for name, index, count in (("few", 1, 10), ("many", 2, 40))
+    )
+    assert len({runs.open_run(run).info["fingerprint"] for run in (few, many)}) == 2
+    files = divide(list_images(undivided).files)["test"]
+    right = [sum(file.label == label for file in files) for label in ("class1", "class2")]
+    paired = as_json(few, many)["paired"]
+    assert [paired["only_first"], paired["only_second"]] == right
+    assert as_json(few, many, "--ensemble")["examples"] == len(files)
+    code, _, error = evaluate(few, many, "--split", "validation")
+    assert (code, error.splitlines()[0]) == (2, f"error: {few} and {many} are tested on different images")
 
 
 def test_what_cannot_be_compared(evaluate, threes, sequences, photos, tmp_path):

@@ -475,7 +475,13 @@ def folder(
     if size is None and max(height, width) > 2 * DEFAULT_SIZE:
         smaller = f"`--set data.size={DEFAULT_SIZE}` trains on smaller ones"
         console.warn(f"{path}: all images are {height}x{width} and stay so; {smaller}")
-    return ImageData(path, listing.classes, splits)
+    return ImageData(path, listing.classes, splits, unread=_unread(listing.files))
+
+
+def _unread(files: Iterable[ImageFile]) -> tuple[str, ...]:
+    """The options of `divide` that have no say over these files."""
+    own = {file.split for file in files if file.split}
+    return ("test",) * bool(own) + ("validation", "split_seed") * ("validation" in own)
 
 
 # The files of each split with their headers, or with the reason why a header cannot be read.

@@ -170,11 +170,13 @@ class ImageData:
         name: the name it is loaded by.
         classes: the class names; a label is an index into them.
         splits: split name -> images and labels; one at least. Without `train` there is nothing to train on.
+        unread: the options of [data] that would divide the images, and that nothing reads: they are divided already.
     """
 
     name: str
     classes: list[str]
     splits: Mapping[str, Split]
+    unread: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -218,11 +220,19 @@ def check_unread(option: str, given: object, splits: Iterable[str]) -> None:
 
     Args:
         option: the key of [data] that nothing reads.
-        given: its value; the default and 0, for nothing, are let pass.
+        given: its value; the default and 0, for nothing, are let pass: nobody needs to have asked for them.
         splits: what there is.
     """
     if given not in (0, HELD_OUT):
-        raise UsageError(f"data.{option} changes nothing: the data have the splits {', '.join(splits)}", "leave it out")
+        raise changes_nothing(option, splits)
+
+
+def changes_nothing(option: str, splits: Iterable[str]) -> UsageError:
+    """The error for a key of [data] that would divide data which have these splits already."""
+    return UsageError(
+        f"data.{option} changes nothing: the data have the splits {', '.join(splits)}",
+        f"leave it out; `--set data.{option}=0` overrules a recipe that has it",
+    )
 
 
 def fingerprint(split: Split) -> str:

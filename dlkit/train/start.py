@@ -13,6 +13,7 @@ import keras
 
 from dlkit import __version__, console, durable, models, runs, runtime, workers
 from dlkit.cluster import ALONE, Peers
+from dlkit.data.images import changes_nothing
 from dlkit.errors import CheckpointError, DataError, DlkitError, UsageError, nearest
 from dlkit.recipe import Recipe, TrainSection
 from dlkit.runtime import Devices
@@ -311,6 +312,19 @@ def _check_watching(recipe: Recipe, task: Task) -> None:
             )
 
 
+def _check_division(recipe: Recipe, task: Task) -> None:
+    """Raises a UsageError when a user asks for a division of images that are divided already.
+
+    Whatever else is asked for than the default or nothing was refused when they were opened. A recipe, which may be for
+    several data, may hold these two.
+    """
+    for option in getattr(task.data, "unread", ()):
+        asked = recipe.sources.get(f"data.{option}") in {"set", "flag"}
+        # Nothing to hold out is what there is, and the way to overrule a recipe.
+        if asked and recipe.data.options.get(option) != 0:
+            raise changes_nothing(option, task.splits)
+
+
 def new_loop(prepared: Prepared, display: Display, *, folder: Path | None, name: str | None = None) -> Loop:
     """A loop for a new run.
 
@@ -325,6 +339,7 @@ def new_loop(prepared: Prepared, display: Display, *, folder: Path | None, name:
     """
     recipe, task, model = prepared.recipe, prepared.task, prepared.model
     _check_watching(recipe, task)
+    _check_division(recipe, task)
     fresh = _first_weights(prepared)
     if recipe.train.init_from:
         console.note(f"weights from {recipe.train.init_from}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))

@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Settings:
-    """What the options that every command takes have set."""
+    """What the options that every command takes have set, and `silent`, that another process says all but errors."""
 
     json: bool = False
     quiet: bool = False
     verbose: bool = False
     debug: bool = False
+    silent: bool = False
 
 
 settings = Settings()
@@ -161,7 +162,7 @@ def width(name: str) -> int:
 def reset() -> None:
     """Forgets the consoles and the settings, so that the next command looks at the streams anew."""
     _console.cache_clear()
-    settings.json = settings.quiet = settings.verbose = settings.debug = False
+    settings.json = settings.quiet = settings.verbose = settings.debug = settings.silent = False
 
 
 def is_terminal(name: str = "stderr") -> bool:
@@ -230,7 +231,7 @@ def finite(value: Any) -> Any:
 
 def note(text: str, style: str = "") -> None:
     """Prints one line about what happens on stderr, unless `--quiet`."""
-    if not settings.quiet:
+    if not (settings.quiet or settings.silent):
         _print("stderr", safe(text), style)
 
 
@@ -242,7 +243,8 @@ def labelled(rows: Iterable[tuple[str, str]]) -> None:
 
 def warn(text: str) -> None:
     """Prints a warning on stderr, even with `--quiet`."""
-    _print("stderr", f"warning: {safe(text)}", "yellow")
+    if not settings.silent:
+        _print("stderr", f"warning: {safe(text)}", "yellow")
 
 
 def error(failure: DlkitError) -> None:

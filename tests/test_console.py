@@ -203,6 +203,16 @@ def test_quiet_leaves_out_notes_but_no_warning_and_no_error():
     assert out.getvalue() == "data\n"
 
 
+def test_a_process_for_which_another_one_speaks_says_errors_alone():
+    with streams(io.StringIO) as (_, err):
+        console.settings.silent = True
+        console.note("a note")
+        console.labelled([("label", "text")])
+        console.warn("a warning")
+        console.error(DlkitError("an error"))
+    assert err.getvalue() == "error: an error\n"
+
+
 def test_long_lines_stay_one_line_in_a_pipe():
     with streams(io.StringIO, columns="40") as (out, err):
         console.data("x" * 20_000)
@@ -276,7 +286,7 @@ def test_a_full_disk_behind_stdout_is_a_failure():
 
 
 def test_reset_forgets_the_settings():
-    console.settings.json = console.settings.debug = True
+    console.settings.json = console.settings.debug = console.settings.silent = True
     console.reset()
     assert console.settings == console.Settings()
 

@@ -14,13 +14,12 @@ README = (ROOT / "README.md").read_text()
 
 
 def commands():
-    """Every dlkit command of the README's shell blocks."""
-    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL):
+    """Every dlkit command of the README's shell blocks and scripts."""
+    for block in re.findall(r"```(?:sh|bash)\n(.*?)```", README, re.DOTALL):
         for line in block.splitlines():
             for part in re.split(r"&&|;|\|", line.partition(" #")[0]):
-                words = shlex.split(part)
-                if words and words[0].endswith("dlkit"):
-                    yield words[1:]
+                if match := re.match(r"\s*(?:exec )?\S*dlkit (.*)", part):
+                    yield shlex.split(match[1])
 
 
 def test_the_two_commands_come_first():
@@ -35,6 +34,10 @@ def test_ci_runs_the_test_command_of_the_readme():
     script = (ROOT / ".ci" / "run").read_text()
     assert "/^<!-- tests -->$/" in script
     assert "$test_command" in script
+
+
+def test_the_commands_of_scripts_are_among_them():
+    assert ["train", "--resume", "$run", "--data-dir", "/shared/data"] in list(commands())
 
 
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from dlkit import runtime
 from dlkit.cli import options as opt
 from dlkit.errors import UsageError
 
@@ -125,6 +126,11 @@ def search(
 
     Example: dlkit search lenet --data digits train.lr=log:1e-4..1e-1 train.batch_size={32,128} --epochs 3
     """  # fmt: skip
+    if len(runtime.place().addresses) > 1:
+        raise UsageError(
+            "TF_CONFIG names several processes, and each trial is trained by one",
+            "unset it; with --storage, or --resume on a shared folder, several machines share the trials",
+        )
     from dlkit.cli import searching
 
     options = searching.Options(

@@ -116,7 +116,8 @@ def _open(text: str) -> runs.Run:
 
 def _agree(peers: Peers, resolved: "Recipe") -> None:
     """Only the chief speaks, and all of them train the same."""
-    console.settings.quiet |= not peers.is_chief
+    console.settings.silent = not peers.is_chief
+    console.settings.quiet |= console.settings.silent  # no bars either
     keys = {
         f"{section}.{key}": value
         for section, values in resolved.to_dict().items()

@@ -94,7 +94,7 @@ def prepared(model: str, data: str, options: Mapping[str, Any], *, seed: int, li
         flags.setdefault("train.momentum", 0.0)
     resolved = recipe.resolve(model, data, flags=flags, shipped=False)
     if like is None:
-        return start.prepare(resolved)
+        return start.prepare(resolved, alone=True)
     task = like.task.with_seed(seed).with_limit(resolved.train.limit)
     return start.build(resolved, task, like.devices, like.peers)
 

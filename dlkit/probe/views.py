@@ -243,7 +243,7 @@ class Subject:
     def _prepared(self) -> "Prepared":
         from dlkit.train import start
 
-        return start.prepare(self.recipe)
+        return start.prepare(self.recipe, alone=True)
 
     @cached_property
     def model(self) -> "keras.Model":

@@ -66,20 +66,36 @@ def complete(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
     return replace(recipe, model=recipe.model.model_copy(update={"options": options}), sources=sources)
 
 
-def prepare(recipe: Recipe, *, devices: str = "auto", run: runs.Run | None = None, peers: Peers = ALONE) -> Prepared:
+def prepare(
+    recipe: Recipe,
+    *,
+    devices: str = "auto",
+    alone: bool = False,
+    run: runs.Run | None = None,
+    peers: Peers = ALONE,
+) -> Prepared:
     """Starts TensorFlow, opens the data and builds the model.
 
     Args:
         recipe: a resolved recipe.
         devices: what `runtime.devices` takes.
+        alone: whether this process works by itself, whatever TF_CONFIG says; else it must have met its peers.
         run: the run to go on with; None for a new one.
         peers: the other processes that do the same.
+
+    Raises:
+        dlkit.errors.DlkitError: the peers have other devices; else as `build` and as opening the data.
     """
     runtime.import_tensorflow()
     settings = recipe.train
     if settings.op_threads:
         runtime.divide_threads(settings.op_threads)
-    where = runtime.devices(devices)
+    where = runtime.devices(devices, alone=alone)
+    # Each process takes it for granted that the others have what it has: their sums would never be complete.
+    peers.agree(
+        {"the kind of devices": "GPU" if where.on_gpu else "CPU", "the number of devices": where.local_replicas},
+        "all machines need the same kind and number: `--devices` and CUDA_VISIBLE_DEVICES choose them",
+    )
     # A dataset of another package may draw, and training and its resumption must open the same one.
     runtime.set_seed(settings.seed, deterministic=settings.deterministic)
     files_of = run or _begun_from(recipe)
@@ -346,7 +362,7 @@ def new_loop(prepared: Prepared, display: Display, *, folder: Path | None, name:
     freeze(model, recipe.train.freeze)
     # All that can be wrong is found before the run's name is claimed.
     loop = _loop(prepared, None, training_step(prepared), display, Progress())
-    fingerprint = task.fingerprint() if folder is not None else ""
+    fingerprint = _fingerprint(prepared) if folder is not None else ""
     prepared.peers.agree({"the checksum of the data": fingerprint[:12]}, "all machines need the same data")
     if folder is not None and prepared.devices.is_chief:
         loop.run = runs.create(
@@ -380,7 +396,7 @@ def resumed_loop(run: runs.Run, prepared: Prepared, display: Display) -> Loop:
         dlkit.errors.DataError: the data is not what the run began with.
         dlkit.errors.CheckpointError: the optimizer's state does not fit.
     """
-    if prepared.task.fingerprint() != run.info.get("fingerprint"):
+    if _fingerprint(prepared) != run.info.get("fingerprint"):
         raise _changed(run)
     chief = prepared.devices.is_chief
     if chief:
@@ -425,6 +441,25 @@ def resumed_loop(run: runs.Run, prepared: Prepared, display: Display) -> Loop:
             if best in run.checkpoints():
                 run.point("best", best)
     return _loop(prepared, run if chief else None, step, display, progress)
+
+
+def _fingerprint(prepared: Prepared) -> str:
+    """The checksum of the data, all of which can be read: of several processes each has tried its part of them.
+
+    Raises:
+        dlkit.errors.DataError: some cannot be read, by this process or by another.
+    """
+    failure: DataError | None = None
+    fingerprint = ""
+    try:
+        fingerprint = prepared.task.fingerprint()
+    except DataError as damage:
+        failure = damage
+    if prepared.devices.any(failure is not None):
+        shared = prepared.peers.share(failure)
+        prepared.peers.part()
+        raise prepared.peers.ending(shared)
+    return fingerprint
 
 
 def _changed(run: runs.Run, how: str = "") -> DataError:

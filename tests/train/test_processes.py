@@ -1,4 +1,4 @@
-"""Two processes on this machine, as two machines would be: the same weights, one run folder, one signal for all."""
+"""Processes on this machine, as several machines would be: the same weights, one run folder, one signal for all."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dlkit import runs
 from dlkit.cli import main
@@ -24,16 +25,30 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def start(arguments):
-    """Starts two workers of one cluster."""
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of 60, 12 and 50 images of two classes, and one beside them, which training warns of."""
+    root, draw = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for split, count in (("train", 30), ("val", 6), ("test", 25)):
+        for name in ("cat", "dog"):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = draw.integers(0, 256, (8, 8), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{number}.png")
+    Image.fromarray(pixels).save(root / "train" / "stray.png")
+    return root
+
+
+def start(arguments, count=2):
+    """Starts so many workers of one cluster."""
     ports = []
-    for _ in range(2):
+    for _ in range(count):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             ports.append(free.getsockname()[1])
     workers = [f"127.0.0.1:{port}" for port in ports]
     processes = []
-    for index in range(2):
+    for index in range(count):
         cluster = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
         processes.append(
             subprocess.Popen(
@@ -60,9 +75,10 @@ def ended(processes):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(tmp_path_factory, photos):
     folder = tmp_path_factory.mktemp("alone")
-    assert main(["train", "mlp", "--runs-dir", str(folder), "--name", "x", *SETTINGS, "-q"]) == 0
+    settings = ["--data", str(photos), *SETTINGS]
+    assert main(["train", "mlp", "--runs-dir", str(folder), "--name", "x", *settings, "-q"]) == 0
     return runs.open_run(folder / "x")
 
 
@@ -74,22 +90,28 @@ def assert_same(run, alone):
             np.testing.assert_allclose(ours[name], array, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-def test_two_processes_train_stop_and_resume_as_one(alone, tmp_path):
-    first = ended(start(["mlp", "--runs-dir", str(tmp_path), "--name", "x", *SETTINGS]))
-    assert [code for code, _ in first] == [0, 0], first
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_processes_train_stop_and_resume_as_one(alone, photos, tmp_path, count):
+    """Of a batch of 20, and of the last one of 10, three processes have unequal parts."""
+    settings = ["--data", str(photos), *SETTINGS]
+    first = ended(start(["mlp", "--runs-dir", str(tmp_path), "--name", "x", *settings], count))
+    assert [code for code, _ in first] == [0] * count, first
     assert "test accuracy" in first[0][1]
-    assert first[1][1] == "", "only the chief speaks"
+    assert first[0][1].count("left out 1 image outside of a class folder") == 1
+    assert [error for _, error in first[1:]] == [""] * (count - 1), "only the chief speaks and warns"
     assert os.listdir(tmp_path) == ["x"], "only the chief writes"
     run = runs.open_run(tmp_path / "x")
     assert_same(run, alone)
     accuracy = alone.info["result"]["metrics"]["accuracy"]
     assert run.info["result"]["metrics"]["accuracy"] == pytest.approx(accuracy, abs=0.021)
 
-    # A copy without its last epoch goes on with both.
+    # A copy whose last checkpoint is damaged, which is warned of, goes on with all of them from the one before it.
     shutil.copytree(run.path, tmp_path / "cut")
-    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step-12")
-    again = ended(start(["--resume", str(tmp_path / "cut")]))
-    assert [code for code, _ in again] == [0, 0], again
+    next((tmp_path / "cut" / "checkpoints" / "step-12").glob("weights*")).write_bytes(b"")
+    again = ended(start(["--resume", str(tmp_path / "cut")], count))
+    assert [code for code, _ in again] == [0] * count, again
+    assert again[0][1].count("is damaged") == 1
+    assert [error for _, error in again[1:]] == [""] * (count - 1)
     assert_same(runs.open_run(tmp_path / "cut"), alone)
 
 

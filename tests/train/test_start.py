@@ -10,13 +10,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dlkit import cluster, data, recipe, runs, runtime, workers
 from dlkit.cli import main
 from dlkit.cluster import Peers
 from dlkit.data import tfds_prepare
 from dlkit.data.images import ImageData, ImageSplit
-from dlkit.errors import DlkitError
+from dlkit.errors import DlkitError, UsageError
 from dlkit.recipe import TrainSection
 from dlkit.train import start
 
@@ -131,6 +132,60 @@ def test_other_data_end_a_worker_before_the_first_step(pair, tmp_path):
     start.new_loop(as_member(prepared, chief), None, folder=tmp_path, name="y")
     with pytest.raises(DlkitError, match="the checksum of the data is .* for the chief"):
         start.new_loop(as_member(other, worker), None, folder=tmp_path, name="y")
+
+
+def test_other_devices_end_a_worker_before_anything_is_summed_up(pair, monkeypatch):
+    chief, worker = pair
+    resolved = recipe.resolve("mlp", "digits", flags=FLAGS)
+    for _ in range(3):
+        start.prepare(resolved, devices="cpu", peers=chief)
+    start.prepare(resolved, devices="cpu", peers=worker)
+    with pytest.raises(DlkitError, match="the number of devices is 2 here and 1 for the chief") as caught:
+        start.prepare(resolved, devices="cpu:2", peers=worker)
+    assert "CUDA_VISIBLE_DEVICES" in caught.value.hint
+    with worker.chief_first():  # what the chief has said besides
+        pass
+    on_gpu = replace(runtime.devices("cpu"), on_gpu=True)
+    monkeypatch.setattr(runtime, "devices", lambda request, *, alone: on_gpu)
+    with pytest.raises(DlkitError, match="the kind of devices is GPU here and CPU for the chief"):
+        start.prepare(resolved, peers=worker)
+
+
+@pytest.fixture
+def divided(tmp_path):
+    """A folder of images with all three splits."""
+    for number in range(6):
+        path = tmp_path / "photos" / ("train", "val", "test")[number // 2] / "ab"[number % 2] / "1.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(np.full((8, 8), 40 * number, np.uint8)).save(path)
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("value", ["validation=0.1", "test=0.1"])
+def test_a_division_that_a_user_asks_for_of_data_that_are_divided_is_refused(divided, tmp_path, value):
+    """Even where the value is the default, which a recipe, a run's too, may hold."""
+    key, _, number = value.partition("=")
+    small = {"model.hidden": [4], "train.batch_size": 2}
+    asked = recipe.resolve("mlp", str(divided), overrides=[(f"data.{key}", number, "set")], flags=small)
+    with pytest.raises(UsageError) as caught:
+        start.new_loop(start.prepare(asked), None, folder=None)
+    assert caught.value.message == f"data.{key} changes nothing: the data have the splits train, validation, test"
+    (tmp_path / "recipe.toml").write_text(asked.to_toml())
+    held = recipe.load(tmp_path / "recipe.toml", {})
+    assert held.data.options[key] == 0.1
+    start.new_loop(start.prepare(held), None, folder=None)
+
+
+def test_a_recipe_that_holds_images_out_is_overruled_for_data_that_are_divided(divided, tmp_path):
+    (tmp_path / "recipe.toml").write_text(
+        '[model]\nname = "mlp"\nhidden = [4]\n[data]\nvalidation = 5\n[train]\nbatch_size = 2\n'
+    )
+    with pytest.raises(UsageError, match="data.validation changes nothing") as caught:
+        start.prepare(recipe.resolve("mlp", str(divided), recipe_path=tmp_path / "recipe.toml"))
+    assert "`--set data.validation=0`" in caught.value.hint
+    nothing = [("data.validation", "0", "set")]
+    asked = recipe.resolve("mlp", str(divided), recipe_path=tmp_path / "recipe.toml", overrides=nothing)
+    start.new_loop(start.prepare(asked), None, folder=None)
 
 
 def test_another_newest_checkpoint_ends_a_worker_before_the_first_step(pair, tmp_path):

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dlkit.metrics import paired_resampling
+
 References = Sequence[Sequence[str]]  # of each image all captions
 
 ORDERS = 4  # n-grams of 1 to 4 words
@@ -144,7 +146,7 @@ def _likeness(own: _Vectors, other: _Vectors) -> float:
 
 
 def paired_bootstrap(
-    first: Sequence[str], second: Sequence[str], references: References, *, lowercase: bool = False, samples: int = 1000
+    first: Sequence[str], second: Sequence[str], references: References, *, lowercase: bool = False
 ) -> dict[str, float]:
     """As `dlkit.metrics.paired_bootstrap`, with all references of each image.
 
@@ -153,20 +155,11 @@ def paired_bootstrap(
         second: those of another, of the same images.
         references: of each image all captions.
         lowercase: as `caption_scores`.
-        samples: how often images are drawn.
     """
     from sacrebleu.metrics import BLEU
-    from sacrebleu.significance import PairedTest
 
     streams = [list(stream) for stream in zip_longest(*references)]
-    systems = [("first", list(first)), ("second", list(second))]
-    _, results = PairedTest(
-        systems, {"BLEU": BLEU(lowercase=lowercase, force=True)}, streams, "bs", n_samples=samples
-    )()
-    baseline, other = results["BLEU"]
-    difference = float(baseline.score - other.score)
-    # Of two systems that score the same sacrebleu counts no resample as further apart, and calls that significant.
-    return {"difference": difference, "p_value": float(other.p_value) if difference else 1.0}
+    return paired_resampling(first, second, streams, BLEU(lowercase=lowercase, force=True))
 
 
 # ------------------------------------------------------------------------------------------------- the blind baseline

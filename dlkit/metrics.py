@@ -78,15 +78,15 @@ def wilson_interval(hits: int, count: int, *, confidence: float = 0.95) -> Inter
     """
     if count == 0:
         return math.nan, math.nan
-    z = _z(confidence)
+    z = normal_bound(confidence)
     share, weight = hits / count, z * z / count
     centre = (share + weight / 2) / (1 + weight)
     half = math.sqrt(weight * (share * (1 - share) + weight / 4)) / (1 + weight)
     return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
-def _z(confidence: float) -> float:
-    """The quantile of the standard normal distribution that leaves out half of 1 - confidence at each end."""
+def normal_bound(confidence: float) -> float:
+    """Standard deviations within which of the mean so much of a normal distribution lies: 1.96 of 0.95."""
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
@@ -268,7 +268,7 @@ def paired_difference(pairs: Paired, *, confidence: float = 0.95) -> tuple[float
         return math.nan, (math.nan, math.nan)
     centre = gain / (count + 2)
     spread = math.sqrt(pairs.only_first + pairs.only_second + 1 - gain * centre) / (count + 2)
-    half = _z(confidence) * spread
+    half = normal_bound(confidence) * spread
     return gain / count, (max(-1.0, centre - half), min(1.0, centre + half))
 
 
@@ -313,7 +313,7 @@ def text_scores(
     if not intervals:
         scores = bleu.corpus_score(hypotheses, [references]).score, chrf.corpus_score(hypotheses, [references]).score
         return TextScores(*scores, str(bleu.get_signature()), str(chrf.get_signature()))
-    signatures, results = _bootstrap([("system", hypotheses)], {"BLEU": bleu, "chrF2": chrf}, references)
+    signatures, results = _bootstrap([("system", hypotheses)], {"BLEU": bleu, "chrF2": chrf}, [references])
     (one,), (other,) = results["BLEU"], results["chrF2"]
     return TextScores(
         one.score, other.score, str(signatures["BLEU"]), str(signatures["chrF2"]), _interval(one), _interval(other)
@@ -392,8 +392,22 @@ def paired_bootstrap(
         "difference" of the BLEU scores, first less second, and "p_value".
     """
     bleu, _ = _text_metrics(first, references, lowercase=lowercase)
-    _text_metrics(second, references, lowercase=lowercase)
-    _, results = _bootstrap([("first", first), ("second", second)], {"BLEU": bleu}, references)
+    _text_metrics(second, references, lowercase=lowercase)  # checks it
+    return paired_resampling(first, second, [references], bleu)
+
+
+def paired_resampling(
+    first: Sequence[str], second: Sequence[str], streams: Sequence[Sequence[str | None]], bleu: Any
+) -> dict[str, float]:
+    """As `paired_bootstrap`, of texts that have one reference or several.
+
+    Args:
+        first: n texts.
+        second: n texts.
+        streams: the first reference of each text, n of them; the second of each, None where there is none; and so on.
+        bleu: sacrebleu's metric.
+    """
+    _, results = _bootstrap([("first", first), ("second", second)], {"BLEU": bleu}, streams)
     baseline, other = results["BLEU"]
     difference = float(baseline.score - other.score)
     # Of two systems that score the same sacrebleu counts no resample as further apart, and calls that significant.
@@ -401,13 +415,13 @@ def paired_bootstrap(
 
 
 def _bootstrap(
-    systems: list[tuple[str, Sequence[str]]], scorers: dict[str, Any], references: Sequence[str]
+    systems: list[tuple[str, Sequence[str]]], scorers: dict[str, Any], streams: Sequence[Sequence[str | None]]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Signatures and results by name of the score; the first system is what the others are tested against."""
     from sacrebleu.significance import PairedTest
 
-    count = min(MOST_RESAMPLES, max(FEWEST_RESAMPLES, MOST_RESAMPLED // len(references)))
-    return PairedTest(systems, scorers, [references], "bs", n_samples=count)()
+    count = min(MOST_RESAMPLES, max(FEWEST_RESAMPLES, MOST_RESAMPLED // len(streams[0])))
+    return PairedTest(systems, scorers, streams, "bs", n_samples=count)()
 
 
 def _have_four_tokens(references: Sequence[str]) -> bool:

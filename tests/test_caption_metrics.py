@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU
 
+from dlkit import metrics
 from dlkit.caption_metrics import caption_scores, cider_d, constant_caption, exact_matches, paired_bootstrap, words_of
 
 
@@ -90,14 +91,16 @@ def test_exact_is_any_of_the_references():
     assert exact_matches(["One  cat", "dogs run", "A boy ."], RAGGED).tolist() == [True, False, True]
 
 
-def test_the_paired_bootstrap_tells_captions_apart():
+def test_the_paired_bootstrap_tells_captions_apart(monkeypatch):
     references = [[f"a {word} dog runs over the {word} grass", f"one {word} dog runs"] for word in map(str, range(40))]
     right = [texts[0] for texts in references]
     wrong = ["a cat"] * 40
-    found = paired_bootstrap(right, wrong, references, samples=100)
+    found = paired_bootstrap(right, wrong, references)
     assert found["difference"] > 90
-    assert found["p_value"] < 0.05
-    assert paired_bootstrap(right, right, references, samples=100) == {"difference": 0.0, "p_value": 1.0}
+    assert found["p_value"] == pytest.approx(1 / 1001), "the least of 1,000 resamples"
+    assert paired_bootstrap(right, right, references) == {"difference": 0.0, "p_value": 1.0}
+    monkeypatch.setattr(metrics, "MOST_RESAMPLED", 2000)
+    assert paired_bootstrap(right, wrong, references)["p_value"] == pytest.approx(1 / 51), "fewer of many images"
 
 
 def test_the_constant_caption_is_the_most_typical_one():

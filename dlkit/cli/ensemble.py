@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 By = Literal["seeds", "bootstrap", "split", "heads"]
 
-# Data of tasks whose runs are not evaluated together.
-UNFIT = ("captions", "corpus")
 # Keys that `--by` settles.
 SETTLED = ("train.resample", "train.part", "train.parts")
 
@@ -140,7 +138,7 @@ def member_recipes(
 
     first = resolve(model, data, recipe_path, sets, flags)
     task = TASKS[first.task]
-    if task.data_kind in UNFIT:
+    if task.instead_of_ensemble:
         raise UsageError(
             f"ensembles of {task.title} are not evaluated", "`dlkit train --seed N` trains members one by one"
         )

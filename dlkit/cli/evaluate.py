@@ -40,12 +40,6 @@ OF_CAPTIONS = {
 }  # fmt: skip
 
 
-def _all_with_weights(texts: list[str]) -> list[str]:
-    for text in texts:
-        opt.with_weights(text)
-    return texts
-
-
 @dataclass(frozen=True)
 class _Tables:
     """Which tables beside the metrics are wanted."""
@@ -71,7 +65,7 @@ def evaluate(
             metavar="RUN",
             show_default=False,
             autocompletion=opt.complete_run,
-            callback=_all_with_weights,
+            callback=opt.all_with_weights,
             help="A run (runs/x: its best weights) or a checkpoint (runs/x@last, runs/x@step-1200); several are"
             " compared, or with --ensemble averaged. After them, with --png, the FILE.png to write; by default it goes"
             " into the run.",

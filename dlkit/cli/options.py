@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from dlkit import console
+from dlkit import console, runs
 from dlkit.errors import UsageError
 
-RUNS_DIR = Path("runs")
+RUNS_DIR = runs.DEFAULT_FOLDER
 
 # -------------------------------------------------------------------------------------------------------- completion
 
@@ -45,11 +45,9 @@ def complete_run(incomplete: str) -> list[str]:
         steps = sorted(kept, key=lambda name: (len(name), name))
         average = ["average"] if (Path(run) / "checkpoints" / "average").is_dir() else []
         return _beginning(incomplete, [f"{run}@{which}" for which in ["best", "last", *average, *steps]])
-    from dlkit.runs import SHIPPED_FOLDER
-
     folder = Path(incomplete).parent if "/" in incomplete else RUNS_DIR
     found = [str(path.parent) for path in folder.glob("[!.]*/run.json")]
-    found += [path.parent.name for path in SHIPPED_FOLDER.glob("*/run.json")]
+    found += [path.parent.name for path in runs.SHIPPED_FOLDER.glob("*/run.json")]
     return _beginning(incomplete, sorted(found))
 
 
@@ -74,13 +72,8 @@ def with_weights(text: str | None) -> str | None:
     """Lets runs and checkpoints pass; the bare name of a model has no weights."""
     from dlkit import models
 
-    if text in models.names():
-        from dlkit import runs
-
-        if not runs.is_run(text):
-            raise UsageError(
-                f"{text} is a model without weights", f"train it, then name its run, such as runs/{text}_x-1"
-            )
+    if text in models.names() and not runs.is_run(text):
+        raise UsageError(f"{text} is a model without weights", f"train it, then name its run, such as runs/{text}_x-1")
     return text
 
 
@@ -293,8 +286,6 @@ def runs_or_newest(models: list[str] | None, task: str, runs_dir: Path | None) -
         dlkit.errors.UsageError: runs are named, and a folder besides.
         dlkit.errors.DataError: there is no run of the task in the folder.
     """
-    from dlkit import runs
-
     if models and runs_dir:
         raise UsageError("--runs-dir takes the newest run, and --model names one", "give one of them")
     if models:
@@ -311,8 +302,6 @@ def runs_or_shipped(models: list[str] | None, task: str, runs_dir: Path | None) 
         dlkit.errors.UsageError: runs are named, and a folder besides.
         dlkit.errors.DataError: there is no run of the task in the folder.
     """
-    from dlkit import runs
-
     run = None if models or runs_dir else runs.shipped(task)
     if run is None:
         return runs_or_newest(models, task, runs_dir)

@@ -345,6 +345,39 @@ class Stack(keras.layers.Layer):
         """Attaches no mask to the results."""
 
 
+def one_by_one(
+    step: Callable[[tf.Tensor, State], tuple[tf.Tensor, State]], inputs: tf.Tensor, state: State, *, width: int
+) -> tf.Tensor:
+    """All steps of a decoder, one after another: each can read what follows from the state before it.
+
+    Args:
+        step: takes an input (batch, 1, features) and the state before it, and gives an output (batch, 1, width) and the
+            state after it; of a state the tensors are (batch, 1, units).
+        inputs: (batch, time, features).
+        state: before the first step, a nest of tensors (batch, units).
+        width: of the outputs.
+
+    Returns:
+        The outputs, (batch, time, width).
+    """
+    batch, time, _ = inputs.shape
+    steps = tf.shape(inputs)[1]
+    by_step = tf.TensorArray(inputs.dtype, steps).unstack(tf.transpose(inputs, (1, 0, 2))[:, :, tf.newaxis])
+
+    def body(at: tf.Tensor, state: State, outputs: tf.TensorArray) -> tuple[tf.Tensor, State, tf.TensorArray]:
+        output, state = step(by_step.read(at), state)
+        return at + 1, state, outputs.write(at, output[:, 0])
+
+    first = tf.nest.map_structure(lambda leaf: leaf[:, tf.newaxis], state)
+    _, _, outputs = tf.while_loop(
+        lambda at, *_: at < steps,
+        body,
+        (0, first, tf.TensorArray(inputs.dtype, steps)),
+        maximum_iterations=steps,  # XLA differentiates only loops with a bound
+    )
+    return tf.ensure_shape(tf.transpose(outputs.stack(), (1, 0, 2)), (batch, time, width))
+
+
 def _joined(states: list[State]) -> State:
     return states[0] if len(states) == 1 else tf.nest.map_structure(lambda *leaves: tf.concat(leaves, -1), *states)
 

@@ -11,9 +11,10 @@ from dlkit.decode.step import Step
 from dlkit.errors import UsageError, unknown
 from dlkit.layers.attention import Attention, Kind, Memory
 from dlkit.layers.initializers import initializer
-from dlkit.layers.recurrent import Cell, Stack
+from dlkit.layers.recurrent import Cell, Stack, one_by_one
 from dlkit.models import Paper
 from dlkit.models.captioner import ImageDecoder
+from dlkit.values import Count
 
 PAPERS = {
     "captioner_attention": Paper(
@@ -100,7 +101,10 @@ class CaptionerAttention(ImageDecoder):
         embedded = self.embedding_dropout(self.embedding(target_in), training=training)
         # No mask in the decoder: padding comes after all that counts, and the decoder does not look ahead.
         if self.context_to == "next_input":
-            outputs = self._one_by_one(embedded, state, memory)
+            outputs = one_by_one(
+                lambda inputs, state: self._look_and_write(inputs, state, memory)[:2], embedded, state,
+                width=self.width + memory.values.shape[-1],
+            )  # fmt: skip
         else:  # what the decoder reads does not depend on what it looks at: all steps at once
             outputs, _ = self.decoder(embedded, initial_state=state, training=training)
             outputs = tf.concat([outputs, self.attention(outputs, memory)[0]], -1)
@@ -136,26 +140,6 @@ class CaptionerAttention(ImageDecoder):
         outputs, state = self.decoder.step(tf.concat([embedded, context], -1), state)
         return tf.concat([outputs, context], -1), state, weights
 
-    def _one_by_one(self, embedded: tf.Tensor, state: Any, memory: Memory) -> tf.Tensor:
-        """All steps, one after another: each reads what the state before it looked at."""
-        batch, time, _ = embedded.shape
-        steps = tf.shape(embedded)[1]
-        by_step = tf.TensorArray(embedded.dtype, steps).unstack(tf.transpose(embedded, (1, 0, 2))[:, :, tf.newaxis])
-
-        def body(step: tf.Tensor, state: Any, outputs: tf.TensorArray) -> tuple[tf.Tensor, Any, tf.TensorArray]:
-            output, state, _ = self._look_and_write(by_step.read(step), state, memory)
-            return step + 1, state, outputs.write(step, output[:, 0])
-
-        first = tf.nest.map_structure(lambda leaf: leaf[:, tf.newaxis], state)
-        _, _, outputs = tf.while_loop(
-            lambda step, *_: step < steps,
-            body,
-            (0, first, tf.TensorArray(embedded.dtype, steps)),
-            maximum_iterations=steps,  # XLA differentiates only loops with a bound
-        )
-        width = self.width + memory.values.shape[-1]
-        return tf.ensure_shape(tf.transpose(outputs.stack(), (1, 0, 2)), (batch, time, width))
-
 
 def captioner_attention(
     image_shape: tuple[int, int, int],
@@ -165,10 +149,10 @@ def captioner_attention(
     encoder_options: dict[str, Any] = {},  # noqa: B006 - never changed
     score: Kind = "additive",
     context_to: ContextTo = "next_input",
-    map_pool: Annotated[int, Field(ge=1)] = 1,
+    map_pool: Count = 1,
     cell: Cell = "lstm",
     layers: Annotated[int, Field(ge=1, le=5)] = 1,
-    width: Annotated[int, Field(ge=1)] = 256,
+    width: Count = 256,
     tied_embeddings: bool = False,
     dropout: float = 0.0,
     init: str = "glorot",

@@ -12,9 +12,10 @@ from dlkit.errors import UsageError, unknown
 from dlkit.layers.attention import Attention, Kind, Memory
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
-from dlkit.layers.recurrent import Cell, Stack
+from dlkit.layers.recurrent import Cell, Stack, one_by_one
 from dlkit.models import Paper
 from dlkit.models.seq2seq import Embedding, EncoderDecoder
+from dlkit.values import Count
 
 PAPERS = {
     "seq2seq_attention": Paper(
@@ -99,7 +100,9 @@ class Seq2SeqAttention(EncoderDecoder):
         embedded = self.target_dropout(self.target_embedding(target_in), training=training)
         # No mask in the decoder: padding comes after all that counts, and the decoder does not look ahead.
         if self.context_to == "next_input":
-            outputs = self._one_by_one(embedded, below, memory)
+            outputs = one_by_one(
+                lambda inputs, state: self._look_and_read(inputs, state, memory)[:2], embedded, below, width=self.width
+            )
         else:  # what the decoder reads does not depend on what it looks at: all steps at once
             outputs, _ = self.lower(embedded, initial_state=below, training=training)
             context, _ = self.attention(outputs, memory)
@@ -146,25 +149,6 @@ class Seq2SeqAttention(EncoderDecoder):
         outputs, state = self.lower.step(tf.concat([embedded, context], -1), state)
         return outputs, state, weights
 
-    def _one_by_one(self, embedded: tf.Tensor, state: Any, memory: Memory) -> tf.Tensor:
-        """All steps of the first level, one after another: each reads what the state before it looked at."""
-        batch, time, _ = embedded.shape
-        steps = tf.shape(embedded)[1]
-        by_step = tf.TensorArray(embedded.dtype, steps).unstack(tf.transpose(embedded, (1, 0, 2))[:, :, tf.newaxis])
-
-        def body(step: tf.Tensor, state: Any, outputs: tf.TensorArray) -> tuple[tf.Tensor, Any, tf.TensorArray]:
-            output, state, _ = self._look_and_read(by_step.read(step), state, memory)
-            return step + 1, state, outputs.write(step, output[:, 0])
-
-        first = tf.nest.map_structure(lambda leaf: leaf[:, tf.newaxis], state)
-        _, _, outputs = tf.while_loop(
-            lambda step, *_: step < steps,
-            body,
-            (0, first, tf.TensorArray(embedded.dtype, steps)),
-            maximum_iterations=steps,  # XLA differentiates only loops with a bound
-        )
-        return tf.ensure_shape(tf.transpose(outputs.stack(), (1, 0, 2)), (batch, time, self.width))
-
 
 def seq2seq_attention(
     source_vocabulary: int,
@@ -175,7 +159,7 @@ def seq2seq_attention(
     context_to: ContextTo = "readout",
     cell: Cell = "lstm",
     layers: Annotated[int, Field(ge=1, le=5)] = 2,
-    width: Annotated[int, Field(ge=1)] = 128,
+    width: Count = 128,
     bidirectional: bool = True,
     tied_embeddings: bool = False,
     dropout: float = 0.0,

@@ -33,6 +33,8 @@ class TaskInfo:
             so in logits.
         texts: whether its examples are texts, whose lengths differ.
         generates: whether its models write, a token at a time.
+        instead_of_ensemble: what can be done with several of its runs, where they are not evaluated together; empty
+            where they are.
         in_files: keys of the recipe that the files of a run settle, such as a tokenizer.
         defaults: "section.key" -> value, under the recipe file and above the fields' own defaults.
     """
@@ -55,6 +57,7 @@ class TaskInfo:
     classifies: bool = False
     texts: bool = False
     generates: bool = False
+    instead_of_ensemble: str = ""
     in_files: tuple[str, ...] = ()
     defaults: dict[str, Any] = field(default_factory=dict)
 
@@ -179,6 +182,7 @@ TASKS: dict[str, TaskInfo] = {
         writes="targets",
         steps=True,
         generates=True,
+        instead_of_ensemble="`dlkit evaluate RUN RUN` compares them",
         in_files=tuple(
             f"data.{key}" for key in ("tokenizer", "vocabulary", "min_count", "coverage", "normalization", "lower")
         ),
@@ -252,6 +256,7 @@ TASKS: dict[str, TaskInfo] = {
         writes="target_out",
         image_net=("encoder",),
         generates=True,
+        instead_of_ensemble="`dlkit caption --model RUN --model RUN` writes with several, their probabilities averaged",
         in_files=tuple(
             f"data.{key}" for key in ("tokenizer", "vocabulary", "min_count", "coverage", "normalization", "lower")
         ),

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from dlkit import caption_metrics
 from dlkit import data as datasets
-from dlkit.data import tokenizer
 from dlkit.data.augment import alternation, are_mirrored, augment, example_keys, uniform
-from dlkit.data.batching import ROW_WEIGHTS, Batch, in_batches
+from dlkit.data.batching import Batch, in_batches
 from dlkit.data.captions import CaptionData
 from dlkit.data.check import decode_all
 from dlkit.data.images import standardize, statistics
@@ -25,9 +24,8 @@ from dlkit.layers import step_context
 from dlkit.tasks import TASKS, own_words
 from dlkit.tasks.captioner import Captioner
 from dlkit.tasks.run_files import TOKENIZER_FILE, load_tokenizer
-from dlkit.tasks.task import Sums, Task
+from dlkit.tasks.task import Sums, Task, token_sums
 from dlkit.tasks.translator import Search
-from dlkit.train.losses import softmax_cross_entropy
 
 # Layers that take their weights from images, not by gradients, see so many of them.
 ADAPTED_TO = 2000
@@ -238,13 +236,7 @@ class Captioning(Task):
         if training and context is not None and context.sampling is not None:
             target_in = own_words.with_own_words(model, images, target_in, context)
         logits = model((images, target_in), training=training)  # (batch, time, vocabulary)
-        losses = softmax_cross_entropy(logits, target_out, label_smoothing=smoothing)  # (batch, time)
-        weights = tf.cast(target_out != tokenizer.PAD, losses.dtype)
-        if ROW_WEIGHTS in batch:
-            weights *= tf.cast(batch[ROW_WEIGHTS], losses.dtype)[:, tf.newaxis]
-        hits = tf.cast(tf.argmax(logits, axis=-1, output_type=target_out.dtype) == target_out, losses.dtype)
-        weight = tf.reduce_sum(weights)
-        return Sums(tf.reduce_sum(losses * weights), weight, {"accuracy": (tf.reduce_sum(hits * weights), weight)})
+        return token_sums(logits, target_out, batch, smoothing=smoothing)
 
     def own_words_loss(self, model: keras.Model, split: str, *, batch_size: int) -> float:
         """See `own_words.own_words_loss`; over all captions, as `loss`."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from dlkit import data as datasets
-from dlkit.data import tokenizer
-from dlkit.data.batching import ROW_WEIGHTS, Batch, in_batches, shuffled
+from dlkit.data.batching import Batch, in_batches, shuffled
 from dlkit.data.corpus import CorpusData, Lines, Preparation, Stream
 from dlkit.data.pairs import LENGTH_STEP
 from dlkit.data.tokenizer import Tokenizer
@@ -24,8 +23,7 @@ from dlkit.errors import DataError, UsageError
 from dlkit.recipe import check_data_dir
 from dlkit.tasks import TASKS
 from dlkit.tasks.run_files import TOKENIZER_FILE, load_tokenizer
-from dlkit.tasks.task import Sums, Task
-from dlkit.train.losses import softmax_cross_entropy
+from dlkit.tasks.task import Sums, Task, token_sums
 from dlkit.values import parameters_of
 
 # A recurrent model is evaluated on so many streams at most, side by side, each at least so long: a stream begins
@@ -270,11 +268,7 @@ class LanguageModelling(Task):
             carry = dict(zip(names, map(_storable, tf.nest.flatten(state)), strict=True))
         else:
             logits = model(batch["inputs"], training=training)  # (rows, time, vocabulary)
-        losses = softmax_cross_entropy(logits, targets, label_smoothing=smoothing)  # (rows, time)
-        weights = tf.cast(targets != tokenizer.PAD, losses.dtype)
-        if ROW_WEIGHTS in batch:
-            weights *= tf.cast(batch[ROW_WEIGHTS], losses.dtype)[:, tf.newaxis]
-        return Sums(tf.reduce_sum(losses * weights), tf.reduce_sum(weights), carry=carry)
+        return replace(token_sums(logits, targets, batch, smoothing=smoothing, hits=False), carry=carry)
 
     def logits(self, model: keras.Model, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Of the token after each, (rows, time, vocabulary)."""

@@ -7,13 +7,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from dlkit.data import tokenizer
 from dlkit.data.augment import example_keys, uniform
 from dlkit.data.batching import Batch
 from dlkit.decode.scheduled import mixed_inputs
 from dlkit.layers import step_context
 from dlkit.layers.dropout import row_uniforms
-from dlkit.train.losses import softmax_cross_entropy
+from dlkit.tasks.task import token_sums
 
 
 def with_own_words(
@@ -55,9 +54,8 @@ def own_words_loss(
     ) -> tuple[tf.Tensor, tf.Tensor]:
         state, memory = model.start(given, max_len=tf.shape(target_in)[1])
         read = mixed_inputs(model.step, state, memory, target_in=target_in, probability=1.0, uniforms=draws)
-        losses = softmax_cross_entropy(model((given, read), training=False), target_out)
-        weights = tf.cast(target_out != tokenizer.PAD, losses.dtype)
-        return tf.reduce_sum(losses * weights), tf.reduce_sum(weights)
+        found = token_sums(model((given, read), training=False), target_out, {}, hits=False)
+        return found.loss, found.weight
 
     total = weight = 0.0
     for indices in plan:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from dlkit import console
-from dlkit.data.batching import Batch, in_batches, shuffled
+from dlkit.data.batching import ROW_WEIGHTS, Batch, in_batches, shuffled
 from dlkit.data.resampling import Resampling
 from dlkit.data.split_names import check_split
 from dlkit.data.tokenizer import PAD, Tokenizer
@@ -41,6 +41,30 @@ class Sums:
     metrics: dict[str, tuple[tf.Tensor, tf.Tensor]] = field(default_factory=dict)
     logits: tf.Tensor | None = None
     carry: dict[str, tf.Tensor] = field(default_factory=dict)
+
+
+def token_sums(
+    logits: tf.Tensor, targets: tf.Tensor, batch: Mapping[str, tf.Tensor], *, smoothing: float = 0.0, hits: bool = True
+) -> Sums:
+    """Cross-entropy and hits, summed over tokens that are not padding, the end token included.
+
+    Args:
+        logits: (rows, time, vocabulary).
+        targets: (rows, time), ids padded with 0.
+        batch: with `row_weights` (rows,) when rows are padded.
+        smoothing: label smoothing of the loss.
+        hits: whether they are counted, as `accuracy`, which takes another pass over the logits.
+    """
+    losses = softmax_cross_entropy(logits, targets, label_smoothing=smoothing)  # (rows, time)
+    weights = tf.cast(targets != PAD, losses.dtype)
+    if ROW_WEIGHTS in batch:
+        weights *= tf.cast(batch[ROW_WEIGHTS], losses.dtype)[:, tf.newaxis]
+    weight = tf.reduce_sum(weights)
+    metrics: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
+    if hits:
+        right = tf.cast(tf.argmax(logits, axis=-1, output_type=targets.dtype) == targets, losses.dtype)
+        metrics["accuracy"] = (tf.reduce_sum(right * weights), weight)
+    return Sums(tf.reduce_sum(losses * weights), weight, metrics)
 
 
 class Judged(NamedTuple):

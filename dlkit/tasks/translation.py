@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from dlkit import data as datasets
 from dlkit import metrics
 from dlkit.data import pairs, tokenizer
-from dlkit.data.batching import ROW_WEIGHTS, Batch
+from dlkit.data.batching import Batch
 from dlkit.data.buckets import TokenBatches, longest_first
 from dlkit.data.tokenizer import Tokenizer
 from dlkit.decode.decoder import positions_of
 from dlkit.errors import DataError, UsageError
 from dlkit.layers import step_context
 from dlkit.tasks import TASKS, own_words
-from dlkit.tasks.task import Sums, Task
+from dlkit.tasks.task import Sums, Task, token_sums
 from dlkit.tasks.translator import (
     BATCH_TOKENS,
     MOST_TOKENS,
@@ -31,7 +31,6 @@ from dlkit.tasks.translator import (
     load_tokenizers,
     save_tokenizers,
 )
-from dlkit.train.losses import softmax_cross_entropy
 
 # So many batches of sources are put in order of their lengths before they are decoded; only their outputs are held.
 BATCHES_AT_ONCE = 16
@@ -192,14 +191,7 @@ class Translation(Task):
         if training and context is not None and context.sampling is not None:
             target_in = own_words.with_own_words(model, batch["source"], target_in, context)
         logits = model((batch["source"], target_in), training=training)  # (batch, time, vocabulary)
-        losses = softmax_cross_entropy(logits, target_out, label_smoothing=smoothing)  # (batch, time)
-        # A padded row is all padding, so it weighs nothing here without its row weight.
-        weights = tf.cast(target_out != tokenizer.PAD, losses.dtype)
-        if ROW_WEIGHTS in batch:
-            weights *= tf.cast(batch[ROW_WEIGHTS], losses.dtype)[:, tf.newaxis]
-        hits = tf.cast(tf.argmax(logits, axis=-1, output_type=target_out.dtype) == target_out, losses.dtype)
-        weight = tf.reduce_sum(weights)
-        return Sums(tf.reduce_sum(losses * weights), weight, {"accuracy": (tf.reduce_sum(hits * weights), weight)})
+        return token_sums(logits, target_out, batch, smoothing=smoothing)
 
     def logits(self, model: keras.Model, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Of each word of the target, (rows, time, vocabulary)."""

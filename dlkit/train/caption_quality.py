@@ -12,7 +12,7 @@ from dlkit import caption_metrics, metrics
 from dlkit.errors import UsageError
 from dlkit.recipe import DecodeSection
 from dlkit.tasks.captioning import Captioning
-from dlkit.tasks.translator import Search
+from dlkit.train.translation_quality import search_of
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,9 @@ def write_captions(
         lowercase: whether BLEU is of lower-cased texts; it is, too, where the model knows no capitals.
         write: is called with each output as soon as it is there, in their order.
     """
-    search = Search(
-        method="beam" if decode.beams > 1 else "greedy", beams=decode.beams, length_norm=decode.length_norm,
-        alpha=decode.alpha, max_len=decode.max_len,
-    )  # fmt: skip
     outputs = []
-    for output in task.outputs(model, split, search, batch_size=max(1, batch_size // decode.beams)):
+    size = max(1, batch_size // decode.beams)
+    for output in task.outputs(model, split, search_of(decode), batch_size=size):
         outputs.append(output)
         if write:
             write(output)

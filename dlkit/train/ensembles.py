@@ -30,12 +30,6 @@ from dlkit.train.setting import Setting, not_together
 # Figures of averaged probabilities that `classification` finds.
 ALSO = ("macro_f1", "brier", "ece")
 
-# Kinds of data whose runs are not evaluated together -> what can be done with them.
-UNFIT = {
-    "captions": "`dlkit caption --model RUN --model RUN` writes with several, their probabilities averaged",
-    "corpus": "`dlkit evaluate RUN RUN` compares them",
-}
-
 
 @dataclass(frozen=True)
 class Member:
@@ -57,9 +51,9 @@ def check_ensemble(opened: Sequence[runs.Run]) -> None:
         dlkit.errors.UsageError: the runs write texts.
     """
     task = TASKS[opened[0].task]
-    if task.data_kind in UNFIT:
+    if task.instead_of_ensemble:
         what = f"ensembles of {task.title} are not evaluated, and {opened[0].path} is a run of it"
-        raise UsageError(what, UNFIT[task.data_kind])
+        raise UsageError(what, task.instead_of_ensemble)
     if task.data_kind == "pairs" and len(opened) == 1:
         raise UsageError(f"an ensemble has several members, and {opened[0].path} is one", "name several runs")
 

@@ -31,7 +31,7 @@ from dlkit.tasks.task import Task
 from dlkit.train import checkpoints
 from dlkit.train.evaluation import Evaluation
 from dlkit.train.progressive import Progressive, resized
-from dlkit.train.schedules import Plateau, own_word_probability, schedule
+from dlkit.train.schedules import Plateau, is_better, own_word_probability, schedule
 from dlkit.train.step import TrainingStep, means, rows_here
 
 # The first call of a graph traces and optimizes it; these many steps after it tell how fast it runs.
@@ -124,13 +124,6 @@ def rates(settings: TrainSection, total_steps: int, *, width: int | None) -> Cal
         settings.schedule, lr=settings.lr, total_steps=total_steps, warmup=settings.warmup, final_lr=settings.final_lr,
         milestones=settings.milestones, gamma=settings.gamma, power=settings.power, width=width,
     )  # fmt: skip
-
-
-def is_better(value: float, best: float | None, direction: Direction) -> bool:
-    """Whether `value` beats the best so far; what is not a number beats nothing."""
-    if not math.isfinite(value):
-        return False
-    return best is None or (value < best if direction == "lower" else value > best)
 
 
 @contextmanager

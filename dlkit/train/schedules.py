@@ -19,9 +19,9 @@ Smith's cycles do; `cosine` with a warm-up of 0.3 is the variant that goes down 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 from dlkit.errors import CheckpointError, UsageError, unknown
+from dlkit.tasks import Direction
 
 SCHEDULES = ("constant", "step", "cosine", "one_cycle", "polynomial", "inverse_sqrt", "noam")
 
@@ -102,6 +102,13 @@ def schedule(
     return rate
 
 
+def is_better(value: float, best: float | None, direction: Direction) -> bool:
+    """Whether `value` beats the best so far; what is not a number beats nothing."""
+    if not math.isfinite(value):
+        return False
+    return best is None or (value < best if direction == "lower" else value > best)
+
+
 class Plateau:
     """Lowers the rate when a value stops getting better: a schedule with a memory.
 
@@ -125,7 +132,7 @@ class Plateau:
         warmup: float = 0,
         gamma: float = 0.1,
         patience: float = 5,
-        direction: Literal["lower", "higher"] = "lower",
+        direction: Direction = "lower",
     ) -> None:
         self._peak_at = _warmup_end(lr, total_steps, warmup)
         _require(0 < gamma <= 1, f"gamma must be above 0 and at most 1, and is {gamma}")
@@ -141,19 +148,12 @@ class Plateau:
 
     def observe(self, value: float) -> None:
         """Looks at one evaluation. A value that is not a number is never an improvement."""
-        if self._is_better(value):
+        if is_better(value, self._best, self._direction):
             self._best, self._waited = float(value), 0
             return
         self._waited += 1
         if self._waited >= self._patience:
             self._drops, self._waited = self._drops + 1, 0
-
-    def _is_better(self, value: float) -> bool:
-        if not math.isfinite(value):
-            return False
-        if self._best is None:
-            return True
-        return value < self._best if self._direction == "lower" else value > self._best
 
     @property
     def state(self) -> dict[str, float | None]:

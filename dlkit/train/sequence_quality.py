@@ -12,7 +12,6 @@ from dlkit.tasks.sequences import Sequences
 
 RANGES = 5  # of lengths
 POINTS = 500  # pairs of a true and a told number that are drawn
-NORMAL = 1.959964  # 95 % of a normal distribution lie within so many standard deviations
 
 
 def quality(task: Sequences, split: str, targets: NDArray, said: NDArray) -> dict[str, Any]:
@@ -71,7 +70,8 @@ def numbers(targets: NDArray, said: NDArray) -> dict[str, Any]:
 def _interval(values: NDArray[np.float64], *, least: float = 0.0) -> list[float]:
     """95 % interval of the mean; the mean itself where there is one value."""
     mean = float(values.mean())
-    off = NORMAL * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    spread = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    off = metrics.normal_bound(0.95) * spread
     return [max(least, mean - off), mean + off]
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from dlkit.errors import UsageError
 from dlkit.layers import step_context
 from dlkit.layers.activations import Activation
-from dlkit.layers.recurrent import GRU, LSTM, RNN, LSTMState, Stack
+from dlkit.layers.recurrent import GRU, LSTM, RNN, LSTMState, Stack, one_by_one
 from dlkit.layers.step_context import StepContext
 
 FEATURES, UNITS = 3, 4
@@ -462,6 +462,22 @@ def test_a_bidirectional_stack_goes_on_from_its_own_state(cell):
     rest, _ = layer(inputs[:, 4:], initial_state=states)
     np.testing.assert_allclose(rest[..., :UNITS], whole[:, 4:, :UNITS], rtol=1e-12)
     assert np.abs(rest[..., UNITS:] - whole[:, 4:, UNITS:]).max() > 1e-3
+
+
+@pytest.mark.parametrize("time", [1, 4])
+def test_a_decoder_step_by_step(time):
+    """Its state is the sum of all inputs so far, and it says that and the number of the step."""
+    inputs = np.random.default_rng(0).normal(size=(2, time, 3)).astype(np.float32)
+
+    def step(given, state):
+        total, count = state
+        assert given.shape == total.shape == (2, 1, 3)
+        total, count = total + given, count + 1
+        return tf.concat([total, count], -1), (total, count)
+
+    outputs = one_by_one(step, tf.constant(inputs), (tf.zeros((2, 3)), tf.zeros((2, 1))), width=4)
+    numbers = np.broadcast_to(np.arange(1, time + 1)[:, np.newaxis], (2, time, 1))
+    np.testing.assert_allclose(outputs, np.concatenate([inputs.cumsum(1), numbers], -1), rtol=1e-5, atol=1e-6)
 
 
 def test_dropout_is_between_levels_only():

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlkit.errors import CheckpointError, UsageError
-from dlkit.train.schedules import SCHEDULES, Plateau, schedule
+from dlkit.train.schedules import SCHEDULES, Plateau, is_better, schedule
 
 OPTIONS = {name: {"lr": 0.1, "total_steps": 100} for name in SCHEDULES}
 OPTIONS["noam"]["width"] = 64
@@ -136,6 +136,15 @@ def after(rate, values):
         rate.observe(value)
         found.append(rate(99))
     return found
+
+
+@pytest.mark.parametrize(("best", "lower", "higher"), [(None, True, True), (2.0, True, False), (0.5, False, True)])
+def test_what_is_better(best, lower, higher):
+    assert (is_better(1.0, best, "lower"), is_better(1.0, best, "higher")) == (lower, higher)
+    assert not is_better(1.0, 1.0, "lower")
+    assert not is_better(1.0, 1.0, "higher")
+    assert not is_better(math.nan, best, "lower")
+    assert not is_better(math.inf, best, "higher"), "what has diverged is no success"
 
 
 def test_plateau_by_hand():

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dlkit import runs, workers
 from dlkit.cli import main
+from dlkit.data.folders import divide, list_images
 from dlkit.train import checkpoints
 
 # In float64 the order of the sums does not show; the steps are so many that there is time to stop them.
@@ -184,6 +186,25 @@ def test_an_image_that_one_worker_cannot_read_ends_all_when_the_chief_has_saved(
     error, hint = [line for line in capfd.readouterr().err.splitlines() if line.startswith(("error", "hint"))]
     assert re.fullmatch(r"error: worker 1 \(127\.0\.0\.1:\d+\) failed: cat\.png is damaged or cut short", error)
     assert hint.startswith(f"hint: step {step} is saved: ")
+
+
+@pytest.mark.slow
+def test_a_damaged_image_that_another_worker_decodes_ends_all_before_there_is_a_run(tmp_path, capfd):
+    """Of the test images, which nobody looks at until the end, each worker decodes every second one."""
+    draw = np.random.default_rng(0)
+    for number in range(40):
+        path = tmp_path / "photos" / ("test" if number < 10 else "train") / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (32, 32), dtype=np.uint8)).save(path)
+    second = tmp_path / "photos" / divide(list_images(tmp_path / "photos").files)["test"][1].path
+    second.write_bytes(second.read_bytes()[:-400])
+    arguments = ["train", "mlp", "--data", str(tmp_path / "photos"), "--runs-dir", str(tmp_path / "runs")]
+    assert workers.train([*arguments, "--set", "model.hidden=[4]", "--steps", "5"], 2) == 3
+    error, hint = [line for line in capfd.readouterr().err.splitlines() if line.startswith(("error", "hint"))]
+    named = rf"error: worker 1 \(127\.0\.0\.1:\d+\) failed: {re.escape(str(second))} is damaged or cut short"
+    assert re.match(named, error)
+    assert "`--on-bad skip` leaves them out" in hint
+    assert not (tmp_path / "runs").exists()
 
 
 # ------------------------------------------------------------------------------------------- what needs no TensorFlow

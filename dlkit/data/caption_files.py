@@ -33,8 +33,8 @@ from dlkit.data.folders import (
 from dlkit.data.image_files import Header, UnreadableImage, Within, read_header, read_image
 from dlkit.data.images import DEFAULT_SIZE, HELD_OUT, Kept, LazySplit, Split, fits_in_memory
 from dlkit.data.pairs import prepared
-from dlkit.data.parallel import read_content
 from dlkit.data.split_names import split_of
+from dlkit.data.text_files import read_content
 from dlkit.errors import DataError, not_there, unreadable
 
 TABLES = ("captions.txt", "captions.csv", "captions.tsv")
@@ -188,25 +188,45 @@ def _lines(path: Path) -> list[str]:
 Told = dict[str, list[str]]  # an image's file -> its captions
 
 
+_LINE = "a line is an image's file, a tab or comma, the same in all lines, and a caption"
+_MISSING = {"": "no tab and no comma", "\t": "no tab", ",": "no comma"}
+
+
 def _table(lines: Sequence[str], path: Path) -> Told:
     """The captions of lines `file<TAB>caption` or `file,caption`."""
     filled = [(number, line.rstrip("\r")) for number, line in enumerate(lines, 1) if line.strip()]
-    separator = "\t" if filled and "\t" in filled[0][1] else ","
     told: Told = defaultdict(list)
-    for number, line in filled:
-        name, found, caption = line.partition(separator)
-        if separator == "," and '"' in line:  # a cell with a comma may stand in quotes
-            name, *cells = next(csv.reader([line]))
-            caption = ",".join(cells)
-        name, caption = name.strip(), caption.strip()
-        if number == filled[0][0] and name.casefold() in COLUMNS["file"] and caption.casefold() in CAPTION_COLUMNS:
+    separator = ""  # the first caption says which it is: a heading may have the other one
+    for place, (number, line) in enumerate(filled):
+        try:
+            name, caption = _cells(line, separator or _separator_of(line))
+        except csv.Error as failure:
+            raise DataError(f"{path} line {number} cannot be read: {failure}", _LINE) from None
+        if not place and name.casefold() in COLUMNS["file"] and (caption or "").casefold() in CAPTION_COLUMNS:
             continue
-        if not found or not name or not caption:
-            missing = "no tab and no comma" if not found else "no file" if not name else "no caption"
-            hint = "a line is an image's file, a tab or comma, and a caption"
-            raise DataError(f"{path} line {number} has {missing}", hint)
+        if not name or not caption:
+            missing = _MISSING[separator] if caption is None else "no caption" if name else "no file"
+            raise DataError(f"{path} line {number} has {missing}", _LINE)
+        separator = separator or _separator_of(line)
         told[posixpath.normpath(name.replace("\\", "/"))].append(caption)
     return told
+
+
+def _separator_of(line: str) -> str:
+    return "\t" if "\t" in line.partition(",")[0] else ","
+
+
+def _cells(line: str, separator: str) -> tuple[str, str | None]:
+    """The file of a line, and the caption; None where nothing parts them.
+
+    Raises:
+        csv.Error: a cell beside quotes is longer than one may be, or has a line end in it.
+    """
+    if separator == "," and '"' in line:  # a cell with a comma may stand in quotes
+        name, *cells = next(csv.reader([line]))
+        return name.strip(), ",".join(cells).strip() if cells else None
+    name, found, caption = line.partition(separator)
+    return name.strip(), caption.strip() if found else None
 
 
 def _flickr8k_captions(lines: Sequence[str], path: Path) -> Told:

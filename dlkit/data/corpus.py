@@ -7,14 +7,14 @@ a stop token.
 
 import gzip
 import hashlib
-import os
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib import resources
+from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +24,17 @@ from dlkit.data import tfds_files, tfds_names, tokenizer
 from dlkit.data.pairs import Ragged, prepared
 from dlkit.data.split_files import files_by_role
 from dlkit.data.split_names import ROLES, own_names
+from dlkit.data.text_files import binary, decoded, read_content
 from dlkit.data.tokenizer import END, PAD, START, UNKNOWN, CharacterTokenizer, Kind, Normalization, Tokenizer
-from dlkit.errors import DataError, UsageError, not_there, unreadable
-from dlkit.runtime import memory
+from dlkit.errors import DataError, UsageError
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+TEXT = ".txt"
 
-# A text needs about so many bytes of memory for each of its own: as text, as ids, and while one becomes the other.
-BYTES_EACH = 12
-CHUNK = 1 << 24
-LINES_AT_ONCE = 50_000
+# As strings and lists short lines take many times the memory of their text, so never all of them are that at once.
+CHARACTERS_AT_ONCE, LINES_AT_ONCE = 1 << 20, 50_000
+# So many characters from where a text is to be divided, another place is still the same; no word has so many.
+REACH = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,11 @@ class Preparation:
     units: Literal["text", "lines"] = "text"
     block: Annotated[int, Field(ge=1)] = 64
     carry: bool | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a text is one row of characters, of which line ends are some."""
+        return self.tokenizer == "char" and self.units == "text"
 
 
 # ----------------------------------------------------------------------------------------------------------------- ids
@@ -211,16 +217,19 @@ class CorpusData:
                 f"{self.name} has nothing to train on: it has only {' and '.join(self.texts)}",
                 "`dlkit evaluate RUN --data NAME` tests a run on such data",
             )
-        if not any(map(str.strip, self.texts["train"])):
-            raise DataError(f"{self.name} has no text to train on", "the file is empty, or has white space only")
+        self._check_text()
         options = self.options
-        # Of characters the line ends are some, too.
-        whole = options.tokenizer == "char" and options.units == "text"
-        texts = self.texts["train"] if whole else [line for line in text_lines(self.texts["train"]) if line]
+        texts: Iterable[str] = self.texts["train"]
+        if not options.is_running:  # else the line ends are characters, too
+            texts = (line for line in text_lines(texts) if line)
         return tokenizer.train(
             options.tokenizer, texts, size=options.vocabulary, min_count=options.min_count, coverage=options.coverage,
             normalization=options.normalization, lower=options.lower,
         )  # fmt: skip
+
+    def _check_text(self) -> None:
+        if all(map(_is_blank, self.texts["train"])):
+            raise DataError(f"{self.name} has no text to train on", "the file is empty, or has white space only")
 
     @property
     def keeps_lines(self) -> bool:
@@ -234,6 +243,8 @@ class CorpusData:
 
     @cached_property
     def _encoded(self) -> tuple[dict[str, Stream | Lines], list[str]]:
+        if "train" in self.texts:
+            self._check_text()
         encode = self._lines_of if self.options.units == "lines" else self._stream_of
         splits = {name: encode(texts) for name, texts in self.texts.items()}
         notes = []
@@ -285,9 +296,12 @@ class CorpusData:
         return digest.hexdigest()
 
     def _lines_of(self, texts: Sequence[str]) -> Lines:
-        lines = [line for line in text_lines(texts) if line.strip()]
-        of_each = np.fromiter(map(len, lines), np.int64, len(lines)) + 1
-        return Lines(Ragged.of(self.tokenizer.encode_all(lines)), of_each)
+        parts, of_each = [Ragged.of([])], [np.zeros(0, np.int64)]
+        for lines in _some_lines(line for line in text_lines(texts) if line.strip()):
+            parts.append(Ragged.of(self.tokenizer.encode_all(lines)))
+            of_each.append(np.fromiter(map(len, lines), np.int64, len(lines)) + 1)
+        flat, lengths = (np.concatenate([getattr(part, name) for part in parts]) for name in ("flat", "lengths"))
+        return Lines(Ragged(flat, lengths), np.concatenate(of_each))
 
     def _stream_of(self, texts: Sequence[str]) -> Stream:
         """Texts with a stop token between two of them; but for characters one also before each line."""
@@ -296,12 +310,11 @@ class CorpusData:
             parts = [part for text in texts for part in (between, self._characters(text))][1:]
             ids = np.concatenate(parts) if parts else np.zeros(0, np.int32)
             return Stream(ids, max(0, len(ids) - 1), self.options.block)
-        parts, characters, lines = [], 0, list(text_lines(texts))
-        for at in range(0, len(lines), LINES_AT_ONCE):
-            some = lines[at : at + LINES_AT_ONCE]
-            encoded = self.tokenizer.encode_all(some)
-            parts += [np.array([END, *row], np.int32) for row in encoded]
-            characters += sum(map(len, some)) + len(some)
+        parts, characters = [], 0
+        for lines in _some_lines(text_lines(text for text in texts if not _is_blank(text))):
+            encoded = ((END, *row) for row in self.tokenizer.encode_all(lines))
+            parts.append(np.fromiter(chain.from_iterable(encoded), np.int32))
+            characters += sum(map(len, lines)) + len(lines)
         if parts:
             parts.append(np.array([END], np.int32))
         return Stream(np.concatenate(parts) if parts else np.zeros(0, np.int32), characters, self.options.block)
@@ -318,21 +331,43 @@ class CorpusData:
         return ids[codes]
 
 
-def text_lines(texts: Iterable[str]) -> Iterable[str]:
-    r"""The lines of texts: they end with `\n` and nothing else, the last one perhaps without it."""
+def _is_blank(text: str) -> bool:
+    return not text or text.isspace()
+
+
+def text_lines(texts: Iterable[str]) -> Iterator[str]:
+    r"""The lines of texts: they end with `\n` and nothing else, the last one perhaps without it. Empty texts have none.
+
+    Example:
+        >>> list(text_lines(["to be\n\nor not", ""]))
+        ['to be', '', 'or not']
+    """
     for text in texts:
-        yield from text.removesuffix("\n").split("\n")
+        start = 0
+        while start < len(text):
+            stop = text.find("\n", start + CHARACTERS_AT_ONCE) + 1 or len(text)
+            yield from text[start:stop].removesuffix("\n").split("\n")
+            start = stop
+
+
+def _some_lines(lines: Iterable[str]) -> Iterator[list[str]]:
+    lines = iter(lines)
+    while some := list(islice(lines, LINES_AT_ONCE)):
+        yield some
 
 
 # ------------------------------------------------------------------------------------------------------------- corpora
 
 
 @partial(prepared, how=Preparation)
-def shakespeare() -> CorpusData:
+def shakespeare(*, options: Preparation) -> CorpusData:
     """Forty thousand lines of Shakespeare's plays, 1.1 million characters; the last tenth is to validate on.
 
     The text of Karpathy's "The unreasonable effectiveness of recurrent neural networks" (2015), divided as usual: after
-    nine tenths of its characters.
+    nine tenths of its characters, and where lines or words are read at the end of the line.
+
+    Args:
+        options: how it is read.
 
     Example:
         >>> shakespeare().texts["train"][0][:14]
@@ -340,7 +375,7 @@ def shakespeare() -> CorpusData:
     """
     with resources.files("dlkit.data").joinpath("files/shakespeare.txt.gz").open("rb") as file:
         text = gzip.decompress(file.read()).decode()
-    cut = int(0.9 * len(text))
+    cut = _seam(text, int(0.9 * len(text)), options)
     return CorpusData("shakespeare", {"train": [text[:cut]], "validation": [text[cut:]]})
 
 
@@ -362,14 +397,22 @@ def three_sentences() -> CorpusData:
 
 
 @partial(prepared, how=Preparation)
-def text(name: str, *, validation: Share | None = None, test: Share | Literal["all"] | None = None) -> CorpusData:
+def text(
+    name: str,
+    *,
+    options: Preparation,
+    validation: Share | None = None,
+    test: Share | Literal["all"] | None = None,
+) -> CorpusData:
     """Text in UTF-8, plain or `.gz`: any file, or a folder with `train.txt` and perhaps `val.txt` and `test.txt`.
 
     `valid`, `dev` and `validation` mean the same as `val`. What is held out is the end of the text: shuffled pieces of
-    it would stand between what was trained on.
+    it would stand between what was trained on. Running text of characters is divided at the character, all else at the
+    nearest line end, or of running text between two words where none is near; of lines each is in one part.
 
     Args:
         name: the file or the folder.
+        options: how it is read.
         validation: share of the text to validate on where there is no such file; by default 0.1.
         test: share of the text to test on where there is no such file; by default none. `all` leaves none to train on,
             where there are no splits.
@@ -395,19 +438,54 @@ def text(name: str, *, validation: Share | None = None, test: Share | Literal["a
     held = {role: share for role, share in held.items() if share and role not in found}
     if sum(held.values()) >= 1:
         raise UsageError("data.validation and data.test leave nothing to train on", "lower one of them")
-    whole = found["train"]
-    start = cut = len(whole) - sum(round(share * len(whole)) for share in held.values())
-    for role, share in held.items():
-        stop = start + round(share * len(whole))
-        found[role] = whole[start:stop]
-        start = stop
-    found["train"] = whole[:cut]
+    if "train" in found:
+        found |= _divided(found["train"], held, options)
+    elif validation or test:
+        role = "validation" if validation else "test"
+        raise UsageError(f"{name} has no train.txt that data.{role} could be held out of", "leave it out")
     return CorpusData(name, {role: [found[role]] for role in ROLES if role in found})
 
 
+def is_undivided(name: str) -> bool:
+    """Whether a data name means text in one file, or a folder with nothing but `train.txt`."""
+    path = Path(name).expanduser()
+    return not path.is_dir() or set(files_by_role(path, [TEXT])) == {"train"}
+
+
+def _divided(whole: str, held: Mapping[str, float], options: Preparation) -> dict[str, str]:
+    """A text as `train` and what is held out of its end: role -> share, in their order."""
+    place, cuts = len(whole) - sum(round(share * len(whole)) for share in held.values()), [0]
+    for share in held.values():
+        cuts.append(max(cuts[-1], _seam(whole, place, options)))
+        place += round(share * len(whole))
+    stops = [*cuts[1:], len(whole)]
+    return {role: whole[start:stop] for role, start, stop in zip(("train", *held), cuts, stops, strict=True)}
+
+
+def _seam(text: str, place: int, options: Preparation) -> int:
+    """Where a text is divided that is to be so at `place`: there, or where it tears no line, or at least no word.
+
+    That is the nearest line end. Where none is near, or that is the end of the text, so that nothing would be held out,
+    running text is divided at a line end before it or a space that is not far away.
+    """
+    if options.is_running or place == len(text):
+        return place
+    before, after = text.rfind("\n", 0, place) + 1, text.find("\n", place) + 1 or len(text)
+    nearest = before if before and place - before <= after - place else after
+    if options.units == "lines" or (nearest < len(text) and abs(nearest - place) <= REACH):
+        return nearest
+    if before and place - before <= REACH:
+        return before
+    start, stop = max(0, place - REACH), min(len(text), place + REACH)
+    ends = [start + space.end() for space in re.finditer(r"\s", text[start:stop])]
+    if not ends:  # one word, or writing that has no spaces between them
+        return len(text) if options.tokenizer == "word" else place
+    return min([*ends, *([stop] if stop == len(text) else [])], key=lambda end: abs(end - place))
+
+
 def _of_folder(root: Path) -> dict[str, str]:
-    found = files_by_role(root, [".txt"])
-    if "train" not in found:
+    found = files_by_role(root, [TEXT])
+    if not found:
         raise DataError(f"{root} has no train.txt", "and perhaps val.txt and test.txt beside it, plain or .gz")
     return {role: read(path) for role, path in found.items()}
 
@@ -416,18 +494,22 @@ def _of_folder(root: Path) -> dict[str, str]:
 def tfds_text(
     name: str,
     *,
+    options: Preparation,
     dir: Path | None = None,  # noqa: A002 - the recipe's key is data.dir
     validation: Share | None = None,
 ) -> CorpusData:
     """The texts of a set of TensorFlow Datasets that has one text a record, prepared with `dlkit data prepare`.
 
+    Of several texts a record it is the one that is called `text`.
+
     Args:
         name: `lm1b`, `wiki40b/en`, `imdb_reviews`, `tiny_shakespeare`.
+        options: how they are read.
         dir: the folder of prepared data; by default TFDS_DATA_DIR, else `~/tensorflow_datasets`.
         validation: share of the training records to validate on where there is no such split; by default 0.1.
 
     Raises:
-        dlkit.errors.DataError: the set is not prepared, or only half.
+        dlkit.errors.DataError: the set is not prepared, or only half, or too large for the memory.
         dlkit.errors.UsageError: its records have no text or several, or nothing is there to train on.
     """
     from dlkit.data.tfds_prepare import obtain
@@ -443,11 +525,10 @@ def tfds_text(
     for role, split in roles.items():
         (texts[role],) = tfds_files.texts(found, split, [feature])
     if "validation" not in roles:
-        records = texts["train"]
+        records, share = texts["train"], 0.1 if validation is None else validation
         if len(records) == 1:  # one long text
-            cut = len(records[0]) - round((0.1 if validation is None else validation) * len(records[0]))
-            texts["train"], texts["validation"] = [records[0][:cut]], [records[0][cut:]]
-        elif held := round((0.1 if validation is None else validation) * len(records)):
+            texts |= {role: [part] for role, part in _divided(records[0], {"validation": share}, options).items()}
+        elif held := round(share * len(records)):
             texts["train"], texts["validation"] = records[:-held], records[-held:]
     return CorpusData(name, texts)
 
@@ -464,6 +545,8 @@ def feature_of(name: str, features: dict[str, Any], supervised: tuple[str, str] 
         dlkit.errors.UsageError: there is none, or several; it says what the set has.
     """
     found = [key for key, value in features.items() if value["kind"] == "text"]
+    if "text" in found:  # beside it there may be names and numbers, as in wiki40b
+        found = ["text"]
     if len(found) != 1:
         has = ", ".join(f"{key} ({value['kind']})" if key else value["kind"] for key, value in features.items())
         raise UsageError(f"{name} has not one text a record: it has {has}", "sets that do: lm1b, imdb_reviews")
@@ -476,45 +559,7 @@ def read(path: Path) -> str:
     Raises:
         dlkit.errors.DataError: the file is missing, unreadable, no UTF-8, binary, or too large for the memory.
     """
-    there = memory()
-    most = there // BYTES_EACH if there else None
-    try:
-        with path.open("rb") as plain:
-            if path.suffix == ".gz":  # what it holds is only known once it is unpacked, and that is done bit by bit
-                content = _within(gzip.GzipFile(fileobj=plain), path, most)
-            else:
-                _check_fits(os.fstat(plain.fileno()).st_size, path, most)
-                content = _within(plain, path, most)
-    except (gzip.BadGzipFile, EOFError, zlib.error):
-        raise DataError(f"{path} is no whole gzip file", "it is damaged or cut short: get it again") from None
-    except FileNotFoundError:
-        raise not_there("file", path) from None
-    except OSError as failure:
-        raise unreadable(str(path), failure) from None
-    content = content.removeprefix(b"\xef\xbb\xbf")
+    content = read_content(path)
     if b"\0" in content:
-        raise DataError(f"{path} is no text: it has zero bytes", "a binary file, or UTF-16: save it as UTF-8")
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as failure:
-        line = content.count(b"\n", 0, failure.start) + 1
-        raise DataError(f"{path} line {line:,} is not UTF-8", "save it as UTF-8, with `iconv` for example") from None
-    return text.replace("\r\n", "\n")
-
-
-def _within(file: BinaryIO | gzip.GzipFile, path: Path, most: int | None) -> bytes:
-    """The content, of which no more is read than shows that it is too large."""
-    chunks, size = [], 0
-    while chunk := file.read(CHUNK if most is None else min(CHUNK, most + 1 - size)):
-        size += len(chunk)
-        _check_fits(size, path, most)
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _check_fits(size: int, path: Path, most: int | None) -> None:
-    if most is not None and size > most:
-        raise DataError(
-            f"{path} is too large for the memory of this machine: of more than {most / 2**30:.1f} GiB of text",
-            "train on a part of it: `head -c 1G`",
-        )
+        raise binary(path)
+    return decoded(content, path).replace("\r\n", "\n")

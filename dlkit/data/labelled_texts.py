@@ -24,6 +24,7 @@ from dlkit.data.pairs import Ragged, prepared
 from dlkit.data.parallel import read_lines
 from dlkit.data.split_files import files_by_role
 from dlkit.data.split_names import ROLES
+from dlkit.data.text_files import binary
 from dlkit.data.tokenizer import UNKNOWN, Kind, Normalization, Tokenizer
 from dlkit.errors import DataError, UsageError, not_there, unreadable
 
@@ -433,13 +434,16 @@ def is_undivided(name: str) -> bool:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return read_lines(path)
+        lines = read_lines(path)
     except DataError as failure:
         if "is not UTF-8" not in failure.message:
             raise
         new = path.with_suffix("") if path.suffix == ".gz" else path
         hint = f"of a text in Latin-1 `iconv -f latin1 -t utf-8 {new.name} > new.{new.name}` makes one in UTF-8"
         raise DataError(failure.message, hint) from None
+    if any("\0" in line for line in lines):
+        raise binary(path)
+    return lines
 
 
 def _entries(root: Path) -> list[Path]:

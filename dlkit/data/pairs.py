@@ -430,18 +430,21 @@ def _rows_with_unknown(ids: Sequence[Sequence[int]] | Ragged) -> list[int]:
 def prepared(read: Callable[..., Data], how: type = Preparation) -> Callable[..., Data]:
     """Gives a function that reads texts the options of `Preparation`, or of another such class, beside its own.
 
-    They are stated once, there, and yet stand in the signature, which is what recipes are checked against.
+    They are stated once, there, and yet stand in the signature, which is what recipes are checked against. A function
+    that has to know them, too, has an argument `options`, which is not in the signature.
     """
     own, shared = inspect.signature(read), inspect.signature(how)
+    parameters = {name: parameter for name, parameter in own.parameters.items() if name != "options"}
     hints = {name: parameter.annotation for name, parameter in shared.parameters.items()}
 
     @functools.wraps(read)
     def load(*args: Any, **options: Any) -> Data:
-        given = {name: options.pop(name) for name in shared.parameters if name in options}
-        return replace(read(*args, **options), options=how(**given))
+        given = how(**{name: options.pop(name) for name in shared.parameters if name in options})
+        known = {} if len(parameters) == len(own.parameters) else {"options": given}
+        return replace(read(*args, **options, **known), options=given)
 
     load.__signature__ = own.replace(  # type: ignore[attr-defined]
-        parameters=[*own.parameters.values(), *shared.parameters.values()]
+        parameters=[*parameters.values(), *shared.parameters.values()]
     )
-    load.__annotations__ = hints | read.__annotations__
+    load.__annotations__ = hints | {name: hint for name, hint in read.__annotations__.items() if name != "options"}
     return load

@@ -5,9 +5,7 @@ a line feed and with nothing else (Unicode knows ten more line ends, and text fr
 with a file is told with the number of the line.
 """
 
-import gzip
 import re
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +15,7 @@ from pydantic import Field
 from dlkit.data.holdout import How, Part, hold_out
 from dlkit.data.pairs import PairData, Texts, prepared
 from dlkit.data.split_names import ROLES, split_of
+from dlkit.data.text_files import read_text
 from dlkit.errors import DataError, UsageError, nearest, not_there, unreadable
 
 TABLES = (".tsv", ".txt")
@@ -311,34 +310,9 @@ def read_lines(path: Path) -> list[str]:
     r"""The lines of a text in UTF-8, plain or `.gz`, without their ends, `\n` or `\r\n`, and without a BOM.
 
     Raises:
-        dlkit.errors.DataError: the file is missing, unreadable or no UTF-8; the message has the number of the line.
+        dlkit.errors.DataError: as `dlkit.data.text_files.read_text`; of what is no UTF-8 it has the number of the line.
     """
-    content = read_content(path)
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as failure:
-        line = content.count(b"\n", 0, failure.start) + 1
-        raise DataError(f"{path} line {line:,} is not UTF-8", "save it as UTF-8, with `iconv` for example") from None
-    lines = text.split("\n")
+    lines = read_text(path).split("\n")
     if not lines[-1]:
         lines.pop()  # after the last line end
     return [line.removesuffix("\r") for line in lines]
-
-
-def read_content(path: Path) -> bytes:
-    """What is in a file of text, plain or `.gz`, without a BOM.
-
-    Raises:
-        dlkit.errors.DataError: the file is missing, unreadable or no whole gzip file.
-    """
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-    except (gzip.BadGzipFile, EOFError, zlib.error):
-        raise DataError(f"{path} is no whole gzip file", "it is damaged or cut short: get it again") from None
-    except FileNotFoundError:
-        raise not_there("file", path) from None
-    except OSError as failure:
-        raise unreadable(str(path), failure) from None
-    return content.removeprefix(b"\xef\xbb\xbf")

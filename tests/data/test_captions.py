@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from dlkit import console, data
+from dlkit.data import text_files
 from dlkit.data.caption_files import folder, is_undivided
 from dlkit.data.captions import CaptionData, CaptionPreparation, CaptionSplit, sides_swapped
 from dlkit.data.images import ImageSplit
@@ -70,6 +71,9 @@ def test_images_are_divided_with_all_their_captions(photos, warnings):
         ("image,caption\n0.png,A dog , wet .\n", {0: ["A dog , wet ."]}),
         ('0.png,"A ""wet"" dog, he runs"\n\n1.png,b\r\n', {0: ['A "wet" dog, he runs'], 1: ["b"]}),
         ("file\tcaption\nimages/1.png\tleft, right\n1.png\tno\n", {1: ["left, right", "no"]}),
+        ("image,caption\n0.png\ta dog , wet\n", {0: ["a dog , wet"]}),
+        ("image,caption\n0.png,a dog\truns\n1.png,b\n", {0: ["a dog\truns"], 1: ["b"]}),
+        ('"image","caption"\n0.png,"a dog, wet"\n', {0: ["a dog, wet"]}),
         ("﻿images\\2.png,x\n", {2: ["x"]}),
     ],
 )
@@ -110,7 +114,9 @@ def test_what_has_no_partner_is_left_out_and_told(photos, warnings):
         (None, "no captions.txt and no Flickr8k.token.txt"),
         ("", "captions.txt has no caption"),
         ("image,caption\n", "captions.txt has no caption"),
-        ("0.png\tx\n1.png y\n", "captions.txt line 2 has no tab and no comma"),
+        ("0.png x\n", "captions.txt line 1 has no tab and no comma"),
+        ("0.png\tx\n1.png,y\n", "captions.txt line 2 has no tab$"),
+        ("0.png,x\n1.png\ty\n", "captions.txt line 2 has no comma$"),
         ("0.png\tx\n1.png\t \n", "captions.txt line 2 has no caption"),
         ("0.png\tx\n\ty\n", "captions.txt line 2 has no file"),
         ("no.png\tx\n", "has none of the images that captions.txt names, such as no.png"),
@@ -126,6 +132,19 @@ def test_mistakes_in_captions_are_data_errors(photos, text, message):
     with pytest.raises(DataError, match=message) as caught:
         folder(str(photos))
     assert caught.value.hint
+
+
+def test_a_cell_in_quotes_that_is_too_long(photos):
+    (photos / "captions.txt").write_text(f'0.png,x\n1.png,"{"y" * 140_000}\n')
+    with pytest.raises(DataError, match=r"captions.txt line 2 cannot be read: field larger than"):
+        folder(str(photos))
+
+
+def test_captions_that_are_larger_than_the_memory(photos, monkeypatch):
+    size = (photos / "captions.txt").stat().st_size
+    monkeypatch.setattr(text_files, "memory", lambda: size * text_files.BYTES_EACH - 1)
+    with pytest.raises(DataError, match=r"captions.txt is too large for the memory"):
+        folder(str(photos))
 
 
 def test_text_that_is_no_utf8_and_a_folder_that_is_none(photos):

@@ -1,11 +1,13 @@
 import gzip
+import random
+import tracemalloc
 from importlib import resources
 
 import numpy as np
 import pytest
 
 from dlkit import data
-from dlkit.data import corpus, tokenizer
+from dlkit.data import corpus, text_files, tokenizer
 from dlkit.data.tokenizer import END, START
 from dlkit.errors import DataError, UsageError
 
@@ -90,6 +92,126 @@ def test_a_text_without_anything_to_predict_is_none_to_test_on(tmp_path, content
         _ = found.splits
 
 
+@pytest.mark.parametrize("content", ["", "\n", " \n", "\n\n \t\n"])
+@pytest.mark.parametrize("units", ["text", "lines"])
+def test_a_text_without_a_word_is_none(tmp_path, content, units):
+    """Neither to test on, nor to validate on, nor to train on with the tokenizer of another run."""
+    (tmp_path / "train.txt").write_text("a b\n" * 3)
+    (tmp_path / "val.txt").write_text(content)
+    words = tokenizer.WordTokenizer(["a", "b"])
+    how = {"units": units, "tokenizer": "word"}
+    with pytest.raises(DataError, match=r"val\.txt has no text to test on"):
+        _ = load(tmp_path / "val.txt", test="all", **how).with_tokenizer(words).splits
+    found = load(tmp_path, **how)
+    assert set(found.splits) == {"train"}
+    assert found.remarks() == ["no validation split: nothing would be predicted in it"]
+    for own, options in ((words, how), (tokenizer.CharacterTokenizer("ab \n\t"), {"units": units})):
+        with pytest.raises(DataError, match=r"val\.txt has no text to train on"):
+            _ = load(tmp_path / "val.txt", validation=0, **options).with_tokenizer(own).splits
+
+
+def test_an_empty_text_has_no_line():
+    assert list(corpus.text_lines(["a\n\nb", "", "\n", "c\n\n"])) == ["a", "", "b", "", "c", ""]
+
+
+def test_lines_are_the_same_in_whatever_parts_they_are_made(tmp_path, monkeypatch):
+    draw = random.Random(0)
+    whole = "".join(draw.choices("ab \n", k=400))
+    file = tmp_path / "x.txt"
+    file.write_text(whole)
+
+    def read():
+        stream, lines = (
+            load(file, tokenizer="word", units=units, validation=0).splits["train"] for units in ("text", "lines")
+        )
+        return stream.ids, stream.characters, lines.rows.flat, lines.rows.lengths, lines.of_each
+
+    at_once = read()
+    monkeypatch.setattr(corpus, "CHARACTERS_AT_ONCE", 3)
+    monkeypatch.setattr(corpus, "LINES_AT_ONCE", 4)
+    assert list(corpus.text_lines([whole])) == whole.removesuffix("\n").split("\n")
+    for one, other in zip(at_once, read(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        ("\N{GRINNING FACE}" + "a b " * 40_000, {}),  # makes four bytes of each character
+        ("ab cd\n" * 20_000, {"tokenizer": "word"}),
+        ("ab cd\n" * 20_000, {"tokenizer": "word", "units": "lines"}),
+    ],
+    ids=["wide", "words", "lines"],
+)
+def test_a_text_takes_no_more_memory_than_is_counted_on(tmp_path, monkeypatch, content, options):
+    monkeypatch.setattr(corpus, "CHARACTERS_AT_ONCE", 1000)
+    monkeypatch.setattr(corpus, "LINES_AT_ONCE", 200)
+    monkeypatch.setattr(text_files, "CHUNK", 1000)
+    file = tmp_path / "x.txt"
+    file.write_text(content, encoding="utf-8")
+    _ = load(file, **options).splits  # so that all modules are there
+    tracemalloc.start()
+    try:
+        _ = load(file, **options).splits
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < text_files.BYTES_EACH * file.stat().st_size
+
+
+@pytest.mark.parametrize(
+    "options", [{"units": "lines"}, {"tokenizer": "word"}, {"tokenizer": "word", "units": "lines"}]
+)
+def test_no_line_is_divided(tmp_path, options):
+    lines = [f"{'word ' * (n * 5 % 7)}{n}" for n in range(50)]
+    file = tmp_path / "x.txt"
+    file.write_text("\n".join(lines) + "\n")
+    size, longest = file.stat().st_size, max(map(len, lines)) + 1
+    found = load(file, validation=0.13, test=0.21, **options)
+    parts = [found.texts[role][0] for role in ("train", "validation", "test")]
+    assert "".join(parts) == file.read_text()
+    assert all(part.endswith("\n") for part in parts)
+    assert abs(len(parts[1]) - 0.13 * size) < longest
+    assert abs(len(parts[2]) - 0.21 * size) < longest
+    if "tokenizer" not in options:
+        rows = [row for split in found.splits.values() for row in split.rows]
+        assert [found.tokenizer.decode(row) for row in rows] == lines
+
+
+@pytest.mark.parametrize(
+    ("content", "share", "options", "held"),
+    [
+        ("to be or not to be that is", 0.3, {"tokenizer": "word"}, "that is"),
+        ("to be or not to be that is", 0.3, {"units": "lines"}, ""),  # which would be no line
+        ("ab cd ef\n" * 10, 0.04, {"tokenizer": "word"}, "ab cd ef\n"),  # nearer is the end, where nothing would be
+        ("ab cd ef\n" * 10, 0.04, {"units": "lines"}, ""),
+        ("ab cd ef\n" * 10, 0.06, {"units": "lines"}, "ab cd ef\n"),
+        ("word " * 10_000 + "\n", 0.1, {"tokenizer": "word"}, "word " * 1000 + "\n"),
+        ("word " * 4_000 + "\n" + "w " * 30, 0.1, {"tokenizer": "word"}, "word " * 389 + "\n" + "w " * 30),
+        ("a" * 18, 0.1, {"tokenizer": "word"}, ""),
+        ("\u5b57" * 300, 0.1, {"tokenizer": "bpe"}, "\u5b57" * 30),
+        ("to be or not to be that is", 0.3, {}, " that is"),
+        ("ab cd ef\n" * 10, 0, {"tokenizer": "word"}, None),
+    ],
+    ids=map(str, range(11)),
+)
+def test_where_a_text_is_divided(tmp_path, content, share, options, held):
+    file = tmp_path / "x.txt"
+    file.write_text(content, encoding="utf-8")
+    texts = load(file, validation=share, **options).texts
+    assert texts.get("validation") == (None if held is None else [held])
+    assert texts["train"][0] + (held or "") == content
+
+
+def test_shakespeare_is_divided_at_a_line_end_for_words():
+    texts, usual = (load("shakespeare", **how).texts for how in ({"tokenizer": "word"}, {}))
+    whole = [of["train"][0] + of["validation"][0] for of in (texts, usual)]
+    assert whole[0] == whole[1]
+    assert texts["train"][0].endswith("\n")
+    assert abs(len(texts["train"][0]) - 1_003_854) < 40
+    assert not usual["train"][0].endswith("\n")
+
+
 def test_a_folder_has_its_own_splits(tmp_path):
     (tmp_path / "train.txt").write_text("abc" * 10)
     (tmp_path / "dev.txt.gz").write_bytes(gzip.compress(b"abcabc"))
@@ -100,6 +222,19 @@ def test_a_folder_has_its_own_splits(tmp_path):
     }  # fmt: skip
     with pytest.raises(UsageError, match="data.validation is for data without"):
         load(tmp_path, validation=0.1)
+
+
+def test_a_folder_with_a_test_text_alone_is_for_tests(tmp_path):
+    (tmp_path / "test.txt").write_text("cab")
+    found = load(tmp_path)
+    assert found.texts == {"test": ["cab"]}
+    with pytest.raises(UsageError, match="has nothing to train on: it has only test"):
+        _ = found.tokenizer
+    with pytest.raises(UsageError, match=r"has no train.txt that data.validation could be held out of"):
+        load(tmp_path, validation=0.1)
+    (tmp_path / "test.txt").unlink()
+    with pytest.raises(DataError, match=r"has no train\.txt"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +270,7 @@ def test_one_line_works(tmp_path):
 
 
 def test_a_text_that_is_larger_than_the_memory_is_told_before_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus, "memory", lambda: 12 * 2**20)
+    monkeypatch.setattr(text_files, "memory", lambda: text_files.BYTES_EACH * 2**20)
     fits = tmp_path / "fits.txt"
     fits.write_bytes(b"a" * 2**20)
     assert len(corpus.read(fits)) == 2**20
@@ -151,7 +286,7 @@ def test_a_text_that_is_larger_than_the_memory_is_told_before_it_is_read(tmp_pat
     with pytest.raises(DataError, match="too large for the memory"):
         load(tmp_path / "bomb.txt.gz")
     assert unpacked == [2**20 + 1]
-    monkeypatch.setattr(corpus, "_within", None)
+    monkeypatch.setattr(text_files, "_within", None)
     (tmp_path / "x.txt").write_bytes(b"a" * (2**20 + 1))
     with pytest.raises(DataError, match="too large for the memory"):
         load(tmp_path / "x.txt")

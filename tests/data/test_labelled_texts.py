@@ -189,7 +189,7 @@ def test_a_run_counts_the_classes_of_other_data_as_its_own():
         (b"pos\tgood\npos\tbetter\n", "has one class, pos: there is nothing to tell apart"),
         (b"pos\tgood\nneg\tna\xefve\n", "line 2 is not UTF-8"),
         (b"\x89PNG\r\n\x1a\n\0\0\0", "line 1 is not UTF-8"),
-        (b"\0\1\2", "line 1 has 1 column, not 2"),
+        (b"\0\1\2", "is no text: it has zero bytes"),
     ],
 )
 def test_odd_tables(tmp_path, content, message):
@@ -206,6 +206,13 @@ def test_of_a_text_in_latin_1_the_command_is_told_that_converts_it(tmp_path):
     with pytest.raises(DataError) as failure:
         load(tmp_path)
     assert "iconv -f latin1 -t utf-8 x.neg > new.x.neg" in failure.value.hint
+
+
+def test_a_file_with_zero_bytes_is_no_text(tmp_path):
+    (tmp_path / "x.neg").write_bytes(b"a bad film\n")
+    (tmp_path / "x.pos").write_bytes("good\n".encode("utf-16-le"))
+    with pytest.raises(DataError, match=r"x\.pos is no text: it has zero bytes"):
+        load(tmp_path)
 
 
 def test_empty_lines_of_a_table_are_passed_over_and_told(table):

@@ -40,7 +40,12 @@ def generate(
     ] = 0,
     stop: Annotated[
         str | None,
-        typer.Option("--stop", metavar="TOKEN", help=r"Where a text ends, such as $'\n'. Lines end by themselves."),
+        typer.Option(
+            "--stop",
+            metavar="TOKEN",
+            help=r"Where a text ends, such as $'\n'. Lines end by themselves, and so do texts of characters where the"
+            " model has read many.",
+        ),
     ] = None,
     temperature: opt.Temperature = None,
     top_k: opt.TopK = None,
@@ -66,7 +71,7 @@ def generate(
     """
     drawing = {"--temperature": temperature, "--top-k": top_k, "--top-p": top_p, "--seed": seed, "--samples": samples}
     searching = {"--n-best": n_best, "--length-norm": length_norm, "--alpha": alpha}
-    _check(drawing, searching, greedy=greedy, beam=beam, n_best=n_best, top_p=top_p, marginals=marginals)
+    _check(drawing, searching, greedy=greedy, beam=beam, n_best=n_best, marginals=marginals)
     from dlkit.recipe import resolve_decode
 
     runtime.import_tensorflow()
@@ -85,6 +90,12 @@ def generate(
             "`dlkit train lstm_lm --data three_sentences` trains one",
         )
     generator.check_stop(run.info["data"], stop)
+    about_ends = {"--min-len": min_len or None, "--length-norm": length_norm, "--alpha": alpha}
+    if stop is None and not generator.ends_by_itself(run.info["data"]) and (given := opt.given(about_ends)):
+        raise UsageError(
+            f"{given} is about where a text ends, and nothing but --max-len ends the texts of {run.path}",
+            f"add --stop, or leave out {given}",
+        )
     search = Search(
         method="greedy" if greedy else "beam" if beam else "sample", beams=decode.beams,
         n_best=(n_best if beam else samples) or 1, length_norm=decode.length_norm, alpha=decode.alpha,
@@ -112,7 +123,6 @@ def _check(
     greedy: bool,
     beam: int | None,
     n_best: int | None,
-    top_p: float | None,
     marginals: bool,
 ) -> None:
     if greedy and beam is not None:
@@ -123,7 +133,10 @@ def _check(
         raise UsageError(f"{given} is about beam search", "add --beam, or leave it out")
     if beam is not None and n_best is not None and n_best > beam:
         raise UsageError(f"--n-best {n_best} of {beam} beams", f"`--beam {n_best}` keeps enough")
-    if top_p is not None and top_p <= 0:
+    same = "--temperature 0" if drawing["--temperature"] == 0 else "--top-k 1" if drawing["--top-k"] == 1 else ""
+    if same and (samples := drawing["--samples"] or 1) > 1:
+        raise UsageError(f"--samples {samples} with {same} would be the same text each time", "leave one of them out")
+    if (top_p := drawing["--top-p"]) is not None and top_p <= 0:
         raise UsageError(f"--top-p {top_p:g} leaves nothing to draw from", "0.9 is a usual one")
     if marginals and (greedy or beam is not None):
         raise UsageError("--marginals is about drawing", f"leave out {'--greedy' if greedy else '--beam'}")
@@ -134,6 +147,7 @@ def _record(found: "Generated") -> dict[str, Any]:
         "text": found.text,
         "log_probability": found.log_probability,
         "score": found.score,
+        "ended": found.ended,
         "tokens": found.pieces,
     }
 

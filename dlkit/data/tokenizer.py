@@ -73,6 +73,10 @@ class Tokenizer(ABC):
         """How each id is written where tokens are shown one by one."""
 
     @abstractmethod
+    def id_of(self, piece: str) -> int:
+        """The id that `pieces` writes so, none of the special ones; that of `<unk>` where there is none."""
+
+    @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """All that `load` needs, as JSON values."""
 
@@ -138,6 +142,9 @@ class _Table(Tokenizer):
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         return [self._tokens[i] for i in ids]
+
+    def id_of(self, piece: str) -> int:
+        return self._ids.get(piece, UNKNOWN)
 
 
 class WordTokenizer(_Table):
@@ -381,6 +388,11 @@ class SubwordTokenizer(Tokenizer):
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """How each id is written, with U+2581 for a space."""
         return [SPECIAL[i] if i < len(SPECIAL) else self._processor.id_to_piece(int(i)) for i in ids]
+
+    def id_of(self, piece: str) -> int:
+        """The id of a piece, with U+2581 for a space; that of `<unk>` where there is none."""
+        found = self._processor.piece_to_id(piece)
+        return found if found >= len(SPECIAL) else UNKNOWN
 
     def to_json(self) -> dict[str, Any]:
         """All that `load` needs, as JSON values; the checksum tells a damaged model before it is read."""

@@ -34,6 +34,8 @@ class Generated:
         pieces: the same as text.
         log_probability: the sum over them.
         score: by which the beams of a search are compared; of others the log-probability.
+        ended: whether the stop token came before the last place that there was for one, where it stands in any case;
+            never without one.
     """
 
     text: str
@@ -41,6 +43,7 @@ class Generated:
     pieces: list[str]
     log_probability: float
     score: float
+    ended: bool
 
 
 class Generator:
@@ -66,7 +69,8 @@ class Generator:
 
         Args:
             search: how; `max_len` counts what is written behind the prefix.
-            stop: the token that ends a text; not for units that are lines, which have one of their own.
+            stop: the token that ends a text; by default none, but of runs for which `ends_by_itself` that of their
+                own. Not for units that are lines.
 
         Raises:
             dlkit.errors.UsageError: the prefix or the stop token is none of the vocabulary, or there is one already.
@@ -98,8 +102,10 @@ class Generator:
             check_stop(self.info, stop)
             return END
         if stop is None:
-            return None
+            return END if ends_by_itself(self.info) else None
         ids = [END] if stop == "\n" and not self.info["keeps_lines"] else self.tokenizer.encode(stop)
+        if len(ids) != 1 and (piece := self.tokenizer.id_of(stop)) != UNKNOWN:
+            ids = [piece]  # by itself it would begin with a space, in a text it follows a word
         if len(ids) != 1 or ids[0] == UNKNOWN:
             raise UsageError(
                 f"the stop token {stop!r} is {len(ids)} tokens of the run"
@@ -145,7 +151,7 @@ class Generator:
     ) -> Callable[..., Decoded]:
         """A function of limits, prefixes and, for samples, uniform numbers, with shapes that do not change."""
         first = self.info["first"]
-        # What is no text; nor, where lines are characters, what stands between texts.
+        # What is no text; nor, where lines are characters, what stands between texts, unless it is to end them.
         never = {START, UNKNOWN, *([END] if self.info["keeps_lines"] else [])} - {end}
 
         def step(tokens: tf.Tensor, state: Any, memory: Any) -> Step:
@@ -186,6 +192,7 @@ class Generator:
             self.tokenizer.pieces(ids),
             float(decoded.log_probabilities[row, place]),
             float(decoded.scores[row, place]),
+            ended=end is not None and length < decoded.tokens.shape[-1],
         )
 
     def _text(self, ids: list[int]) -> str:
@@ -229,6 +236,15 @@ class Marginals:
             pieces = self.tokenizer.pieces(tokens[order].tolist())
             found.append(dict(zip(pieces, (counts[order] / counts.sum()).tolist(), strict=True)))
         return found
+
+
+def ends_by_itself(info: Mapping[str, Any]) -> bool:
+    """Whether a run has learned where its texts end: lines, and texts of characters where it has read many.
+
+    `info` is what it knows of its data. Where line ends are stop tokens, these stand between texts, too, and nothing
+    tells the two apart.
+    """
+    return bool(info["units"] == "lines" or (info["keeps_lines"] and info["first"] == END))
 
 
 def check_stop(info: Mapping[str, Any], stop: str | None) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dlkit import data as datasets
 from dlkit.data.batching import Batch, in_batches, shuffled
-from dlkit.data.corpus import CorpusData, Lines, Preparation, Stream
+from dlkit.data.corpus import CorpusData, Lines, Preparation, Stream, is_undivided
 from dlkit.data.pairs import LENGTH_STEP
 from dlkit.data.tokenizer import Tokenizer
 from dlkit.decode.decoder import positions_of
@@ -168,9 +168,11 @@ class LanguageModelling(Task):
             dlkit.errors.UsageError: it has fewer positions, or no state.
         """
         options = self.options_of_data
-        if options.carry and options.units == "lines":
+        # Said or not, false changes nothing here; but a run that was begun with it goes on as it is.
+        asked = bool(options.carry) if self.stored else options.carry is not None
+        if asked and options.units == "lines":
             raise UsageError("data.carry is for data.units=text: lines know nothing of each other", "leave it out")
-        if options.carry and not hasattr(model, "zero_state"):
+        if asked and not hasattr(model, "zero_state"):
             raise UsageError(f"{model.name} has no state that could be carried", "leave data.carry out")
         split = self.data.splits.get("train")
         longest = split.longest if isinstance(split, Lines) else options.block
@@ -191,6 +193,10 @@ class LanguageModelling(Task):
             return {}
         leaves = tf.nest.flatten(model.zero_state(rows))
         return {f"{CARRY}{at}": _storable(leaf).numpy() for at, leaf in enumerate(leaves)}
+
+    def rows(self, batch_size: int) -> int:
+        """As of every task; where the state is carried a row is a stream, of which there are always so many."""
+        return batch_size if self._carries else super().rows(batch_size)
 
     def plan(self, split: str, *, batch_size: int, epoch: int | None) -> list[NDArray[np.int64]]:
         """The batches of an epoch.
@@ -279,15 +285,8 @@ class LanguageModelling(Task):
         return -self.last_loss(model, batch), "the last token"
 
     def batch_of_text(self, model: keras.Model, text: str) -> Batch:
-        """The text behind what comes before all texts, each token of which foretells the next.
-
-        Raises:
-            dlkit.errors.UsageError: it is one token, and nothing comes before it.
-        """
-        ids, first = self.tokenizer.encode(text), self.info["first"]
-        if len(ids) < 2 and first is None:
-            raise UsageError("a language model needs two tokens, one to read and one to foresee", "give a longer text")
-        whole = ids if first is None else [*([first] if isinstance(first, int) else first), *ids]
+        """The text behind what comes before all texts, each token of which foretells the next."""
+        whole = [self.info["first"], *self.tokenizer.encode(text)]
         return {"inputs": np.array([whole[:-1]], np.int32), "targets": np.array([whole[1:]], np.int32)}
 
     def derived_metrics(self, model: keras.Model, split: str, values: Mapping[str, float]) -> dict[str, float]:
@@ -321,7 +320,8 @@ def other_text(own: Mapping[str, Any], name: str, *, is_known: bool, folder: Pat
     Args:
         own: the section of the run.
         name: of the other text.
-        is_known: whether a run was trained on it, so that it is divided as then; other files are tested on as a whole.
+        is_known: whether a run was trained on it, so that it is divided as then; others without splits are tested on as
+            a whole.
         folder: where prepared data lies; None for where it lay in training.
     """
     if is_known:
@@ -333,6 +333,6 @@ def other_text(own: Mapping[str, Any], name: str, *, is_known: bool, folder: Pat
     if folder is not None:
         check_data_dir(name, folder, kind="corpus")
         section["dir"] = folder
-    if "test" in options and not Path(name).expanduser().is_dir():
+    if "test" in options and is_undivided(name):
         section["test"] = "all"
     return section

@@ -3,11 +3,14 @@
 import itertools
 import json
 
+import keras
+import numpy as np
 import pytest
 
+import dlkit
 from dlkit.cli import main
 from dlkit.data.corpus import SENTENCES
-from dlkit.data.tokenizer import END
+from dlkit.data.tokenizer import END, START, UNKNOWN, CharacterTokenizer
 from dlkit.tasks import generator
 from dlkit.tasks.translator import Search
 
@@ -62,19 +65,68 @@ def test_a_prefix_is_completed(run, generate):
     assert best[0]["tokens"][-1] == "</s>"
 
 
-def test_a_sample_depends_on_its_number_and_the_seed_alone(gpt, generate):
-    few, more = (json.loads(generate(gpt, "--samples", n, "--json", "--seed", "5")) for n in ("2", "3"))
-    assert [each["text"] for each in few] == [each["text"] for each in more[:2]]
-    assert len({each["text"] for each in more}) == 3
-    other = json.loads(generate(gpt, "--samples", "2", "--json", "--seed", "6"))
-    assert [each["text"] for each in other] != [each["text"] for each in few]
+def test_a_sample_depends_on_its_number_and_the_seed_alone(gpt, generate, monkeypatch):
+    def drawn(count, seed):
+        return [each["text"] for each in json.loads(generate(gpt, "--samples", count, "--json", "--seed", seed))]
+
+    few, more = drawn("2", "5"), drawn("5", "5")
+    assert few == more[:2]
+    assert len(set(more)) == 5
+    assert drawn("2", "6") != few
+    monkeypatch.setattr(generator, "ROWS_AT_ONCE", 2)
+    assert drawn("5", "5") == more, "in three groups"
 
 
-def test_a_text_goes_on_beyond_the_positions_of_its_model(gpt, generate):
-    (found,) = json.loads(generate(gpt, "--prefix", "abc", "--json"))
-    assert len(found["tokens"]) == 33
-    assert found["text"].startswith("abc")
-    assert len(found["text"]) == 33
+@pytest.mark.parametrize(
+    ("prefix", "how"), [("abc", []), ("abcdefgh\nabcdefgh\nab", []), ("abcdefgh\nabcdefgh\nab", ["--beam", "2"])]
+)
+def test_a_text_goes_on_beyond_the_positions_of_its_model(gpt, generate, prefix, how):
+    (found,) = json.loads(generate(gpt, "--prefix", prefix, *how, "--json"))
+    assert len(found["tokens"]) == len(found["text"]) == len(prefix) + 30
+    assert found["text"].startswith(prefix)
+
+
+CHARACTERS = CharacterTokenizer("ab\n")
+NEWLINE = CHARACTERS.encode("\n")[0]
+
+
+def untrained(model, first, **options):
+    """A model of these characters that is sure of what it says."""
+    keras.utils.set_random_seed(3)
+    net = dlkit.build(model, vocabulary=CHARACTERS.size, width=8, layers=1, **options)
+    for variable in net.trainable_variables:
+        variable.assign(3 * variable)
+    return generator.Generator(net, CHARACTERS, {"units": "text", "keeps_lines": True, "first": first}, max_len=8)
+
+
+@pytest.mark.parametrize("model", ["gpt", "tcn_lm", "gru_lm", "rnn_lm"])
+def test_what_is_written_is_as_probable_as_the_model_says_of_the_whole_text(model):
+    write = untrained(model, NEWLINE, **({"heads": 2} if model == "gpt" else {}))
+    drawn, found = write(Search(method="sample", n_best=2, seed=1)), write(Search(beams=3, n_best=3))
+    assert len({each.text for each in found}) == 3
+    assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
+    for each in (*drawn, *found):
+        assert len(each.ids) == 8
+        logits = np.array(write.model(np.array([[NEWLINE, *each.ids[:-1]]]))[0], np.float64)
+        logits[:, [START, END, UNKNOWN]] = -np.inf  # which are never written
+        logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        assert each.log_probability == pytest.approx(logs[range(8), each.ids].sum(), rel=1e-4, abs=1e-4)
+
+
+def test_a_model_of_many_texts_of_characters_ends_them():
+    """Of five tokens that may come one is the end, so hardly any of twenty texts gets longer than it may."""
+    search = Search(method="sample", n_best=20, max_len=40)
+    own = untrained("gru_lm", END)
+    texts = own(search)
+    assert len({each.text for each in texts}) > 5
+    assert any(each.ended for each in texts)
+    for each in texts:
+        assert each.ids.index(END) == len(each.ids) - 1
+        assert each.ended == (len(each.ids) < 40)
+        assert len(each.text) == len(each.ids) - 1
+    assert min(len(each.ids) for each in own(Search(method="sample", n_best=20, max_len=40, min_len=7))) >= 7
+    for texts in (own(search, stop="\n"), untrained("gru_lm", NEWLINE)(search)):
+        assert not any(END in each.ids for each in texts)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +157,15 @@ def test_line_breaks_of_pieces_are_the_token_that_ends_lines(pieces):
         assert each.text.count("\n") == each.ids.count(END)
 
 
+def test_a_piece_is_a_stop_token_though_by_itself_it_would_begin_with_a_space(pieces):
+    assert len(pieces.tokenizer.encode("b")) == 2
+    own = pieces.tokenizer.id_of("b")
+    assert pieces.tokenizer.pieces([own]) == ["b"]
+    texts = pieces(Search(method="sample", n_best=20, max_len=20, seed=1), stop="b")
+    assert any(each.ended for each in texts)
+    assert all(each.ids.index(own) == len(each.ids) - 1 for each in texts)
+
+
 @pytest.mark.parametrize("how", ["greedy", "sample", "beam"])
 def test_a_prefix_may_end_with_the_stop_token(pieces, how):
     ab = pieces.tokenizer.encode("ab")
@@ -132,6 +193,7 @@ def test_a_stop_token_ends_a_text(gpt, generate):
     found = json.loads(generate(gpt, "--samples", "5", "--stop", "b", "--max-len", "60", "--json"))
     assert all("b" not in each["text"] for each in found)
     assert any(each["tokens"][-1] == "b" and len(each["tokens"]) < 60 for each in found)
+    assert all(each["ended"] == (len(each["tokens"]) < 60) for each in found)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +205,8 @@ def test_a_stop_token_ends_a_text(gpt, generate):
         (["--top-p", "0"], "leaves nothing to draw from"),
         (["--stop", "am"], "--stop is for running text"),
         (["--stop", "am", "--marginals"], "--stop is for running text"),
+        (["--samples", "3", "--temperature", "0"], "--samples 3 with --temperature 0 would be the same text each time"),
+        (["--samples", "3", "--top-k", "1"], "--samples 3 with --top-k 1 would be the same text each time"),
     ],
 )
 def test_mistakes_are_one_line_and_a_hint(run, arguments, message, capsys):
@@ -158,6 +222,14 @@ def test_mistakes_are_one_line_and_a_hint(run, arguments, message, capsys):
 def test_a_stop_token_is_one_that_the_run_knows(gpt, stop, message, capsys):
     assert main(["generate", gpt, "--stop", stop]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--min-len", "3"], ["--length-norm", "none", "--beam", "2"]])
+def test_what_is_about_the_end_of_a_text_wants_one(gpt, arguments, capsys):
+    assert main(["generate", gpt, *arguments]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert f"{arguments[0]} is about where a text ends, and nothing but --max-len ends the texts of" in lines[0]
+    assert len(lines) == 2
 
 
 def test_marginals_need_steps_with_a_number(gpt, capsys):
@@ -192,6 +264,22 @@ def test_what_cannot_be_evaluated(gpt, tmp_path, content, arguments, code, messa
     lines = capsys.readouterr().err.splitlines()
     assert message in lines[0]
     assert len(lines) == 2
+
+
+@pytest.mark.parametrize("content", ["", "\n", " \n\n"])
+def test_a_text_without_a_word_cannot_be_evaluated_on(pieces, folder, tmp_path, content, capsys):
+    file = tmp_path / "empty.txt"
+    file.write_text(content)
+    assert main(["evaluate", str(folder / "bpe"), "--data", str(file)]) == 3
+    assert "empty.txt has no text to test on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["train.txt", "test.txt"])
+def test_a_folder_of_one_text_is_evaluated_on(gpt, tmp_path, name, capsys):
+    (tmp_path / name).write_text("abcdefgh\n" * 3)
+    assert main(["evaluate", gpt, "--data", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["split"], found["tokens"]) == ("test", 26)
 
 
 def test_evaluate_tells_perplexity_and_bits_on_any_text(gpt, folder, capsys):

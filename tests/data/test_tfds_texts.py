@@ -6,7 +6,8 @@ import pytest
 from tiny_set import prepared
 
 from dlkit import data
-from dlkit.errors import UsageError
+from dlkit.data import text_files
+from dlkit.errors import DataError, UsageError
 
 NAME = "tiny_texts"
 # Configuration -> split -> number of texts.
@@ -15,8 +16,10 @@ CONFIGS = {
     "many": {"train": 20, "dev": 3, "test": 2},
     "undivided": {"training": 20},
     "several": {"train": 2},
+    "beside": {"train": 2},
     "tested": {"test": 2},
 }
+NAMES = {"several": ["body", "title"], "beside": ["text", "version_id"]}  # of the texts of a record
 DIGITS = "0123456789"
 
 
@@ -37,7 +40,7 @@ def builder_class():
             BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in CONFIGS]  # noqa: RUF012
 
             def _info(self):
-                names = ["body", "title"] if self.builder_config.name == "several" else ["body"]
+                names = NAMES.get(self.builder_config.name, ["body"])
                 features = tfds.features.FeaturesDict({name: tfds.features.Text() for name in names})
                 return tfds.core.DatasetInfo(builder=self, features=features)
 
@@ -47,9 +50,10 @@ def builder_class():
 
             def _generate_examples(self, split, count):
                 config = self.builder_config.name
+                first, *others = NAMES.get(config, ["body"])
                 for number in range(count):
                     body = DIGITS * 4 if config == "one" else text(split, number)
-                    yield number, {"body": body, **({"title": "none"} if config == "several" else {})}
+                    yield number, {first: body} | dict.fromkeys(others, "none")
 
     return TinyTexts
 
@@ -70,6 +74,27 @@ def test_of_one_long_text_the_end_is_held_out(root):
     texts = load("one", root, validation=0.25).texts
     assert {name: list(of) for name, of in texts.items()} == {"train": [DIGITS * 3], "validation": [DIGITS]}
     assert list(load("one", root).texts["validation"]) == ["6789"], "a tenth of it by default"
+
+
+def test_one_long_text_is_not_divided_within_a_word(root):
+    texts = load("one", root, validation=0.25, tokenizer="word").texts
+    assert {name: list(of) for name, of in texts.items()} == {"train": [DIGITS * 4], "validation": [""]}
+
+
+def test_the_text_beside_others_is_the_one_called_so(root):
+    texts = load("beside", root, validation=0).texts
+    assert sorted(texts["train"]) == [text("train", 0), text("train", 1)]
+
+
+def test_a_set_that_is_larger_than_the_memory(root, monkeypatch):
+    size = len(DIGITS * 4)
+    for there, fits in ((size, True), (size - 1, False)):
+        monkeypatch.setattr(text_files, "memory", lambda there=there: text_files.BYTES_EACH * there)
+        if fits:
+            load("one", root)
+        else:
+            with pytest.raises(DataError, match="tiny_texts/one is too large for the memory"):
+                load("one", root)
 
 
 def test_of_many_texts_some_are_held_out(root):

@@ -89,6 +89,15 @@ def test_characters_keep_all_white_space(text):
     assert len(made.encode(text)) == len(text)
 
 
+def test_a_piece_has_the_id_that_is_written_so():
+    for made in SUBWORDS.values():
+        ids = range(4, made.size)
+        assert [made.id_of(piece) for piece in made.pieces(ids)] == list(ids)
+        assert made.id_of("\x01end") == made.id_of("</s>") == made.id_of("no piece") == 3
+    letters = CharacterTokenizer("ab")
+    assert [letters.id_of(text) for text in ("b", "ab", "</s>", "c")] == [5, 3, 3, 3]
+
+
 def test_unknown_characters_are_named():
     made = SUBWORDS["unigram"]
     assert made.unknown("le chat ☃ dort Ω") == ["☃", "Ω"]

@@ -1,5 +1,6 @@
 """The loss of a whole part, by hand; and a state that is carried, whatever divides the batches."""
 
+import json
 import math
 import shutil
 
@@ -20,7 +21,10 @@ from dlkit.train.loop import Progress, batches
 TEXT = "".join(f"{n} {n * n % 17} {'abc'[n % 3] * (n % 5)}\n" for n in range(60))
 SMALL = {
     "gpt": {"model.width": 8, "model.heads": 2, "model.layers": 1, "model.max_length": 8},
+    "tcn_lm": {"model.width": 6, "model.layers": 2},
     "lstm_lm": {"model.width": 6, "model.layers": 2},
+    "gru_lm": {"model.width": 6, "model.layers": 2},
+    "rnn_lm": {"model.width": 6, "model.layers": 2},
 }
 
 
@@ -42,9 +46,9 @@ def losses(logits, targets):
     return -np.take_along_axis(logs, targets[..., np.newaxis], -1)[..., 0]
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 64])
-def test_the_loss_is_that_of_all_tokens_but_the_first_in_blocks(file, batch_size):
-    made = prepared("gpt", file)
+@pytest.mark.parametrize(("model", "batch_size"), [("gpt", 1), ("gpt", 4), ("gpt", 64), ("tcn_lm", 4)])
+def test_the_loss_is_that_of_all_tokens_but_the_first_in_blocks(file, model, batch_size):
+    made = prepared(model, file)
     ids = made.task.data.splits["validation"].ids
     found = Evaluation(made.task, made.model, made.devices, batch_size=batch_size)("validation")
     by_hand = [
@@ -60,9 +64,9 @@ def test_the_loss_is_that_of_all_tokens_but_the_first_in_blocks(file, batch_size
     assert found["bits_per_character"] == pytest.approx(found["loss"] / math.log(2))
 
 
-@pytest.mark.parametrize("batch_size", [1, 64])
-def test_with_a_carried_state_it_is_that_of_one_long_pass(file, batch_size):
-    made = prepared("lstm_lm", file)
+@pytest.mark.parametrize(("model", "batch_size"), [("lstm_lm", 1), ("lstm_lm", 64), ("gru_lm", 64), ("rnn_lm", 64)])
+def test_with_a_carried_state_it_is_that_of_one_long_pass(file, model, batch_size):
+    made = prepared(model, file)
     ids = made.task.data.splits["validation"].ids
     found = Evaluation(made.task, made.model, made.devices, batch_size=batch_size)("validation")
     by_hand = losses(made.model(ids[np.newaxis, :-1]), ids[np.newaxis, 1:])
@@ -153,6 +157,24 @@ def test_streams_go_on_where_they_stopped(file):
     assert whole[whole > 0].tolist() == task.data.splits["train"].ids[1:].tolist()
 
 
+@pytest.mark.parametrize("model", ["lstm_lm", "gru_lm", "rnn_lm"])
+def test_the_training_loss_with_a_carried_state_is_that_of_one_long_pass(file, model):
+    """With a learning rate of 0 the weights stay as they are, so that one pass over all blocks has all the losses."""
+    made = prepared(model, file, **{"train.optimizer": "sgd"})
+    update = start.training_step(made)
+    plan = made.task.plan("train", batch_size=5, epoch=0)[:3]
+    inputs, targets = (
+        np.concatenate([made.task.batch("train", places, epoch=0)[key] for places in plan], 1)
+        for key in ("inputs", "targets")
+    )
+    by_hand = losses(made.model(inputs), targets)
+    for at, places in enumerate(plan):
+        batch = made.task.batch("train", places, epoch=0)
+        measured = update(batch, step=at, lr=0.0, size=5, begins=at == 0)
+        mean = float(measured["loss"]) / float(measured["weight"])
+        assert mean == pytest.approx(by_hand[:, 8 * at : 8 * at + 8].mean(), rel=1e-9), at
+
+
 @pytest.mark.parametrize(("devices", "accumulate"), [("cpu:2", 1), ("cpu", 2), ("cpu:2", 2)])
 def test_devices_and_micro_batches_carry_the_same_state(file, devices, accumulate):
     one, other = trained(file), trained(file, devices, **{"train.accumulate": accumulate})
@@ -189,7 +211,10 @@ def test_a_resumed_run_goes_on_with_the_state_that_it_carried(file, tmp_path):
     [
         ("gpt", {"data.block": 16}, "learned positions for 8"),
         ("gpt", {"data.carry": True}, "no state that could be carried"),
+        ("gpt", {"data.carry": False}, "no state that could be carried"),
+        ("tcn_lm", {"data.carry": False}, "no state that could be carried"),
         ("lstm_lm", {"data.carry": True, "data.units": "lines"}, "lines know nothing of each other"),
+        ("lstm_lm", {"data.carry": False, "data.units": "lines"}, "lines know nothing of each other"),
         ("lstm_lm", {"train.sampling": "linear"}, "not for language models"),
     ],
 )
@@ -199,3 +224,39 @@ def test_what_does_not_fit_is_told(file, model, flags, message):
     runtime.import_tensorflow()
     with pytest.raises(UsageError, match=message):
         prepared(model, file, **flags)
+
+
+# ------------------------------------------------------------------------------------------------------- odd texts
+
+
+@pytest.mark.parametrize(("model", "rows"), [("gpt", 1), ("lstm_lm", 32)])
+def test_a_text_of_one_line_is_trained_and_evaluated_on(tmp_path, capsys, model, rows):
+    """Of 18 letters 16 are for training. Of 32 streams 31 are empty, and are computed all the same."""
+    file = tmp_path / "one.txt"
+    file.write_text("to be or not to be")
+    sets = {"model.width": 8, "model.layers": 1, "train.steps": 2, "train.batch_size": 32, "data.block": 64}
+    sets |= {"model.heads": 2} if model == "gpt" else {}
+    arguments = [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
+    run = tmp_path / "run"
+    assert (
+        main(["train", model, "--data", str(file), "--runs-dir", str(tmp_path), "--name", "run", "-q", *arguments]) == 0
+    )
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--split", "train", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["tokens"] == 15
+    assert 0 < found["loss"] < 2 * math.log(11), "a guess among seven letters and four special tokens has log 11"
+    made = start.prepare(recipe.resolve(model, str(file), flags=sets), devices="cpu")
+    assert made.task.rows(32) == rows
+
+
+@pytest.mark.parametrize(
+    ("names", "test"), [(["train.txt"], "all"), (["train.txt", "val.txt"], None), (["test.txt"], None)]
+)
+def test_another_folder_is_tested_on_as_a_whole_where_it_has_no_splits(file, tmp_path, names, test):
+    own = {"name": file, "tokenizer": "word", "validation": 0.2}
+    for name in names:
+        (tmp_path / name).write_text("a b\n")
+    section = language_modelling.other_text(own, str(tmp_path), is_known=False, folder=None)
+    assert section == {"name": str(tmp_path), "tokenizer": "word"} | ({"test": test} if test else {})
+    assert "validation" in language_modelling.other_text(own, file, is_known=True, folder=None)

@@ -17,6 +17,8 @@ PAPERS = {
     **{f"plain{depth}": Paper(_TITLE) for depth in (18, 34)},
 }
 
+NEVER_NEGATIVE = {"relu", "relu_squared", "sigmoid"}
+
 
 def basic(
     x: keras.KerasTensor, filters: int, stride: int, place: str, layers: Hidden, *, residual: bool
@@ -48,6 +50,16 @@ def _add(inputs: keras.KerasTensor, x: keras.KerasTensor, stride: int, place: st
     if inputs.shape != x.shape:
         inputs = layers.conv(inputs, x.shape[-1], 1, stride, place=f"{place}_shortcut", activate=False)
     return keras.layers.Add(name=f"{place}_add")([x, inputs])
+
+
+def _stem_pool(x: keras.KerasTensor, activation: Activation) -> keras.KerasTensor:
+    """The maximum around every other place, 3x3; what is beside the image does not count."""
+    if activation in NEVER_NEGATIVE:  # zeros beside the image change no maximum
+        x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
+        return keras.layers.MaxPooling2D(3, 2, name="stem_pool")(x)
+    # Keras' `same` leaves out what is beside the image, but lies evenly around it at stride 1 only.
+    x = keras.layers.MaxPooling2D(3, 1, padding="same", name="stem_pool_everywhere")(x)
+    return keras.layers.MaxPooling2D(1, 2, name="stem_pool")(x)
 
 
 # Table 1: the block, and how often each stage repeats it.
@@ -100,9 +112,7 @@ def resnet(
         x = layers.conv(x, 64, 3, place="stem")
     else:
         x = layers.conv(x, 64, 7, stride=2, place="stem")  # (batch, 112, 112, 64) of 224x224
-        # A ReLU puts out nothing below zero, so zeros beside the image change no maximum.
-        x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
-        x = keras.layers.MaxPooling2D(3, 2, name="stem_pool")(x)  # (batch, 56, 56, 64)
+        x = _stem_pool(x, activation)  # (batch, 56, 56, 64)
     for stage, (count, filters) in enumerate(zip(repeats, FILTERS, strict=True), 1):
         for number in range(1, count + 1):
             stride = 2 if number == 1 and stage > 1 else 1

@@ -73,6 +73,26 @@ def test_the_stem_is_a_choice(size, stem, shape):
     assert shapes(deferred(resnet.resnet18, (size, size, 3), stem=stem), "stem_conv") == [shape]
 
 
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_the_stem_pool_sees_nothing_beside_the_image(activation):
+    """The greatest of 3x3 around every other place of 16x15, with what is less than any number beside them."""
+    x = keras.Input((16, 15, 4))
+    pool = keras.Model(x, resnet._stem_pool(x, activation))
+    maps = np.random.default_rng(0).normal(size=(2, 16, 15, 4)).astype("float32")
+    maps = np.maximum(maps, 0) if activation == "relu" else np.tanh(maps)
+    beside = np.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(beside, (3, 3), axis=(1, 2))[:, ::2, ::2]
+    expected = windows.max((-2, -1))  # (2, 8, 8, 4)
+    assert (expected.min() < 0) == (activation == "tanh")
+    np.testing.assert_array_equal(pool(maps), expected)
+
+
+def test_any_activation_leaves_the_shapes_as_they_are():
+    model = deferred(resnet.resnet18, activation="leaky_relu")
+    assert shapes(model, "stem_conv", "stem_pool", "pool") == [(112, 112, 64), (56, 56, 64), (512,)]
+    assert "stem_pool_pad" not in [layer.name for layer in model.layers]
+
+
 def test_layers_are_named_by_place():
     names = [layer.name for layer in deferred(resnet.resnet18).layers]
     start = names.index("stage2_block1_pad1")

@@ -144,7 +144,7 @@ def crop(images: Images, keys: Keys) -> Images:
 
 def flip(images: Images, keys: Keys) -> Images:
     """Mirrors each image left to right with probability 1/2. Arguments as for `crop`."""
-    return alternate_flip(images, are_mirrored(keys))
+    return mirror(images, are_mirrored(keys))
 
 
 def are_mirrored(keys: Keys) -> NDArray[np.bool_]:
@@ -152,15 +152,12 @@ def are_mirrored(keys: Keys) -> NDArray[np.bool_]:
     return uniform(keys, 1, purpose="flip")[:, 0] < 0.5
 
 
-def alternate_flip(images: Images, mirrored: NDArray[np.bool_]) -> Images:
-    """Mirrors the given images left to right, every other epoch the same ones.
-
-    Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU", section 3.6: where `flip` shows one side of an image
-    twice in a row every other time, this shows both sides of each image in any two epochs.
+def mirror(images: Images, mirrored: NDArray[np.bool_]) -> Images:
+    """Mirrors some of the images left to right.
 
     Args:
         images: (n, height, width, channels).
-        mirrored: (n,), of `alternation`.
+        mirrored: (n,), which ones.
     """
     flipped = images.copy()
     flipped[mirrored] = images[mirrored, :, ::-1]
@@ -168,9 +165,11 @@ def alternate_flip(images: Images, mirrored: NDArray[np.bool_]) -> Images:
 
 
 def alternation(seed: int, epoch: int, examples: ArrayLike) -> NDArray[np.bool_]:
-    """Which examples `alternate_flip` mirrors in an epoch, (n,): half of them in the first, then the others in turn.
+    """Which examples the augmentation `alternate_flip` mirrors in an epoch, (n,): half, and in the next one the others.
 
-    Arguments as for `example_keys`.
+    Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU", section 3.6: where `flip` shows one side of an image
+    twice in a row every other time, this shows both sides of each image in any two epochs. Arguments as for
+    `example_keys`.
     """
     first = uniform(example_keys(seed, 0, examples), 1, purpose="alternate flip")[:, 0] < 0.5
     return first ^ bool(epoch % 2)
@@ -264,7 +263,7 @@ def cutmix(images: Images, others: Images, keys: Keys, *, alpha: Positive = 1.0)
 
 PIXELS: dict[str, Callable[[Pixels, Keys], Pixels]] = {"trivial": trivial}
 IMAGES: dict[str, Callable[..., Images]] = {"crop": crop, "flip": flip, "crop_flip": crop_flip, "cutout": cutout}
-TURNS: dict[str, Callable[[Images, NDArray[np.bool_]], Images]] = {"alternate_flip": alternate_flip}
+TURNS: dict[str, Callable[[Images, NDArray[np.bool_]], Images]] = {"alternate_flip": mirror}
 MIXES: dict[str, Callable[..., tuple[Images, NDArray[np.float32]]]] = {"mixup": mixup, "cutmix": cutmix}
 AUGMENTATIONS: dict[str, Callable[..., Any]] = PIXELS | IMAGES | TURNS | MIXES
 

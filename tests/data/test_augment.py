@@ -8,7 +8,6 @@ from dlkit.data.augment import (
     IMAGES,
     MIXES,
     PIXELS,
-    alternate_flip,
     alternation,
     augment,
     crop,
@@ -17,6 +16,7 @@ from dlkit.data.augment import (
     cutout,
     example_keys,
     flip,
+    mirror,
     mixup,
     option_names,
     splitmix64,
@@ -134,7 +134,7 @@ def test_alternate_flip_shows_both_sides_in_any_two_epochs():
     assert np.array_equal(turned[1][[7, 2]], alternation(3, 1, [7, 2]))  # of the example, not of its place
 
     images = np.arange(2 * 1 * 3 * 1, dtype=np.float32).reshape(2, 1, 3, 1)
-    flipped = alternate_flip(images, np.array([False, True]))
+    flipped = mirror(images, np.array([False, True]))
     assert flipped[:, 0, :, 0].tolist() == [[0, 1, 2], [5, 4, 3]]
 
 

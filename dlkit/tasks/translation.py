@@ -78,10 +78,19 @@ class Translation(Task):
 
     def fingerprint(self) -> str:
         """sha256 of the training pairs' token ids."""
-        split, digest = self.data.splits["train"], hashlib.sha256()
-        for source, target in zip(split.source, split.target, strict=True):
-            digest.update(np.array([*source, tokenizer.END, *target, tokenizer.END], np.int32).tobytes())
-        return digest.hexdigest()
+        split = self.data.splits["train"]
+        source, target = (
+            side if isinstance(side, pairs.Ragged) else pairs.Ragged.of(side) for side in (split.source, split.target)
+        )
+        # As one array: the ids of a source, the end token, those of its target, the end token, and so on.
+        lengths = np.stack([source.lengths, target.lengths], axis=1).ravel() + 1
+        is_source = np.repeat(np.tile([True, False], len(split)), lengths)
+        is_end = np.zeros(len(is_source), np.bool_)
+        is_end[np.cumsum(lengths) - 1] = True
+        ids = np.full(len(is_source), tokenizer.END, np.int32)
+        ids[is_source & ~is_end] = source.flat
+        ids[~is_source & ~is_end] = target.flat
+        return hashlib.sha256(ids.tobytes()).hexdigest()
 
     def model_arguments(self) -> dict[str, Any]:
         """Sizes of the vocabularies."""

@@ -1,5 +1,6 @@
 """`synthetic:reverse` from recipe to decoded text, through the ordinary trainer."""
 
+import hashlib
 import io
 import json
 import re
@@ -289,3 +290,16 @@ def test_decoding_needs_start_and_step_only(run):
     assert decoded.tokens.numpy()[0, 0, : len(tokens)].tolist() == tokens
     assert task.tokenizers[1].decode(tokens) == "d a e h"
     assert float(decoded.scores[0, 0]) == pytest.approx(score, abs=1e-4)
+
+
+def test_the_fingerprint_is_that_of_the_ids_pair_by_pair(tmp_path):
+    """The ids of a source, the end token, those of its target and the end token, 4 bytes each: runs on disk have it."""
+    file = tmp_path / "pairs.tsv"
+    file.write_text("".join(f"{'a b c ' * (1 + n % 3)}\t{'d e ' * (1 + n % 5)}f{n % 7}\n" for n in range(40)))
+    task = open_task("translation", {"name": str(file), "tokenizer": "word", "validation": 0, "test": 0})
+    train, digest = task.data.splits["train"], hashlib.sha256()
+    assert len(train) > 10
+    for source, target in zip(train.source, train.target, strict=True):
+        for number in (*source, END, *target, END):
+            digest.update(int(number).to_bytes(4, "little"))
+    assert task.fingerprint() == digest.hexdigest()

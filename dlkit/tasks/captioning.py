@@ -1,9 +1,9 @@
 """Captioning: an image in, a sentence about it out; cross-entropy per token, and what decoding gets right."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import keras
 import numpy as np
@@ -23,15 +23,16 @@ from dlkit.errors import UsageError
 from dlkit.layers import step_context
 from dlkit.tasks import TASKS, own_words
 from dlkit.tasks.captioner import Captioner
+from dlkit.tasks.image_task import ImageTask
 from dlkit.tasks.run_files import TOKENIZER_FILE, load_tokenizer
-from dlkit.tasks.task import Sums, Task, token_sums
+from dlkit.tasks.task import Sums, token_sums
 from dlkit.tasks.translator import Search
 
-# Layers that take their weights from images, not by gradients, see so many of them.
-ADAPTED_TO = 2000
+if TYPE_CHECKING:
+    from dlkit.data.tfds_prepare import Check
 
 
-class Captioning(Task):
+class Captioning(ImageTask):
     """See the module; `loss` and `accuracy` are per token with the true words before it, `exact` per image without.
 
     An example of training is an image with one of its captions, so an image with five is seen five times an epoch. The
@@ -44,16 +45,15 @@ class Captioning(Task):
     shapes_vary = True
     _shuffles = False
     _captioner: Captioner | None = None
+    adapted_to = 2000
+    adapted_pixels = 2000 * 96 * 96
 
-    def obtain(self) -> None:
-        """Prepares a set of TensorFlow Datasets; to decode it takes as long again, and every process does so."""
-        from dlkit.data import tfds_captions, tfds_names, tfds_prepare
+    @staticmethod
+    def tfds_reader() -> "tuple[Callable[..., Any], Check]":
+        """Of images with captions."""
+        from dlkit.data import tfds_captions
 
-        name, folder = self.options["name"], self.options.get("dir")
-        if not datasets.is_path(name) and name not in datasets.targets() and tfds_names.is_known(name, folder):
-            tfds_prepare.obtain(name, tfds_names.data_dir(folder), wanted=tfds_captions.image_and_captions)
-        elif name in datasets.targets() and name not in datasets.DATASETS:
-            super().obtain()  # of another package, whose function may do anything
+        return tfds_captions.caption_set, tfds_captions.image_and_captions
 
     @cached_property
     def data(self) -> CaptionData:
@@ -77,13 +77,6 @@ class Captioning(Task):
     def save(self, folder: Path) -> None:
         """Writes the tokenizer into the run folder."""
         self.tokenizer.save(folder / TOKENIZER_FILE)
-
-    def dataset_options(self) -> dict[str, Any]:
-        """What the dataset's own function takes of the section [data]."""
-        from dlkit.recipe import image_options
-
-        ours = image_options()
-        return {key: value for key, value in super().dataset_options().items() if key not in ours}
 
     @cached_property
     def info(self) -> dict[str, Any]:
@@ -144,14 +137,7 @@ class Captioning(Task):
 
     def adapt(self, model: keras.Model) -> None:
         """Shows training images to the layers of the encoder that take their weights from them."""
-        layers = [layer for layer in model.encoder.layers if hasattr(layer, "adapt")]
-        if not layers:
-            return
-        count = self.size("train")
-        seen = np.linspace(0, count - 1, min(count, ADAPTED_TO)).astype(np.int64)
-        pixels = self.data.splits["train"].images.fetch(seen)
-        for layer in layers:
-            layer.adapt(standardize(pixels, self.info["mean"], self.info["std"]))
+        self.show_images(model.encoder, self.data.splits["train"].images)
 
     def rows(self, batch_size: int) -> int:
         """Pairs of a training batch."""
@@ -168,7 +154,11 @@ class Captioning(Task):
         return self.part(split, indices, np.arange(len(indices)), epoch=epoch)
 
     def part(self, split: str, indices: NDArray[np.int64], rows: NDArray[np.int64], *, epoch: int | None) -> Batch:
-        """The given rows of `batch`: only their images are decoded."""
+        """The given rows of `batch`: only their images are decoded, each once however many of its captions are there.
+
+        The net sees such an image once for each caption all the same: a row of the batch is what devices share and what
+        padding weighs, so a model is given an image in each.
+        """
         pairs, source, info = self.data.pairs(split), self.data.splits[split].images, self.info
         keys = example_keys(self.seed, epoch or 0, indices)
         names = self.options.get("augment") or [] if epoch is not None else []
@@ -192,15 +182,16 @@ class Captioning(Task):
             target_in[row, 1 : count + 1] = ids[at]
             target_out[row, :count] = ids[at]
             target_out[row, count] = END
-        pixels = source.fetch(self._shown(pairs.image[indices[rows]], split, epoch))
+        shown, place = np.unique(self._shown(pairs.image[indices[rows]], split, epoch), return_inverse=True)
+        pixels = source.fetch(shown)
         if names:
             none = np.zeros(len(rows), np.int32)
             images = augment(
-                names, pixels, none, keys[rows], mean=info["mean"], std=info["std"], options=self.options,
+                names, pixels[place], none, keys[rows], mean=info["mean"], std=info["std"], options=self.options,
                 mirrored=alternates[rows],
             )["images"]  # fmt: skip
         else:
-            images = standardize(pixels, info["mean"], info["std"])
+            images = standardize(pixels, info["mean"], info["std"])[place]
         return {"images": images, "target_in": target_in, "target_out": target_out}
 
     def with_shuffled_images(self) -> Self:

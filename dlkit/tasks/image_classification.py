@@ -1,9 +1,9 @@
 """Image classification: standardized images in, the class of each out; cross-entropy and accuracy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import keras
 import numpy as np
@@ -18,15 +18,13 @@ from dlkit.data.folders import classes_without
 from dlkit.data.images import ImageData, Split, fingerprint, standardize, statistics
 from dlkit.errors import DataError, UsageError
 from dlkit.models.heads import log_mean_probabilities, of_each_head
-from dlkit.recipe import image_options
 from dlkit.tasks import TASKS
-from dlkit.tasks.task import Sums, Task
+from dlkit.tasks.image_task import ImageTask
+from dlkit.tasks.task import Sums
 from dlkit.train.losses import softmax_cross_entropy
 
-# Layers that take their weights from images, not by gradients, see so many of them; of large ones so many pixels, which
-# hold as many patches.
-ADAPTED_TO = 5000
-ADAPTED_PIXELS = ADAPTED_TO * 32 * 32
+if TYPE_CHECKING:
+    from dlkit.data.tfds_prepare import Check
 
 EXAMPLES = "examples"  # of a batch: which example each row is, where the heads of a net weigh them differently
 
@@ -64,22 +62,21 @@ def class_weights(chosen: str | Sequence[float], labels: NDArray[np.int32], clas
     return (weights * len(labels) / (weights @ counts)).tolist()
 
 
-class ImageClassification(Task):
+class ImageClassification(ImageTask):
     """See the module; the metrics are `loss` and `accuracy` (top-1), per image."""
 
     about = TASKS["image_classification"]
     unit = "img"
+    adapted_to = 5000
+    adapted_pixels = 5000 * 32 * 32
     _mirrors = False
 
-    def obtain(self) -> None:
-        """Prepares a set of TensorFlow Datasets; to decode it takes as long again, and every process does so."""
-        from dlkit.data import tfds, tfds_names, tfds_prepare
+    @staticmethod
+    def tfds_reader() -> "tuple[Callable[..., Any], Check]":
+        """Of images with a label each."""
+        from dlkit.data import tfds
 
-        name, folder = self.options["name"], self.options.get("dir")
-        if getattr(datasets.builder(name, folder), "func", None) is tfds.tfds_set:
-            tfds_prepare.obtain(name, tfds_names.data_dir(folder), wanted=tfds.image_and_label)
-        elif name in datasets.targets() and name not in datasets.DATASETS:
-            super().obtain()  # of another package, whose function may do anything
+        return tfds.tfds_set, tfds.image_and_label
 
     @cached_property
     def data(self) -> ImageData:
@@ -135,11 +132,6 @@ class ImageClassification(Task):
                 "`dlkit evaluate RUN --data NAME` tests a run on such data",
             )
         return splits["train"]
-
-    def dataset_options(self) -> dict[str, Any]:
-        """What the dataset's own function takes of the section [data]."""
-        ours = image_options()
-        return {key: value for key, value in super().dataset_options().items() if key not in ours}
 
     def fingerprint(self) -> str:
         """sha256 of the training split's labels and of its images, or of the files that they come from.
@@ -202,16 +194,7 @@ class ImageClassification(Task):
 
     def adapt(self, model: keras.Model) -> None:
         """Shows training images to the layers that take their weights from them; they see what the model sees."""
-        layers = [layer for layer in model._flatten_layers(include_self=False) if hasattr(layer, "adapt")]
-        if not layers:
-            return
-        count = self.size("train")
-        height, width, _ = self.info["shape"]
-        seen = min(count, ADAPTED_TO, max(1, ADAPTED_PIXELS // (height * width)))
-        evenly = np.linspace(0, count - 1, seen).astype(np.int64)  # files may lie class by class
-        images = self.batch("train", evenly, epoch=None)["images"]
-        for layer in layers:
-            layer.adapt(images)
+        self.show_images(model, self.data.splits["train"])
 
     def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
         """`images` (n, h, w, c) float32 and `labels` (n,) int32; of mixed images also `other_labels` and `shares`."""

@@ -1,13 +1,17 @@
 """The whitening convolution: covariances of what it gives, against the property and NumPy's SVD; and in a training."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
 
 from dlkit import recipe, runs
 from dlkit.cli import main
+from dlkit.data.images import standardize
 from dlkit.layers.whitening import EPSILON, Whitening
-from dlkit.tasks import image_classification
+from dlkit.tasks.captioning import Captioning
+from dlkit.tasks.image_classification import ImageClassification
 from dlkit.tasks.task import open_task
 from dlkit.train import checkpoints
 
@@ -101,12 +105,15 @@ def test_a_training_adapts_to_its_images_once(tmp_path, capsys):
 
 def test_of_large_images_fewer_are_looked_at(monkeypatch):
     """As many pixels, from all over the split; a training never holds thousands of large images at once."""
-    monkeypatch.setattr(image_classification, "ADAPTED_PIXELS", 5 * 16 * 16)
-    task = open_task("image_classification", {"name": "synthetic:shapes", "size": 16, "train": 41})
-    layer = Whitening(2, 3, name="whitening")
-    task.adapt(keras.Sequential([layer]))
-    images = task.batch("train", np.array([0, 10, 20, 30, 40]), epoch=None)["images"]
-    np.testing.assert_array_equal(layer.kernel, adapted(images, 2).kernel)
+    for task, model in ((ImageClassification, lambda net: net), (Captioning, lambda net: SimpleNamespace(encoder=net))):
+        monkeypatch.setattr(task, "adapted_pixels", 5 * 16 * 16)
+        made = task({"name": "synthetic:shapes", "size": 16, "train": 41})
+        layer = Whitening(2, 3, name="whitening")
+        made.adapt(model(keras.Sequential([layer])))
+        split = made.data.splits["train"]
+        pixels = (split if task is ImageClassification else split.images).fetch(np.array([0, 10, 20, 30, 40]))
+        images = standardize(pixels, made.info["mean"], made.info["std"])
+        np.testing.assert_array_equal(layer.kernel, adapted(images, 2).kernel)
 
 
 def test_before_it_has_seen_images_a_layer_hands_them_on():

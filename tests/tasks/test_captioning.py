@@ -107,6 +107,18 @@ def test_parts_are_rows_of_the_batch():
         np.testing.assert_array_equal(array, whole[key][rows])
 
 
+def test_an_image_is_decoded_once_for_all_of_its_captions(monkeypatch):
+    """One, two and three captions in turn."""
+    task = task_of(FiveEach)
+    split, info, read = task.data.splits["test"].images, task.info, []
+    fetch = type(split).fetch
+    monkeypatch.setattr(type(split), "fetch", lambda self, rows: read.append(list(rows)) or fetch(self, rows))
+    images = task.batch("test", np.arange(9), epoch=None)["images"]
+    assert read == [[0, 1, 2, 3, 4]]
+    for image, of in zip(images, [0, 1, 1, 2, 2, 2, 3, 4, 4], strict=True):
+        np.testing.assert_allclose(image, (fetch(split, [of])[0] / 255 - info["mean"]) / info["std"], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [

@@ -280,9 +280,9 @@ class Subject:
     @cached_property
     def training_task(self) -> "Task":
         """The task as training sees it: its batches of an epoch are those of the run, or those that one would have."""
-        if self.run is None or self.settings.limit is None:
-            return self.task
-        return self._opened(self.run, self.settings)
+        run, settings = self.run, self.settings
+        task = self.task if run is None or settings.limit is None else self._opened(run, settings)
+        return task.for_model(self.model)
 
     @property
     def settings(self) -> "TrainSection":

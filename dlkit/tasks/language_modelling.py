@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from zlib import crc32
 
 import keras
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dlkit import data as datasets
 from dlkit.data.batching import Batch, in_batches, shuffled
+from dlkit.data.buckets import longest_first
 from dlkit.data.corpus import CorpusData, Lines, Preparation, Stream, is_undivided
 from dlkit.data.pairs import LENGTH_STEP
 from dlkit.data.tokenizer import Tokenizer
@@ -24,6 +25,7 @@ from dlkit.recipe import check_data_dir
 from dlkit.tasks import TASKS
 from dlkit.tasks.run_files import TOKENIZER_FILE, load_tokenizer
 from dlkit.tasks.task import Sums, Task, token_sums
+from dlkit.tasks.translator import BATCH_TOKENS
 from dlkit.values import parameters_of
 
 # A recurrent model is evaluated on so many streams at most, side by side, each at least so long: a stream begins
@@ -43,7 +45,7 @@ class LanguageModelling(Task):
     about = TASKS["language_modelling"]
     unit = "tok"
     padded_together = (("inputs", "targets"),)
-    _carries = False  # in training
+    _carries = False  # in training, see `for_model`
 
     @property
     def shapes_vary(self) -> bool:  # type: ignore[override]
@@ -162,8 +164,6 @@ class LanguageModelling(Task):
     def check_model(self, model: keras.Model) -> None:
         """Whether the model has positions for a training sequence, and a state where one is to be carried.
 
-        Whether it is, the batches of training follow from this on.
-
         Raises:
             dlkit.errors.UsageError: it has fewer positions, or no state.
         """
@@ -185,7 +185,12 @@ class LanguageModelling(Task):
             raise UsageError(
                 "train.resample draws examples, and a text is one stream", "`--set data.units=lines` makes examples"
             )
-        self._carries = self.carries(model)
+
+    def for_model(self, model: keras.Model) -> Self:
+        """The same task with batches of streams where the state of the model is carried, else of shuffled blocks."""
+        task = self._copy()
+        task._carries = self.carries(model)
+        return task
 
     def first_carry(self, model: keras.Model, rows: int) -> Batch:
         """A zero state of the model, where it is carried."""
@@ -224,7 +229,8 @@ class LanguageModelling(Task):
     def evaluation_plan(self, model: keras.Model, split: str, *, batch_size: int) -> list[NDArray[np.int64]]:
         """Each token but the first is predicted once: block by block, or where a state is carried in long streams.
 
-        Lines that have more tokens than the model learned positions for are left out.
+        Lines of like length are together, as many as memory has room for. Those that have more tokens than the model
+        learned positions for are left out.
 
         Raises:
             dlkit.errors.DataError: none is short enough.
@@ -247,7 +253,8 @@ class LanguageModelling(Task):
                 f"left out of the evaluation: {len(part) - len(rows):,} of {len(part):,} {split} lines, "
                 f"with more than {most:,} tokens"
             )
-        return in_batches(rows, batch_size)
+        lengths = part.rows.lengths[rows] + 1  # with the stop token
+        return [rows[chosen] for chosen in longest_first(lengths, batch_size, most_tokens=BATCH_TOKENS)]
 
     def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
         """`inputs` and `targets`, (n, time) int32, padded with 0; in training lines to few different lengths."""

@@ -219,6 +219,10 @@ class Task(ABC):
     def check_settings(self, settings: TrainSection) -> None:  # noqa: B027 - most data can be trained on as one likes
         """Raises a UsageError when a training is to do something that its data are not made for."""
 
+    def for_model(self, model: keras.Model) -> Self:
+        """The same task as the training of a model sees it: what its batches are may depend on the model's kind."""
+        return self
+
     def adapt(self, model: keras.Model) -> None:  # noqa: B027 - most layers learn by gradients alone
         """Gives layers that follow from the data, such as a whitening one, their weights, once before training."""
 

@@ -139,7 +139,7 @@ def build(recipe: Recipe, task: Task, devices: Devices, peers: Peers = ALONE) ->
     accept_sizes(model, settings)
     if devices.workers > 1 and task.first_carry(model, 1):
         raise UsageError("the state is carried by the devices of one process", "`--set data.carry=false`")
-    return Prepared(recipe, task, model, devices, peers)
+    return Prepared(recipe, task.for_model(model), model, devices, peers)
 
 
 def _open(recipe: Recipe, run: runs.Run | None, files_of: runs.Run | None) -> Task:

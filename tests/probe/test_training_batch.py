@@ -7,16 +7,20 @@ import tensorflow as tf
 from dlkit import recipe, runs
 from dlkit.probe.views import Subject
 from dlkit.runtime import Devices
+from dlkit.tasks.task import open_task
 from dlkit.train import start
 from dlkit.train.loop import Progress, batches, first_batch
 
 TEXTS = ["data.train=64", "data.validation=4", "data.test=4", "model.width=8", "model.ffn=8", "model.layers=1"]
+STREAMS = ["data.block=16", "train.batch_size=8", "train.precision=float32", "model.width=4", "model.layers=1"]
 RUNS = {
     "of few images": (
         "mlp", ["train.seed=5", "train.limit=60", "train.batch_size=20", "data.augment=['crop']"]
     ),
     "of drawn images": ("mlp", ["train.seed=5", "train.resample=bootstrap", "train.batch_size=20"]),
     "of tokens": ("transformer", [*TEXTS, "train.seed=2", "train.batch_tokens=100", "train.clip_norm=none"]),
+    "of streams": ("lstm_lm", STREAMS),
+    "of short streams": ("lstm_lm", [*STREAMS, "train.limit=60"]),
 }  # fmt: skip
 
 
@@ -41,13 +45,16 @@ def test_the_first_batch_of_a_run(tmp_path, name):
     info = {"task": prepared.recipe.task, "data": task.info, "model_arguments": task.model_arguments()}
     run = runs.create(tmp_path, prepared.recipe, info, prepare=task.save)
     subject = Subject(str(run.path))
+    subject.__dict__["model"] = prepared.model  # the run has no checkpoint yet
     assert subject.settings == settings
     indices, batch = first_batch(subject.training_task, subject.settings)
     np.testing.assert_array_equal(indices, task.plan("train", batch_size=settings.batch_size, epoch=0)[0])
     same(batch, wanted)
     # The other splits can be looked at as a whole, however little the run was trained on.
-    assert subject.task.size("train") == {"transformer": 64, "mlp": 1293}[model]
-    assert subject.training_task.size("train") == {"of few images": 60}.get(name, subject.task.size("train"))
+    whole = open_task(prepared.recipe.task, run.recipe["data"], info=run.info["data"], folder=run.path).size("train")
+    assert subject.task.size("train") == whole == {"transformer": 64, "mlp": 1293}.get(model, whole)
+    limited = {"of few images": 60, "of short streams": 60}
+    assert subject.training_task.size("train") == limited.get(name, whole)
 
 
 def test_small_images_early_in_training():

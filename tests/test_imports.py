@@ -28,6 +28,7 @@ lines = [(*path, "--help") for path in words(typer.main.get_command(dlkit.cli.ap
 assert len(lines) > 10, lines
 lines += [("runs", "show", "runs/a"), ("runs", "diff", "runs/a", "runs/a"), ("--version",)]
 lines += [("models",), ("models", "--json"), ("data", "list"), ("recipes", "list"), ("runs", "list")]
+lines += [("experiment",), ("experiment", "--json")]
 for line in lines:
     with contextlib.redirect_stdout(io.StringIO()):
         code = dlkit.cli.main(line)

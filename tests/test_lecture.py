@@ -1,5 +1,6 @@
 """The README's table has a command for each part of the lecture series, and each of them runs."""
 
+import io
 import re
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dlkit import models, recipe
+from dlkit.cli import main
 from dlkit.experiments import EXPERIMENTS
 from dlkit.probe.views import VIEWS
 
@@ -49,6 +51,21 @@ def test_what_a_command_names_is_there(part):
             recipe.resolve(operands[0], options.get("--data"), recipe_path=options.get("--recipe"), overrides=overrides)
         case _:
             assert verb == "translate"
+
+
+# Those that take a second or two in a process that has started TensorFlow; experiments have tests of their own.
+CHEAP = {part for part in COMMANDS if words_of(COMMANDS[part])[0] in {"summarize", "inspect", "translate"}} - {"C8"}
+
+
+@pytest.mark.parametrize("command", dict.fromkeys(COMMANDS[part] for part in PARTS if part in CHEAP))
+def test_a_cheap_command_runs_as_it_stands(command, tmp_path, monkeypatch, capsys):
+    before, _, _ = command.rpartition("| ")
+    typed = " ".join(shlex.split(before)[1:]) + "\n"  # behind `echo`
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed.encode()), encoding="utf-8"))
+    monkeypatch.chdir(tmp_path)
+    assert main(words_of(command)) == 0
+    assert capsys.readouterr().out.strip()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow  # most train a little, or trace a graph to do so

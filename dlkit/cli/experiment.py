@@ -10,7 +10,7 @@ import typer
 from dlkit import console
 from dlkit.cli import options as opt
 from dlkit.errors import UsageError, unknown
-from dlkit.experiments import EXPERIMENTS, function_of
+from dlkit.experiments import EXPERIMENTS, function_of, options_of
 
 if TYPE_CHECKING:
     from dlkit.experiments.finding import Finding
@@ -27,7 +27,7 @@ def experiment(
             metavar="NAME",
             show_default=False,
             autocompletion=_complete_name,
-            help=", ".join(EXPERIMENTS) + "; without a name they are listed.",
+            help=", ".join(EXPERIMENTS) + "; without a name they are listed, with their options.",
         ),
     ] = None,
     file: Annotated[
@@ -120,18 +120,31 @@ def _list(given: dict[str, bool]) -> None:
     for flag, is_given in given.items():
         if is_given:
             raise UsageError(f"{flag} is for an experiment, and none is named", "`dlkit experiment` lists them")
+    options = {name: options_of(name) for name in EXPERIMENTS}
     if console.settings.json:
-        console.data_json([{"name": name, "claim": e.claim, "parts": list(e.parts)} for name, e in EXPERIMENTS.items()])
+        console.data_json(
+            [
+                {
+                    "name": name, "claim": each.claim, "parts": list(each.parts), "switch": dict(each.switch),
+                    "options": options[name],
+                }
+                for name, each in EXPERIMENTS.items()
+            ]
+        )  # fmt: skip
         return
-    rows = [(name, ", ".join(each.parts), each.claim) for name, each in EXPERIMENTS.items()]
-    console.table(["experiment", "lecture", "claim"], rows)
+    rows = [
+        (name, ", ".join(each.parts), each.claim, " ".join(f"{key}={value}" for key, value in each.switch.items()))
+        for name, each in EXPERIMENTS.items()
+    ]
+    console.table(["experiment", "lecture", "claim", "switched off by --set"], rows)
+    console.note("`dlkit experiment --json` has all options of each, with their defaults")
 
 
 def _draw(name: str, finding: "Finding", path: Path) -> None:
     from dlkit.probe import panels, pictures
 
     held = sum(verdict.holds for verdict in finding.verdicts)
-    note = f"{name}: {held} of {len(finding.verdicts)} claims hold"
+    note = "\n".join([f"{name}: {held} of {len(finding.verdicts)} claims hold", *finding.notes])
     drawn = panels.figure(finding.charts, title=EXPERIMENTS[name].claim, note=note)
     pictures.save(drawn, path)
 
@@ -141,7 +154,7 @@ def _print_json(name: str, finding: "Finding", options: dict[str, Any], seconds:
     picture = {"picture": str(path)} if path else {}
     console.data_json(
         {
-            "experiment": name, "options": options, "verdicts": verdicts, "seconds": round(seconds, 2), **picture,
-            "records": list(finding.records),
+            "experiment": name, "options": options, "verdicts": verdicts, "notes": list(finding.notes),
+            "seconds": round(seconds, 2), **picture, "records": list(finding.records),
         }
     )  # fmt: skip

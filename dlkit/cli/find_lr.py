@@ -77,7 +77,9 @@ def find(recipe: "Recipe", *, updates: int | None, devices: str, lr_range: str |
         from dlkit.probe import lr_range as drawing
         from dlkit.probe import pictures
 
-        pictures.save(drawing.picture(found, title=f"{recipe.name}: loss over a growing learning rate"), picture)
+        title = f"{recipe.name}: loss over a growing learning rate"
+        in_nats = not prepared.task.info.get("outputs")  # numbers are told with a squared error
+        pictures.save(drawing.picture(found, title=title, in_nats=in_nats), picture)
     _tell(found, recipe.name, count, picture)
 
 

@@ -12,6 +12,7 @@ from dlkit.probe.panels import Line, Lines
 from dlkit.values import Count, Positive
 
 ALMOST = 1 - 1e-9  # 0.3 is less than 3 * 0.1
+CEILING = 10.0  # of the losses that are drawn
 
 
 def batchnorm_lr(
@@ -52,6 +53,7 @@ def batchnorm_lr(
         title: [rate for rate, loss in zip(grid, each, strict=True) if loss < solved] for title, each in losses.items()
     }
     without, with_norm = (max(each, default=0.0) for each in works.values())
+    is_cut = any(loss > CEILING for each in losses.values() for loss in each)
     return Finding(
         columns=["learning rate", *found],
         rows=[[f"{rate:g}", *(_cell(losses[title][at]) for title in found)] for at, rate in enumerate(grid)],
@@ -66,8 +68,9 @@ def batchnorm_lr(
         charts=[
             Lines(
                 f"{depth} hidden layers on the digits", "learning rate", f"loss after {steps} updates, nats",
-                [Line(title, grid, [min(loss, 10.0) for loss in each]) for title, each in losses.items()], log_x=True,
-                logarithmic=True,
+                [Line(title, grid, [min(loss, CEILING) for loss in each]) for title, each in losses.items()],
+                log_x=True, logarithmic=True,
+                levels=[(CEILING, "so much or more, or diverged")] if is_cut else [],
             )
         ],
         records=[
@@ -75,7 +78,10 @@ def batchnorm_lr(
             for title, each in losses.items()
             for rate, loss in zip(grid, each, strict=True)
         ],
-        notes=[f"worst loss of {seeds} trainings at each rate; above 10, and what diverges, is drawn as 10"],
+        notes=[
+            f"worst loss of {seeds} trainings at each rate; above {CEILING:g}, and what diverges, is drawn as "
+            f"{CEILING:g}"
+        ],
     )  # fmt: skip
 
 

@@ -77,12 +77,19 @@ def degradation(
     # Not a number where a training broke off: nothing can be said of such nets then.
     errors = {title: np.array([1 - each.last_accuracy for each in runs]) for title, runs in found.items()}
     broken = sum(not each.is_finished for runs in found.values() for each in runs)
+    again = "" if shortcuts else " again"
+    labels = {title: net + (again if title.startswith("residual") else "") for title, net in nets.items()}
     curves = {title: np.mean([each.losses for each in runs], 0) for title, runs in found.items()}
     gap = {kind: errors[f"{kind}, deep"] - errors[f"{kind}, shallow"] for kind in ("plain", "residual")}
     spread = {
         kind: float(np.max([deviation(errors[f"{kind}, {depth}"]) for depth in ("shallow", "deep")])) for kind in gap
     }
     window = max(1, steps // 50)
+    places = range(0, steps, window)
+    wrong = {
+        title: np.array([_smooth(100 * (1 - each.accuracies), window) for each in runs])
+        for title, runs in found.items()
+    }
     return Finding(
         columns=["net", "training error", "of the seeds", "training loss"],
         rows=[
@@ -106,12 +113,16 @@ def degradation(
         charts=[
             Lines(
                 f"{data}, mean of {seeds} trainings of each net", "update", "training loss, nats",
+                [Line(labels[title], places, _smooth(each, window)) for title, each in curves.items()],
+            ),
+            Lines(
+                "the error, whose last tenth is compared", "update", "training error, %",
                 [
-                    Line(nets[title] + (" again" if title.startswith("residual") and not shortcuts else ""),
-                         range(0, steps, window), _smooth(each, window))
-                    for title, each in curves.items()
+                    Line(labels[title], places, each.mean(0).tolist(), low=each.min(0).tolist(),
+                         high=each.max(0).tolist())
+                    for title, each in wrong.items()
                 ],
-            )
+            ),
         ],
         records=[
             {"net": net, "lr": lr, "errors": errors[title].tolist(), "losses": [r.last_loss for r in found[title]]}
@@ -120,6 +131,7 @@ def degradation(
         notes=[
             f"learning rate {lr:g}" + (f", the best of {len(tried)} on plain{shallow}" if tried else ""),
             "training error: of the batches of the last tenth of the training, with crops and flips",
+            f"curves: mean of {window:,} updates at each point; the bands are from the best to the worst of the seeds",
             *([f"{broken} of {4 * seeds} trainings diverged"] if broken else []),
         ],
     )  # fmt: skip

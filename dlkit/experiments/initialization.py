@@ -57,13 +57,16 @@ def initialization(
         depth: layers.
         width: units of each layer.
         rows: inputs that the mean square is taken over.
-        seeds: nets of each kind; shown is the mean.
+        seeds: nets of each kind, of orthogonal matrices one; shown is the mean.
         seed: of the first.
-        for_relu: how the weights below ReLU are drawn; with another one than `he` the first verdict turns.
-        scaled: how the weights of variance 1 / fan_in are drawn; with another one than `xavier` the next three turn.
+        for_relu: how the weights below ReLU are drawn; with another variance than 2 / fan_in, such as that of `xavier`,
+            the first verdict turns.
+        scaled: how the weights of variance 1 / fan_in are drawn; with one of another variance, such as `he`, the next
+            three turn.
         small: how the weights of the net that dies are drawn, `gaussian:SD`; with an SD above 1 / sqrt(width) it does
             not.
-        orthogonal: how the matrix is drawn whose singular values are looked at.
+        orthogonal: how the matrices of a linear net are drawn, of the first of which the singular values are looked at,
+            too; with `gaussian:SD` of another SD than 1 / sqrt(width) the last two verdicts turn.
 
     Raises:
         dlkit.errors.UsageError: there is no such initializer, or the small one is no `gaussian:SD`.
@@ -73,16 +76,21 @@ def initialization(
     for init in (for_relu, scaled, small, orthogonal):
         initializer(init)  # said before the first net
     nets = [Net(for_relu, "relu"), Net(scaled, "linear"), Net(scaled, "tanh"), Net(scaled, "relu")]
-    nets.append(Net(small, "linear"))
-    seen = {net: np.stack([_sizes(net, depth, width, rows, seed + at) for at in range(seeds)]) for net in nets}
+    nets += [Net(orthogonal, "linear"), Net(small, "linear")]  # last the one that a picture leaves out
+    of_relu, linear, tanh, halving, rotating, silent = nets
+    # One linear net of matrices that keep every length, however they are drawn; each takes a decomposition.
+    counts = {net: 1 if net == Net("orthogonal", "linear") else seeds for net in nets}
+    seen = {
+        net: np.stack([_sizes(net, depth, width, rows, seed + at) for at in range(count)])
+        for net, count in counts.items()
+    }
     mean = {net: sizes.mean(0) for net, sizes in seen.items()}
-    linear, tanh, halving, silent = nets[1:]
     expected = _tanh_sizes(mean[tanh][0], depth)
     spread = float(small.partition(":")[2])
     shrinking, alive = _ratios(mean[silent])
     singular = np.linalg.svd(_draw(orthogonal, width, seed), compute_uv=False)
     verdicts = [
-        _stays(f"{for_relu} keeps ReLU nets alive at every layer", mean[nets[0]]),
+        _stays(f"{for_relu} keeps ReLU nets alive at every layer", mean[of_relu]),
         _stays(f"{scaled} keeps linear nets alive at every layer", mean[linear]),
         _within(
             f"{scaled} with tanh shrinks as q <- E[tanh(sqrt(q) z)^2] says",
@@ -97,28 +105,39 @@ def initialization(
             shrinking / (spread * math.sqrt(width)) - 1, alive, mean[silent],
         ),
         _within(f"all singular values of {orthogonal} are 1", singular - 1, 1e-5, "largest deviation"),
+        _stays(f"so {orthogonal} keeps linear nets alive at every layer", mean[rotating]),
     ]  # fmt: skip
     layers = list(range(1, depth + 1))
-    lines = [
-        Line(str(net), layers, on_log_axis(mean[net]), low=on_log_axis(sizes.min(0)), high=on_log_axis(sizes.max(0)))
+    lines = {
+        net: Line(
+            str(net), layers, on_log_axis(mean[net]), low=on_log_axis(sizes.min(0)), high=on_log_axis(sizes.max(0))
+        )
         for net, sizes in seen.items()
-    ]
-    lines.append(Line(f"{tanh}, calculated", layers, expected.tolist(), is_theory=True))
+    }
+    theory = Line(f"{tanh}, calculated", layers, expected.tolist(), is_theory=True)
+    alive_ones = [line for net, line in lines.items() if net != silent]
     shown = sorted({0, depth // 4, depth // 2, 3 * depth // 4, depth - 1})
     return Finding(
         columns=["net", *(f"layer {at + 1}" for at in shown)],
-        rows=[[str(net), *(f"{mean[net][at]:.3g}" for at in shown)] for net in nets],
+        rows=[[str(net), *(f"{sizes[at]:.3g}" for at in shown)] for net, sizes in mean.items()],
         right=[f"layer {at + 1}" for at in shown],
         verdicts=verdicts,
         charts=[
-            Lines(f"{depth} dense layers of {width:,} units, untrained", "layer", SIZE, lines, logarithmic=True),
-            Lines("without the one that dies", "layer", SIZE, [*lines[:-2], lines[-1]], logarithmic=True),
+            Lines(
+                f"{depth} dense layers of {width:,} units, untrained", "layer", SIZE, [*lines.values(), theory],
+                logarithmic=True,
+            ),
+            Lines("without the one that dies", "layer", SIZE, [*alive_ones, theory], logarithmic=True),
         ],
         records=[
-            {"init": net.init, "activation": net.activation, "rms": sizes.mean(0).tolist(), "seeds": seeds}
+            {"init": net.init, "activation": net.activation, "rms": sizes.mean(0).tolist(), "seeds": len(sizes)}
             for net, sizes in seen.items()
         ],
-        notes=[f"root mean square of the pre-activations, mean of {seeds} nets; inputs are N(0, 1)"],
+        notes=[
+            f"root mean square of the pre-activations, mean of {seeds} nets"
+            + (", of orthogonal linear ones 1" if Net("orthogonal", "linear") in nets else "")
+            + "; the bands are from the least to the greatest of them; inputs are N(0, 1)"
+        ],
     )  # fmt: skip
 
 

@@ -67,6 +67,18 @@ def standardize(
             )
         )  # fmt: skip
     curves = {side: np.mean([run.losses for run in found[side][best[side]]], 0) for side in sides if side[0] == DIGITS}
+
+    def by_rate(wanted: str) -> list[Line]:
+        return [
+            Line(how, list(rates), [error if math.isfinite(error) else math.nan for error in each.values()])
+            for (of, how), each in measured.items()
+            if of == wanted
+        ]
+
+    broken = {
+        f"{of} {how}": [f"{rate:g}" for rate, error in each.items() if not math.isfinite(error)]
+        for (of, how), each in measured.items()
+    }
     return Finding(
         columns=["data", "how", "best learning rate", "error"],
         rows=[[of, how, f"{best[of, how]:g}", f"{lowest[of, how]:.3g}"] for of, how in sides],
@@ -79,10 +91,11 @@ def standardize(
             ),
             Lines(
                 "digits, every learning rate", "learning rate", "share of validation digits that are wrong",
-                [
-                    Line(how, list(rates), [measured[of, how][rate] for rate in rates])
-                    for of, how in sides if of == DIGITS
-                ], log_x=True,
+                by_rate(DIGITS), log_x=True,
+            ),
+            Lines(
+                "adding problem, every learning rate", "learning rate", "mean squared error of the sums, validation",
+                by_rate(ADDING), log_x=True, logarithmic=True,
             ),
         ],
         records=[
@@ -92,6 +105,9 @@ def standardize(
         notes=[
             "error: share of test digits that are wrong, mean squared error of the sums",
             "the best learning rate is chosen on the validation part",
+            *(
+                f"{side}: no point at {', '.join(at)}, where training broke off" for side, at in broken.items() if at
+            ),
         ],
     )  # fmt: skip
 

@@ -39,7 +39,7 @@ def vanishing(
 
     Hochreiter, Bengio, Frasconi and Schmidhuber 2001, Gradient flow in recurrent nets. Recurrent nets of one width and
     one recurrent initialization are looked at before and after training on the adding problem; translators, untrained,
-    by the word of the source that their last word depends on.
+    by how far before the last word that they say each word of the source was read.
 
     Args:
         length: steps of a sequence of the adding problem.
@@ -50,7 +50,8 @@ def vanishing(
         biases: forget biases of untrained LSTMs, from small to large; with equal ones the second verdict turns.
         forget_bias: of the LSTM that is trained.
         remembers: the net that is to remember; with `rnn`, the plain one again, the first verdict turns.
-        attention: whether the second translator has attention; without, the last verdict turns.
+        attention: whether the second translator has attention; without, it is the first one again with other weights,
+            and the last verdict turns.
         words: words of a source sentence.
     """
     which = [seed + at for at in range(seeds)]
@@ -71,22 +72,32 @@ def vanishing(
         f"{title}, trained": _median([_after_training(net, options, length, width, steps, at) for at in which])
         for title, net, options in (("rnn", "rnn", {}), (named, remembers, of_lstm))
     }
-    second = "seq2seq_attention" if attention else "seq2seq"
+    second = "seq2seq with attention" if attention else "seq2seq again"
     translators = {
-        title: _median([by_word(net, words, at) for at in which])
-        for title, net in (("seq2seq", "seq2seq"), ("with attention", second), ("Transformer", "transformer"))
+        title: _median([by_word(_translator(net, words, first + at), words) for at in range(seeds)])
+        for title, net, first in (
+            ("seq2seq", "seq2seq", seed),
+            (second, "seq2seq_attention", seed) if attention else (second, "seq2seq", seed + seeds),
+            ("Transformer", "transformer", seed),
+        )
     }
     plain, good = trained.values()
     times = _ratio(good[-1], plain[-1])
     ends = [fresh[f"lstm, forget bias {bias:g}"][-1] for bias in sorted(biases)]
     reach = {title: _ratio(each[-1], each[0]) for title, each in translators.items()}
-    shown = [0, length // 4, length // 2, length - 1]
+    # How many steps lie between each input and what is said last; of translators it is the distance within seq2seq.
+    steps_between = {title: range(length) for title in fresh | trained}
+    steps_between |= {title: range(words, 2 * words) for title in translators}
+    measured = fresh | trained | translators
+    places = ["nearest input", "a quarter farther", "half", "farthest"]
     return Finding(
-        columns=["net", *(f"distance {at}" for at in shown)],
+        columns=["net", "steps between", *places],
         rows=[
-            [title, *(f"{each[at]:.2g}" for at in shown)] for title, each in (fresh | trained).items()
+            [title, f"{steps_between[title][0]} to {steps_between[title][-1]}",
+             *(f"{each[at]:.2g}" for at in (0, len(each) // 4, len(each) // 2, -1))]
+            for title, each in measured.items()
         ],
-        right=[f"distance {at}" for at in shown],
+        right=["steps between", *places],
         verdicts=[
             Verdict(
                 f"after training the gradient of {named} at distance {length - 1} is at least 100 times that of the "
@@ -100,28 +111,31 @@ def vanishing(
             Verdict(
                 "attention brings the last word to the farthest word of the source at one hop: at least twice as much "
                 "of the gradient gets there as without",
-                min(reach["with attention"], reach["Transformer"]) >= 2 * reach["seq2seq"],
+                min(reach[second], reach["Transformer"]) >= 2 * reach["seq2seq"],
                 "farthest against nearest: " + ", ".join(f"{title} {each:.2g}" for title, each in reach.items()),
             ),
         ],
         charts=[
             Lines(
                 f"adding problem, width {width}", "steps before the end", "norm of the gradient",
-                [Line(title, range(length), on_log_axis(each)) for title, each in (fresh | trained).items()],
+                [Line(title, steps_between[title], on_log_axis(each)) for title, each in (fresh | trained).items()],
                 logarithmic=True,
             ),
             Lines(
-                "translators, untrained", "place of the source word, from the first on", "norm of the gradient",
-                [Line(title, range(len(each)), on_log_axis(each)) for title, each in translators.items()],
+                "translators, untrained", "steps of seq2seq between a source word and the last word said",
+                "norm of the gradient",
+                [Line(title, steps_between[title], on_log_axis(each)) for title, each in translators.items()],
                 logarithmic=True,
             ),
         ],
         records=[
-            {"net": title, "gradient": each.tolist()} for title, each in (fresh | trained | translators).items()
+            {"net": title, "steps_between": list(steps_between[title]), "gradient": each.tolist()}
+            for title, each in measured.items()
         ],
         notes=[
             f"median of {seeds} nets of each kind; mean over {ROWS} sequences of the norm of d loss / d input",
-            "seq2seq reads the source backwards: its first word is the nearest to the last one said",
+            f"seq2seq reads {words} words backwards and then writes as many: {words} steps lie between the first word "
+            "of the source and the last one said; attention, the Transformer's too, looks at each word at one hop",
         ],
     )  # fmt: skip
 
@@ -131,27 +145,34 @@ def by_distance(made: Prepared) -> NDArray[np.float64]:
     return gradient_by_distance(made.task, made.model, [made.task.batch("test", np.arange(ROWS), epoch=None)])
 
 
-def by_word(net: str, words: int, seed: int) -> NDArray[np.float64]:
+def by_word(made: Prepared, words: int) -> NDArray[np.float64]:
     """Mean norm of the gradient of the last word's loss with respect to the vector of each source word, (words,).
 
-    Of an untrained translator. The first number is of the source's first word: recurrent translators read the source
-    backwards, so that it lies all of the target away from the last word, and the source's last word twice as far.
+    The last word is the one before the end token, whose place depends on the length alone. The first number is of the
+    source's first word: recurrent translators read the source backwards, so that as many of their steps as there are
+    words lie between it and the last word said, and nearly twice as many after the source's last word.
+
+    Args:
+        made: a translator and its pairs.
+        words: of a source sentence; looked at are the longest ones.
     """
-    # Lengths are drawn evenly: so many pairs have enough of the greatest.
-    options = {"data.length": words, "data.train": 3 * ROWS * words}
-    made = prepared(net, "synthetic:reverse", options, seed=seed)
     lengths = made.task.data.splits["train"].lengths[0]
     batch = made.task.batch("train", np.flatnonzero(lengths == lengths.max())[:ROWS], epoch=None)
     with tf.GradientTape() as tape, taping(made.model, tape) as calls:
         logits = made.model((batch["source"], batch["target_in"]), training=False)
-        said = tf.reduce_sum(tf.cast(batch["target_out"] != tokenizer.PAD, tf.int32), 1) - 1
-        last = tf.gather(logits, said, batch_dims=1)
-        labels = tf.gather(tf.constant(batch["target_out"]), said, batch_dims=1)
-        loss = tf.reduce_sum(softmax_cross_entropy(last, labels))
+        last = tf.reduce_sum(tf.cast(batch["target_out"] != tokenizer.PAD, tf.int32), 1) - 2  # behind it is the end
+        said = tf.gather(logits, last, batch_dims=1)
+        labels = tf.gather(tf.constant(batch["target_out"]), last, batch_dims=1)
+        loss = tf.reduce_sum(softmax_cross_entropy(said, labels))
     # Of a table that both sides share, the first call looks up the source.
     vectors = next(seen.output for seen in calls if seen.layer is made.model.source_embedding)
     gradient = tape.gradient(loss, vectors)
     return tf.reduce_mean(tf.norm(gradient, axis=-1), 0).numpy()[:words].astype(np.float64)
+
+
+def _translator(net: str, words: int, seed: int) -> Prepared:
+    # Lengths are drawn evenly: so many pairs have enough of the greatest.
+    return prepared(net, "synthetic:reverse", {"data.length": words, "data.train": 3 * ROWS * words}, seed=seed)
 
 
 def _options(length: int, width: int) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def _legend(series: Sequence[Series], runs: Sequence[str]) -> list[str]:
 
 # ------------------------------------------------------------------------------------------------------------- a page
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 520, 300, 58, 44, 10, 12
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 520, 300, 72, 44, 10, 12
 
 
 def page(
@@ -225,6 +225,10 @@ def _chart(panel: Panel, runs: Sequence[str]) -> str:
     scale = ", logarithmic upwards" if panel.is_logarithmic else ""
     parts.append(
         f'<text x="{_LEFT + across / 2}" y="{_HEIGHT - 6}" text-anchor="middle">{AXES[panel.along]}{scale}</text>'
+    )
+    middle = _TOP + tall / 2
+    parts.append(
+        f'<text x="12" y="{middle}" text-anchor="middle" transform="rotate(-90 12 {middle})">{text(panel.unit)}</text>'
     )
     label = text(f"{panel.title} over {AXES[panel.along]}")
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'

@@ -117,6 +117,7 @@ def _draw_reliability(diagram: Axes, histogram: Axes, bins: Reliability) -> None
     histogram.bar(centres, bins.examples, 0.92 / count, color="0.6")
     histogram.set(xlim=(0, 1), xticks=np.linspace(0, 1, 6))
     histogram.set_xlabel("confidence: probability of the predicted class", fontsize=9)
+    diagram.set_ylabel("share that is right", fontsize=9)
     histogram.set_ylabel("examples", fontsize=9)
     for axes in (diagram, histogram):
         plain(axes)

@@ -60,6 +60,7 @@ class Panel:
         along: the axis to the right.
         series: at least one.
         limit: a level to look at, such as the norm at which gradients are clipped.
+        in_nats: whether the values are cross-entropies.
     """
 
     metric: str
@@ -67,11 +68,14 @@ class Panel:
     along: Along
     series: tuple[Series, ...]
     limit: float | None = None
+    in_nats: bool = False
 
     @property
     def unit(self) -> str:
         """What lies upwards, in a word or two: the title says it all."""
-        return "%" if self.title.endswith(", %") else UNITS.get(self.metric, self.metric.replace("_", " "))
+        if self.title.endswith(", %"):
+            return "%"
+        return UNITS.get(self.metric, self.metric.replace("_", " ")) + ", nats" * self.in_nats
 
     @property
     def is_logarithmic(self) -> bool:
@@ -107,6 +111,8 @@ def panels(runs: Sequence[Run], metrics: Sequence[str] = (), *, along: Along = "
         if name not in logged:
             raise unknown("metric", name, logged)
     labels = _labels(runs)
+    # The loss of numbers is their squared error, which is logged in their own units, too.
+    in_nats = "mse" not in logged
     found = []
     for name in metrics or _usual(runs, logged):
         series = [
@@ -116,9 +122,8 @@ def panels(runs: Sequence[Run], metrics: Sequence[str] = (), *, along: Along = "
             if one is not None
         ]
         if series:
-            found.append(
-                Panel(name, title(name), along, tuple(series), _limit(runs) if name == "gradient_norm" else None)
-            )
+            limit = _limit(runs) if name == "gradient_norm" else None
+            found.append(Panel(name, title(name), along, tuple(series), limit, in_nats and name == "loss"))
     return found
 
 

@@ -94,3 +94,4 @@ def _draw_disagreements(axes: Axes, found: Mapping[str, Any]) -> None:
     axes.set_yticks(places, [str(at + 1) for at in places], fontsize=8)
     axes.set_title("answers in which two differ, %", loc="left", fontsize=10)
     axes.set_xlabel("member", fontsize=9)
+    axes.set_ylabel("member", fontsize=9)

@@ -1,47 +1,58 @@
 """Feature maps: what every layer makes of one image."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from dlkit.errors import UsageError
 from dlkit.probe.views import Subject, View
-from dlkit.probe.watching import PASSING_ON
+from dlkit.probe.watching import PASSING_ON, Seen, calls_of, numbered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def computing_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers of a functional model that compute something, in the order of the model.
-
-    Raises:
-        dlkit.errors.UsageError: the model is a Python class whose inner values have no names.
-    """
-    if not getattr(model, "inputs", None):
-        raise UsageError(
-            f"{model.name} is not built of named layers: their outputs cannot be looked up",
-            "`dlkit summarize` lists its layers",
-        )
+    """The layers of a functional model that compute something, in the order of the model; a net inside it is one."""
     return [layer for layer in model.layers if not isinstance(layer, PASSING_ON)]
 
 
-def watched(model: keras.Model, names: Sequence[str], *, inputs_of: Sequence[str] | None = None) -> keras.Model:
-    """The same model, same weights, with the outputs of the named layers as its outputs: name -> tensor.
+def watched(model: keras.Model, names: Sequence[str], *, inputs_of: Sequence[str]) -> keras.Model:
+    """The same model, same weights, whose outputs are a pair: those of some layers and the inputs of some, by name.
 
     Args:
         model: a functional model.
-        names: of layers.
-        inputs_of: of layers whose inputs are wanted, too: then the outputs are a pair, those and the inputs by name.
+        names: of the layers whose outputs are wanted.
+        inputs_of: of those whose inputs are.
     """
     outputs = {name: model.get_layer(name).output for name in names}
-    if inputs_of is None:
-        return keras.Model(model.input, outputs)
     return keras.Model(model.input, [outputs, {name: model.get_layer(name).input for name in inputs_of}])
+
+
+def calls_by_name(net: keras.Model, images: NDArray[np.float32] | tf.Tensor) -> tuple[dict[str, Seen], tf.Tensor]:
+    """What the layers of a net do with images, as at test time, and what the net says of them.
+
+    Args:
+        net: any net of images: a graph of layers, one with nets inside, whose layers are gone through, or code of its
+            own.
+        images: (n, height, width, channels), standardized.
+
+    Returns:
+        The calls that give numbers by their names, see `numbered`, in their order; and the output of the net.
+
+    Example:
+        >>> seen, logits = calls_by_name(lenet, images)
+        >>> seen["conv1"].output.shape
+        TensorShape([1, 28, 28, 6])
+    """
+    calls, said = calls_of(net, lambda: net(images, training=False))
+    named = zip(numbered(calls), calls, strict=True)
+    return {name: seen for name, seen in named if seen.output is not None}, said
 
 
 @dataclass(frozen=True)
@@ -61,23 +72,26 @@ def features(model: keras.Model, image: NDArray[np.float32], names: Sequence[str
     """The outputs of the named layers for one image, as at test time.
 
     Args:
-        model: a functional model.
+        model: a net of images, see `calls_by_name`.
         image: (height, width, channels), standardized.
-        names: names of layers.
+        names: names of layers; those of a net inside stand behind its name and a slash.
 
     Example:
         >>> maps = features(model, image, ["conv1"])
         >>> maps[0].values.shape
         (28, 28, 6)
     """
-    outputs = watched(model, names)(image[np.newaxis], training=False)
-    return [LayerFeatures(name, np.asarray(outputs[name], dtype=np.float32)[0]) for name in names]
+    return _maps(calls_by_name(model, image[np.newaxis])[0], names)
 
 
-def main_maps(model: keras.Model, maps: Sequence[LayerFeatures]) -> list[LayerFeatures]:
-    """Those of the maps that later layers see: what comes out of activations and pools; all when there is none."""
+def _maps(seen: Mapping[str, Seen], names: Sequence[str]) -> list[LayerFeatures]:
+    return [LayerFeatures(name, np.asarray(seen[name].output, dtype=np.float32)[0]) for name in names]
+
+
+def main_layers(seen: Mapping[str, Seen]) -> list[str]:
+    """Those calls whose outputs later layers see: of activations and pools; all when there is none."""
     kinds = (keras.layers.Activation, keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)
-    return [one for one in maps if isinstance(model.get_layer(one.layer), kinds)] or list(maps)
+    return [name for name, call in seen.items() if isinstance(call.layer, kinds)] or list(seen)
 
 
 def shape_text(shape: Sequence[int | None]) -> str:
@@ -88,19 +102,18 @@ def shape_text(shape: Sequence[int | None]) -> str:
 def view(subject: Subject) -> View:
     """The view `features`: per layer the shape and range of its maps; as a picture, the maps."""
     net = subject.image_net
-    names = subject.chosen([layer.name for layer in computing_layers(net)])
     image, called = subject.one_image()
+    seen, answered = calls_by_name(net, image[np.newaxis])
+    maps = _maps(seen, subject.chosen(list(seen)))
     facts: dict[str, Any] = {"image": called}
     said = called
     if net is subject.model:
-        *maps, last = features(net, image, [*names, net.layers[-1].name])
-        odds = np.exp(last.values - last.values.max())
+        logits = np.asarray(answered, dtype=np.float32)[0]
+        odds = np.exp(logits - logits.max())
         best = int(odds.argmax())
         answer, probability = subject.classes[best], float(odds[best] / odds.sum())
         said = f"{called}: the model says {answer} ({100 * probability:.1f} %)"
         facts |= {"predicted": answer, "probability": probability}
-    else:
-        maps = features(net, image, names)
 
     def draw() -> "Figure":
         from dlkit.probe import pictures
@@ -112,7 +125,8 @@ def view(subject: Subject) -> View:
                 "`activations` looks at dense layers, too",
             )
         few = len(spatial) <= pictures.MAX_LAYERS
-        drawn = spatial if few or subject.layers else main_maps(net, spatial)
+        main = main_layers({one.layer: seen[one.layer] for one in spatial})
+        drawn = spatial if few or subject.layers else [one for one in spatial if one.layer in main]
         return pictures.features(
             drawn, image, layers=len(spatial), title=f"{subject.operand}: feature maps", subtitle=said
         )

@@ -10,8 +10,14 @@ from dlkit.train.lr_range import RangeTest
 ROOM = 1.3  # of the losses up to the least one, so that what diverges does not press the rest flat
 
 
-def picture(found: RangeTest, *, title: str) -> Figure:
-    """The loss over the rate, thin of single batches, strong the mean of five; where it is least, what is suggested."""
+def picture(found: RangeTest, *, title: str, in_nats: bool = True) -> Figure:
+    """The loss over the rate, thin of single batches, strong the mean of five; where it is least, what is suggested.
+
+    Args:
+        found: what the test has measured.
+        title: over the picture.
+        in_nats: whether the losses are cross-entropies, and not squared errors.
+    """
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.add_subplot()
     means = np.array(found.means)
@@ -27,7 +33,7 @@ def picture(found: RangeTest, *, title: str) -> Figure:
     before = means[: (len(means) if found.least is None else found.least) + 1]
     span = before.max() - before.min() or abs(before.max()) or 1.0
     axes.set_ylim(before.min() - 0.1 * span, before.max() + (ROOM - 1) * span)
-    plain(axes, x="learning rate", y="training loss before the update")
+    plain(axes, x="learning rate", y="training loss before the update" + ", nats" * in_nats)
     axes.legend(loc="lower left", frameon=False, fontsize=9)
     axes.set_title(fitting(title, 80), loc="left", fontsize=11, parse_math=False)
     return figure

@@ -25,6 +25,7 @@ LABELS = 60  # names beside an axis, at most
 WIDTH, HEIGHT = 5.4, 3.9  # inches of a panel
 NARROW = 4.6  # of one that stands alone
 TITLE = 40  # letters of a line
+NOTE, NOTE_LINE = 70, 0.14  # letters of a line for each column of panels, and inches that it is high
 
 
 @dataclass(frozen=True)
@@ -186,13 +187,14 @@ def figure(panels: Sequence[Panel], *, title: str, note: str = "", columns: int 
     Args:
         panels: at least one.
         title: the first line.
-        note: a line below all of them.
+        note: below all of them, on as many lines as it takes.
         columns: panels in a row, at most.
     """
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     tall = max(_height(panel) for panel in panels)
-    size = (WIDTH * columns, tall * rows + 0.7)
+    note = "\n".join(textwrap.fill(line, NOTE * columns) for line in note.splitlines())
+    size = (WIDTH * columns, tall * rows + 0.7 + NOTE_LINE * note.count("\n"))
     drawn = Sheet(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.04, hspace=0.05))
     drawn.panels = list(panels)
     for place, panel in enumerate(panels):

@@ -9,10 +9,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from dlkit.errors import UsageError
-from dlkit.probe.features import computing_layers, shape_text, watched
+from dlkit.probe.features import calls_by_name, shape_text
 from dlkit.probe.pictures import spread
 from dlkit.probe.views import Subject, View
-from dlkit.summary import summarize
+from dlkit.probe.watching import Seen, numbered
+from dlkit.summary import Sees, summarize
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,14 +29,15 @@ class Field:
     Args:
         layer: its name.
         shape: of its maps.
-        sees: rows and columns that it can see by the net's form (Araujo et al. 2019); None where it sees all.
+        sees: rows and columns that it can see by the net's form (Araujo et al. 2019); "all"; None where the net's code
+            could not be followed.
         gradient: (height, width) of the image, mean over images and channels of the absolute derivatives of all maps at
             the place, added up.
     """
 
     layer: str
     shape: tuple[int, ...]
-    sees: tuple[int, ...] | None
+    sees: Sees
     gradient: NDArray[np.float64]
 
     @property
@@ -68,16 +70,16 @@ def fields(model: keras.Model, images: NDArray[np.float32], names: list[str]) ->
     """The receptive fields of the middle places of layers.
 
     Args:
-        model: a functional model of images.
+        model: a net of images, see `dlkit.probe.features.calls_by_name`.
         images: (n, height, width, channels), standardized.
         names: of layers whose outputs have a height and a width.
     """
-    by_form = {row.name: row.sees for row in summarize(model).rows}
-    net = watched(model, names)
+    by_form = _by_form(model, images.shape[1:])
     x = tf.convert_to_tensor(images)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(x)
-        outputs = net(x, training=False)
+        seen, _ = calls_by_name(model, x)
+        outputs = {name: tf.convert_to_tensor(seen[name].output) for name in names}
         middles = {
             name: tf.unstack(values[:, values.shape[1] // 2, values.shape[2] // 2], axis=0)
             for name, values in outputs.items()
@@ -87,16 +89,15 @@ def fields(model: keras.Model, images: NDArray[np.float32], names: list[str]) ->
     found = []
     for name, total in sums.items():
         gradient = tape.gradient(total, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        sees = by_form.get(name)
-        found.append(
-            Field(
-                name,
-                tuple(outputs[name].shape[1:]),
-                tuple(sees) if isinstance(sees, tuple) else None,
-                np.abs(np.asarray(gradient, np.float64)).mean(axis=(0, 3)),
-            )
-        )
+        field = np.abs(np.asarray(gradient, np.float64)).mean(axis=(0, 3))
+        found.append(Field(name, tuple(outputs[name].shape[1:]), by_form.get(name), field))
     return found
+
+
+def _by_form(model: keras.Model, shape: tuple[int, ...]) -> dict[str, Sees]:
+    has_graph = bool(getattr(model, "inputs", None))
+    rows = summarize(model, None if has_graph else keras.KerasTensor((1, *shape))).rows
+    return {name: row.sees for name, row in zip(numbered(rows), rows, strict=True)}
 
 
 def _signs(row: tf.Tensor) -> tf.Tensor:
@@ -107,23 +108,20 @@ def _signs(row: tf.Tensor) -> tf.Tensor:
 def view(subject: Subject) -> View:
     """The view `receptive`."""
     net = subject.image_net
-    spatial = [
-        layer.name
-        for layer in computing_layers(net)
-        if not isinstance(layer.output, list) and len(layer.output.shape) == 4 and layer.output.shape[1] is not None
-    ]
+    images = _images(subject)
+    spatial = [name for name, seen in calls_by_name(net, images[:1])[0].items() if _has_places(seen)]
     if not spatial:
         raise UsageError(f"{subject.operand} has no layer with places: each of its units sees the whole image")
     names = subject.chosen(spatial)
-    found = fields(net, _images(subject), names)
-    side = net.input_shape[1:3]
+    found = fields(net, images, names)
+    side = images.shape[1:3]
 
     def draw() -> "Figure":
         from dlkit.probe.panels import Line, Lines, Map, Panel, figure
 
         at = list(range(1, len(found) + 1))
         lines = [
-            Line("can see, by the form", at, [one.sees[0] if one.sees else side[0] for one in found]),
+            Line("can see, by the form", at, [_rows(one, side[0]) for one in found]),
             Line("sees, by the gradients", at, [one.seen[0] for one in found]),
             Line(f"{100 * SHARE:.0f} % of the gradient", at, [one.most_within or 0 for one in found]),
         ]
@@ -142,15 +140,16 @@ def view(subject: Subject) -> View:
         right=["can see", "sees", "95 % within"],
         rows=[
             (
-                one.layer, shape_text(one.shape), shape_text(one.sees) if one.sees else "all", shape_text(one.seen),
-                one.most_within,
+                one.layer, shape_text(one.shape), shape_text(one.sees) if isinstance(one.sees, tuple) else one.sees,
+                shape_text(one.seen), one.most_within,
             )
             for one in found
         ],
         records=[
             {
-                "layer": one.layer, "shape": list(one.shape), "can_see": list(one.sees) if one.sees else None,
-                "sees": list(one.seen), "most_within": one.most_within,
+                "layer": one.layer, "shape": list(one.shape),
+                "can_see": list(one.sees) if isinstance(one.sees, tuple) else one.sees, "sees": list(one.seen),
+                "most_within": one.most_within,
             }
             for one in found
         ],
@@ -161,6 +160,17 @@ def view(subject: Subject) -> View:
         ],
         draw=draw,
     )  # fmt: skip
+
+
+def _has_places(seen: Seen) -> bool:
+    return seen.output is not None and seen.output.shape.rank == 4
+
+
+def _rows(one: Field, all_rows: int) -> float:
+    """Rows that a place can see by the form; not a number where that is not known."""
+    if isinstance(one.sees, tuple):
+        return one.sees[0]
+    return all_rows if one.sees == "all" else float("nan")
 
 
 def _images(subject: Subject) -> NDArray[np.float32]:

@@ -51,7 +51,7 @@ def _handles() -> list:
 def _bars(axes: Axes, told: Sequence[KeyEffects]) -> None:
     axes.barh(range(len(told)), [100 * (each.importance or 0.0) for each in told], color=BLUE, height=0.6)
     axes.set_xlim(0, 100)
-    axes.set_xlabel("%", fontsize=9)
+    axes.set_xlabel("share of what makes trials good, %", fontsize=9)
     known = any(each.importance is not None for each in told)
     heading = "importance (PED-ANOVA)" if known else "importance: too few complete trials"
     _keys(axes, told, heading)
@@ -99,9 +99,7 @@ def _panel(axes: Axes, space: Space, found: Sequence[Result], plan: Plan) -> Non
         axes.set_xlim(-0.5, len(space.choices) - 0.5)
     else:
         _range(axes, space)
-    axes.set_title(fitting(space.key, 40), fontsize=10, loc="left", parse_math=False)
-    axes.set_ylabel(plan.metric, fontsize=9, parse_math=False)
-    plain(axes)
+    plain(axes, x=fitting(space.key, 40), y=plan.metric)
 
 
 def _range(axes: Axes, space: Space) -> None:

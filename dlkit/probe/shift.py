@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import keras
@@ -10,10 +11,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from dlkit.errors import UsageError
-from dlkit.probe.features import LayerFeatures, computing_layers, main_maps, watched
+from dlkit.probe.features import calls_by_name, main_layers
 from dlkit.probe.pictures import spread
 from dlkit.probe.views import BATCH_SIZE, Subject, View
-from dlkit.probe.watching import inner_layers
+from dlkit.probe.watching import Seen, inner_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -207,22 +208,23 @@ def view(subject: Subject) -> View:
 
 def _of_net(subject: Subject, model: keras.Model, images: NDArray, most: int) -> tuple[list[Moved], list[float]]:
     """The net's own layers, and the share of its answers that stay at each shift."""
-    known = [layer.name for layer in computing_layers(model)]
+    seen, said = calls_by_name(model, images)
+    last = list(seen)[-1]
     if subject.layers:
-        names = subject.chosen(known)
+        names = subject.chosen(list(seen))
     else:
-        seen = main_maps(model, [LayerFeatures(name, np.zeros(0, np.float32)) for name in known])
-        kept = [one.layer for one in seen if one.layer != known[-1]]
-        names = [kept[at] for at in spread(len(kept), LAYERS)] + [known[-1]]
-    net = keras.Model(model.input, [model.output, watched(model, names).output])
+        kept = [name for name in main_layers(seen) if name != last]
+        names = [kept[at] for at in spread(len(kept), LAYERS)] + [last]
     answers: list[NDArray] = []
 
-    def moved(pixels: int) -> dict[str, NDArray]:
-        """What the layers give; the net runs once for all of them and for its answers."""
-        said, given = net(shifted(images, pixels), training=False)
+    def taken(seen: Mapping[str, Seen], said: tf.Tensor) -> dict[str, NDArray]:
+        """What the layers have given; the net runs once for all of them and for its answers."""
         answers.append(np.asarray(said).argmax(axis=-1))
-        return {name: np.asarray(given[name]) for name in names}
+        return {name: np.asarray(seen[name].output) for name in names}
 
-    found = _compared(dict.fromkeys(names), map(moved, range(most + 1)))
-    still, *others = answers
-    return found, [float((other == still).mean()) for other in others]
+    still = taken(seen, said)
+    del seen, said  # all that every layer gave
+    moved = (taken(*calls_by_name(model, shifted(images, pixels))) for pixels in range(1, most + 1))
+    found = _compared(dict.fromkeys(names), chain([still], moved))
+    first, *others = answers
+    return found, [float((other == first).mean()) for other in others]

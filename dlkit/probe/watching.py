@@ -248,7 +248,15 @@ def calls_of_blocks(model: keras.Model, run: Callable[[], Any]) -> list[Seen]:
     return found
 
 
-def numbered(calls: Sequence[Seen]) -> list[str]:
+class Named(Protocol):
+    """What has a name, such as a call."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
+
+
+def numbered(calls: Sequence[Named]) -> list[str]:
     """A name of its own for each call: the layer's, with the number of the call behind it from the second one on.
 
     Example:

@@ -7,8 +7,9 @@ from PIL import Image
 from probe_pictures import assert_readable
 
 from dlkit.cli import main
-from dlkit.experiments import EXPERIMENTS
+from dlkit.experiments import EXPERIMENTS, function_of, options_of
 from dlkit.probe import pictures
+from dlkit.values import defaults_of
 
 PARTS = {f"{letter}{number}" for letter, most in (("C", 8), ("T", 8), ("R", 10), ("S", 6), ("X", 9))
          for number in range(1, most + 1)}  # fmt: skip
@@ -20,8 +21,18 @@ def test_the_list_names_each_experiment_with_its_claim(capsys):
     for name, each in EXPERIMENTS.items():
         assert name in told
         assert each.parts and set(each.parts) <= PARTS
+    (line,) = (line for line in told.splitlines() if line.startswith("clipping "))
+    assert line.endswith(" norm=none value=none"), "what switches it off"
     assert main(["experiment", "--json"]) == 0
-    assert [each["name"] for each in json.loads(capsys.readouterr().out)] == list(EXPERIMENTS)
+    listed = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
+    assert list(listed) == list(EXPERIMENTS)
+    assert listed["clipping"]["switch"] == {"norm": "none", "value": "none"}
+    assert listed["clipping"]["options"]["value"] == 0.01
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_options_that_are_read_from_the_source_are_those_of_the_function(name):
+    assert options_of(name) == defaults_of(function_of(name))
 
 
 LONG = {"degradation", "vanishing", "standardize"}  # many nets have to be traced
@@ -46,6 +57,9 @@ def test_a_first_look_ends_with_verdicts_and_a_picture(name, tmp_path, capsys, m
     assert all(isinstance(each["holds"], bool) and each["claim"] and each["numbers"] for each in said["verdicts"])
     assert {key: said["options"][key] for key in EXPERIMENTS[name].first_look} == dict(EXPERIMENTS[name].first_look)
     assert said["records"]
+    assert said["notes"]
+    below = "".join(drawn[0].get_supxlabel().split())
+    assert all("".join(note.split()) in below for note in said["notes"]), "what explains the picture stands in it"
     with Image.open(picture) as image:
         assert image.width > 500
     assert_readable(drawn[0])

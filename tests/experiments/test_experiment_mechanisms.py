@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dlkit import models
+from dlkit import models, recipe
 from dlkit.experiments import (
     EXPERIMENTS,
     attention_cost,
@@ -19,6 +19,7 @@ from dlkit.experiments import (
 )
 from dlkit.experiments.training import Trained
 from dlkit.layers import attention, recurrent
+from dlkit.values import check_call
 
 # ------------------------------------------------------------------------------ what no option of an experiment changes
 # Each of these puts something else in place of the mechanism of a claim; all else is computed as it is.
@@ -105,7 +106,8 @@ CASES = {
     "initialization": (
         {"depth": 12, "width": 192, "rows": 64, "seeds": 3},
         [
-            ({"for_relu": "gaussian:0.01", "orthogonal": "xavier"}, [0, 5]),
+            ({"for_relu": "xavier"}, [0]),
+            ({"orthogonal": "gaussian:0.2"}, [5, 6]),
             ({"scaled": "gaussian:0.2", "small": "gaussian:0.1"}, [1, 2, 3, 4]),
         ],
     ),
@@ -243,6 +245,26 @@ def test_every_experiment_has_a_verdict_that_one_of_its_options_turns():
         assert any(turned and not callable(switch) for switch, turned in switches), name
 
 
+def listed_switch(name):
+    typed = {key: recipe.value_of(text) for key, text in EXPERIMENTS[name].switch.items()}
+    return check_call(function_of(name), typed, where=name)
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "attention_cost"])
+def test_the_switch_in_the_list_is_one_that_turns_a_verdict(name):
+    switches = [options for options, turned in CASES[name][1] if turned and not callable(options)]
+    assert listed_switch(name) in switches
+
+
+def test_the_switch_of_attention_cost_turns_its_verdict_at_the_defaults(monkeypatch):
+    """n / (2 d + f + n) of the work, of d = 256 and f = 1024: 4.0 % at 64, 40 % at 1024."""
+    monkeypatch.setattr(attention_cost, "_seconds", lambda of, length, *_: float(length))
+    cases = {}, listed_switch("attention_cost")
+    verdicts = [attention_cost.attention_cost(**options).verdicts[0] for options in cases]
+    assert [verdict.holds for verdict in verdicts] == [True, False]
+    assert [verdict.numbers.partition(" ")[0] for verdict in verdicts] == ["4.0", "40.0"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("switch", "verdict"), [(no_attention, 1), (no_waiting, 2), (no_softmax, 3)])
 def test_a_verdict_on_times_turns_by_the_real_clock(switch, verdict, monkeypatch):
@@ -281,6 +303,38 @@ def test_the_verdicts_on_times_are_what_the_times_say(block, alone, lstm, holds,
     assert [verdict.holds for verdict in found.verdicts[1:]] == holds
     times = next(chart for chart in found.charts if chart.y_label == "time, ms")
     assert list(times.lines[0].y) == pytest.approx([1000 * 4 * block[4], 1000 * 8 * block[8]])
+
+
+@pytest.mark.parametrize("rates", [[0.05, 0.1, 0.2], [0.1]])
+def test_the_learning_rate_is_the_best_one_of_the_shallow_plain_net(rates, monkeypatch):
+    """It is tried out in short trainings, if there are several; residual nets would have liked another one."""
+    trained = []
+
+    def train(net, data, options, *, steps, seed, like=None):
+        found, lr = as_in_the_paper(net, data, options, steps=steps, seed=seed), options["train.lr"]
+        trained.append((net, steps, lr))
+        losses = np.full(steps, 1 + abs(lr - (0.1 if net.startswith("plain") else 0.2)))
+        return Trained(losses, found.norms, found.accuracies, None)
+
+    monkeypatch.setattr(degradation, "train", train)
+    found = degradation.degradation(rates=rates, steps=100, pilot=7, deep=32, seeds=2)
+    tried, rest = trained[:-8], trained[-8:]
+    assert tried == [("plain20", 7, rate) for rate in rates if len(rates) > 1]
+    assert rest == [(net, 100, 0.1) for net in ("plain20", "plain32", "resnet20", "resnet32") for _ in range(2)]
+    assert [record["lr"] for record in found.records] == [0.1] * 4
+
+
+def test_the_error_that_is_compared_is_drawn_with_its_spread(monkeypatch):
+    """In 50 points of two updates: of the last point 1 - 0.9 and, before it, a hundredth of the way there."""
+    monkeypatch.setattr(degradation, "train", as_in_the_paper)
+    found = degradation.degradation(rates=[0.1], steps=100, deep=32, seeds=3)
+    losses, errors = found.charts
+    assert (losses.y_label, errors.y_label) == ("training loss, nats", "training error, %")
+    assert [line.label for line in errors.lines] == ["plain20", "plain32", "resnet20", "resnet32"]
+    plain = errors.lines[0]
+    assert (plain.x[-1], len(plain.x)) == (98, 50)
+    ends = [100 * (last + (0.9 - last) / 99 / 2) for last in (0.100, 0.101, 0.102)]  # of the seeds
+    assert [plain.low[-1], plain.y[-1], plain.high[-1]] == pytest.approx(ends, rel=1e-6)
 
 
 def diverging(net, data, options, *, steps, seed, like=None):

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from dlkit import recipe
+from dlkit.data import tokenizer
 from dlkit.experiments import (
     attention_cost,
     batchnorm_lr,
@@ -58,6 +59,78 @@ def test_the_gradient_of_a_linear_recurrent_net_is_a_geometric_series():
     wanted = (batch["targets"][:, 0] - info["output_mean"][0]) / info["output_std"][0]
     last = np.mean(2 * np.abs(said - wanted)) * 2.0 * 0.5
     np.testing.assert_allclose(vanishing.by_distance(made), last * u ** np.arange(6), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("net", "options"),
+    [
+        ("seq2seq", {"model.width": 4}),
+        ("seq2seq_attention", {"model.width": 4}),
+        ("transformer", {"model.width": 4, "model.ffn": 4, "model.heads": 2, "model.layers": 1, "model.tied": "all"}),
+    ],
+)
+def test_the_gradient_by_word_is_what_finite_differences_say(net, options, monkeypatch):
+    """Of the loss of the word before the end token, to the vector of each source word; its loss by NumPy."""
+    sizes = {"data.length": 4, "data.train": 40, "data.validation": 4, "data.test": 4, "train.precision": "float64"}
+    made = training.prepared(net, "synthetic:reverse", sizes | options, seed=0)
+    task, model = made.task, made.model
+    lengths = [len(text.split()) for text in task.texts("train").source]
+    rows = [row for row, length in enumerate(lengths) if length == 4]
+    assert 4 < len(rows) <= vanishing.ROWS
+    batch = task.batch("train", np.array(rows), epoch=None)
+    assert (batch["target_out"][:, 4] == tokenizer.END).all()
+    vectors, moved = type(model.source_embedding).call, np.zeros((5, 4))
+
+    def call(layer, ids):  # a table that both sides share is asked for the target, too
+        given = vectors(layer, ids)
+        return given + moved if np.array_equal(ids, batch["source"]) else given
+
+    def losses():
+        logits = np.asarray(model((batch["source"], batch["target_in"]), training=False))[:, 3]
+        right = logits[np.arange(len(rows)), batch["target_out"][:, 3]]
+        return np.log(np.exp(logits).sum(axis=1)) - right
+
+    by_differences = np.zeros((len(rows), 4, 4))
+    with monkeypatch.context() as patch:
+        patch.setattr(model.source_embedding, "call", lambda ids: call(model.source_embedding, ids))
+        for word, feature in np.ndindex(4, 4):
+            ends = []
+            for step in (1e-4, -1e-4):
+                moved = np.zeros((5, 4))
+                moved[word, feature] = step
+                ends.append(losses())
+            by_differences[:, word, feature] = (ends[0] - ends[1]) / 2e-4
+    wanted = np.linalg.norm(by_differences, axis=-1).mean(axis=0)
+    assert wanted.min() > 0
+    np.testing.assert_allclose(vanishing.by_word(made, 4), wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("attention", "second"), [(True, "seq2seq with attention"), (False, "seq2seq again")])
+def test_translators_stand_in_the_table_by_their_distance(attention, second, monkeypatch):
+    """With 8 words: the first one lies 8 steps before the last word that is said, the last one 15."""
+    fading = {"seq2seq": 0.5, "seq2seq_attention": 0.9, "transformer": 1.0}
+    made = []
+
+    def translator(net, words, seed):
+        made.append((net, seed))
+        return net
+
+    monkeypatch.setattr(vanishing, "_made", lambda *_: None)
+    monkeypatch.setattr(vanishing, "by_distance", lambda _: np.ones(20))
+    monkeypatch.setattr(vanishing, "_after_training", lambda *_: np.ones(20))
+    monkeypatch.setattr(vanishing, "_translator", translator)
+    monkeypatch.setattr(vanishing, "by_word", lambda net, words: fading[net] ** np.arange(words))
+    found = vanishing.vanishing(length=20, seeds=2, words=8, attention=attention)
+    rows = {row[0]: row[1:] for row in found.rows}
+    assert rows["rnn"][0] == "0 to 19"
+    assert rows["seq2seq"] == ["8 to 15", "1", "0.25", "0.062", "0.0078"]
+    assert list(rows)[-3:] == ["seq2seq", second, "Transformer"]
+    by_word = found.charts[1]
+    assert [line.label for line in by_word.lines] == ["seq2seq", second, "Transformer"]
+    assert [list(line.x) for line in by_word.lines] == [list(range(8, 16))] * 3
+    assert found.verdicts[2].holds == attention
+    assert second in found.verdicts[2].numbers
+    assert len(set(made)) == 6, "without attention the second one has other weights than the first"
 
 
 def test_a_block_multiplies_as_its_layers_say():

@@ -1,6 +1,9 @@
 """Whether a picture can be read."""
 
+import re
+
 import matplotlib
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 
@@ -29,9 +32,45 @@ def ticks_out_of_view(figure):
                     yield from (tick.label1, tick.label2)
 
 
+def unlabelled(figure):
+    """The axes, by title and direction, of which nobody says what lies along them. The figure has been drawn.
+
+    It is said by a label or by names at the ticks; or, where there are no numbers at the ticks, by those of axes in
+    line with them.
+    """
+    for axes in figure.axes:
+        if not (axes.axison and axes.has_data()):
+            continue
+        is_bar_of_colours = hasattr(axes, "_colorbar")
+        for name in ("y",) if is_bar_of_colours else ("x", "y"):
+            others = [] if at_ticks(axes, name) else [o for o in figure.axes if o.axison and in_line(axes, o, name)]
+            if not any(is_labelled(each, name) for each in (axes, *others)):
+                yield axes.get_title(loc="left"), name
+
+
+def at_ticks(axes, name):
+    """What stands at the ticks of an axis."""
+    ticks = getattr(axes, f"{name}axis").get_major_ticks()
+    return [tick.label1.get_text() for tick in ticks if tick.label1.get_visible() and tick.label1.get_text()]
+
+
+def is_labelled(axes, name):
+    names = [text for text in at_ticks(axes, name) if re.search(r"[^\W\d]", re.sub(r"\$.*\$|\de", "", text))]
+    return bool(getattr(axes, f"get_{name}label")().strip() or names)
+
+
+def in_line(axes, other, name):
+    """Whether two axes begin and end at the same places of the figure, and at the same values."""
+    places = [each.get_position().extents[["x", "y"].index(name) :: 2] for each in (axes, other)]
+    values = [getattr(each, f"get_{name}lim")() for each in (axes, other)]
+    return np.allclose(*places, atol=1e-3) and np.allclose(*values)
+
+
 def assert_readable(figure):
-    """No text reaches over another one or over the edge."""
+    """No text reaches over another one or over the edge, and all axes with lines, bars, points or a map have labels."""
     texts = texts_of(figure)
+    missing = list(unlabelled(figure))
+    assert not missing, missing
     width, height = figure.bbox.size
     for place, (text, box) in enumerate(texts):
         assert -1 <= box.x0 <= box.x1 <= width + 1, text

@@ -45,6 +45,13 @@ def test_the_usual_panels_hold_the_points_of_the_log():
     assert found["accuracy"].title == "accuracy, %"
     assert found["gradient_norm"].limit == 1.5
     assert found["loss"].limit is None
+    assert found["loss"].unit == "loss, nats"
+
+
+def test_the_squared_error_of_numbers_is_in_no_nats():
+    lines = [trained(5, 1.0) | {"mse": 0.2}, trained(10, 0.5) | {"mse": 0.1}]
+    (found,) = panels([logged("a", lines)], ["loss"])
+    assert found.unit == "loss"
 
 
 def test_an_evaluation_lies_at_the_time_of_its_step():
@@ -174,7 +181,10 @@ def test_a_page_needs_nothing_from_elsewhere_and_shows_names_as_text():
     places = [value for _, attrs in tags.seen for key, value in attrs.items() if key in {"src", "href"}]
     assert places == ["data:,"], "the empty icon, which keeps a browser from asking for one"
     points = [attrs["points"] for tag, attrs in tags.seen if tag == "polyline" and len(attrs["points"]) > 15]
-    assert points[-1].startswith("58.0,256.0"), "the first point is at the left end and at the foot of the chart"
+    assert points[-1].startswith("72.0,256.0"), "the first point is at the left end and at the foot of the chart"
+    upright = [attrs for tag, attrs in tags.seen if tag == "text" and "transform" in attrs]
+    assert [attrs["transform"] for attrs in upright] == ["rotate(-90 12 133.0)"], "the unit, halfway up"
+    assert ">loss</text>" in page
 
 
 def test_a_picture_has_a_panel_each_and_a_colour_for_each_run():

@@ -1,10 +1,9 @@
 import keras
 import numpy as np
-import pytest
+from nested_classifier import nested
 
-from dlkit.errors import UsageError
 from dlkit.models.lenet import lenet
-from dlkit.probe.features import computing_layers, features, main_maps, shape_text
+from dlkit.probe.features import calls_by_name, computing_layers, features, main_layers, shape_text
 
 
 def test_maps_by_hand():
@@ -35,21 +34,49 @@ def test_the_last_maps_are_the_output_of_the_model():
     np.testing.assert_allclose(head.values, model(image[np.newaxis], training=False)[0], rtol=1e-5)
 
 
-def test_main_maps_are_those_after_activations_and_pools():
-    model = lenet()
-    image = np.zeros((32, 32, 1), np.float32)
-    names = ["conv1", "relu1", "pool1", "conv2", "relu2", "pool2"]
-    maps = features(model, image, names)
-    assert [one.layer for one in main_maps(model, maps)] == ["relu1", "pool1", "relu2", "pool2"]
-    assert [one.layer for one in main_maps(model, maps[:1])] == ["conv1"]
+def test_layers_of_a_net_inside_are_gone_through():
+    """The maps behind the whole inner net are what it gives, and those of its layers what they give in their order."""
+    model = nested()
+    image = np.random.default_rng(0).normal(size=(16, 16, 1)).astype(np.float32)
+    seen, said = calls_by_name(model, image[np.newaxis])
+    inside = ["conv", "stage1_block1_conv1", "stage1_block1_add", "stage1_block1_relu", "pool"]
+    assert list(seen) == [*(f"trunk/{name}" for name in inside), "norm", "conv2", "mean", "head"]
+    trunk = model.get_layer("trunk")
+    conv, relu, pool, head = features(
+        model, image, ["trunk/conv", "trunk/stage1_block1_relu", "trunk/pool", "head"]
+    )  # fmt: skip
+    own = trunk.get_layer("conv")(image[np.newaxis])
+    np.testing.assert_allclose(conv.values, own[0], rtol=1e-5)
+    both = own + trunk.get_layer("stage1_block1_conv1")(own)
+    np.testing.assert_allclose(relu.values, np.maximum(both[0], 0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(pool.values, trunk(image[np.newaxis])[0], rtol=1e-5)
+    np.testing.assert_allclose(head.values, said[0], rtol=1e-5)
 
 
-def test_a_model_without_a_graph_is_refused():
+def test_layers_of_a_net_of_code_are_found_by_their_calls():
+    """A layer that is called twice has two outputs: 3 x and 9 x."""
+
     class Net(keras.Model):
-        pass
+        def __init__(self):
+            super().__init__(name="mine")
+            self.conv = keras.layers.Conv2D(1, 1, use_bias=False, name="conv")
+            self.conv.build((None, 2, 2, 1))
 
-    with pytest.raises(UsageError, match="mine is not built of named layers"):
-        computing_layers(Net(name="mine"))
+        def call(self, x, training=False):
+            return self.conv(self.conv(x))
+
+    model = Net()
+    model.conv.set_weights([np.full((1, 1, 1, 1), 3.0)])
+    once, twice = features(model, np.ones((2, 2, 1), np.float32), ["conv", "conv (2)"])
+    assert once.values.ravel().tolist() == [3.0] * 4
+    assert twice.values.ravel().tolist() == [9.0] * 4
+
+
+def test_main_layers_are_activations_and_pools():
+    seen, _ = calls_by_name(lenet(), np.zeros((1, 32, 32, 1), np.float32))
+    spatial = {name: seen[name] for name in ["conv1", "relu1", "pool1", "conv2", "relu2", "pool2"]}
+    assert main_layers(spatial) == ["relu1", "pool1", "relu2", "pool2"]
+    assert main_layers({"conv1": seen["conv1"]}) == ["conv1"]
 
 
 def test_shape_text():

@@ -78,6 +78,22 @@ def test_a_residual_block_stays_near_the_identity():
     assert 0.9 < block.smallest < block.largest < 1.1
 
 
+@pytest.mark.parametrize("init", ["he", pytest.param("gaussian:0.01", marks=pytest.mark.slow)])
+def test_blocks_of_residual_nets_are_nearer_to_the_identity_than_those_of_plain_ones(init):
+    """Row C8: at each block of the last two stages, on the logarithmic scale, by a factor of 1.5 on average."""
+
+    def off(net):
+        patterns = ["stage[23]_block[23] (whole)"]
+        sets = ["data.size=8", "train.limit=1", f"model.init={init}"]
+        found = show("jacobian", Subject(net, layers=patterns, sets=sets, seed=1)).records
+        assert len(found) == 4
+        return np.array([abs(np.log(record["mean_square"])) for record in found])
+
+    residual, plain = off("resnet20"), off("plain20")
+    assert (residual < plain).all()
+    assert (plain - residual).mean() > np.log(1.5)
+
+
 def test_the_product_of_all_layers_behind_one():
     """logits = V W x, linear: behind the first layer stands V, behind the input of the head nothing."""
     inputs = keras.Input((5,))

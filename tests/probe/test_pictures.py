@@ -1,4 +1,4 @@
-import matplotlib
+import matplotlib.figure
 import numpy as np
 import pytest
 from hypothesis import given
@@ -120,6 +120,25 @@ def test_pictures_of_filters_are_readable(count):
         for i, shape in enumerate(shapes[:count])
     ]
     assert_readable(pictures.filters(layers, title="runs/resnet20_digits-1: filters"))
+
+
+@pytest.mark.parametrize("missing", ["x", "y"])
+def test_a_picture_without_a_label_is_not_readable(missing):
+    """Numbers at the ticks are no label, on a logarithmic axis either; names are, and those of axes in line are."""
+    figure = matplotlib.figure.Figure(layout="constrained")
+    above, below = figure.subplots(2, sharex=True)
+    for axes in (above, below):
+        axes.plot([1e-4, 1], [1, 10], label="a")
+        axes.set_ylabel("loss, nats")
+    below.set_xscale("log")
+    below.set_xlabel("learning rate")
+    assert_readable(figure)
+    getattr(below, f"set_{missing}label")("")
+    with pytest.raises(AssertionError, match=f"'{missing}'"):
+        assert_readable(figure)
+    if missing == "y":
+        below.set_yticks([1, 10], ["least", "most"])
+        assert_readable(figure)
 
 
 @pytest.mark.parametrize("count", [1, 12, 70])

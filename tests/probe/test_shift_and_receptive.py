@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from nested_classifier import nested
 
 from dlkit.probe.receptive import Field, fields
 from dlkit.probe.shift import measure, shifted, textbook_stages
@@ -87,6 +88,32 @@ def test_what_a_place_sees_is_what_it_can_see():
     assert [one.sees for one in found] == [(3, 3), (5, 5), (9, 9)]
     assert [one.seen for one in found] == [(3, 3), (5, 5), (9, 9)]
     assert all(one.most_within <= one.seen[0] for one in found)
+
+
+def test_layers_of_a_net_inside_see_as_far_as_alone():
+    """3x3 and 3x3 is 5, a pool of 2 makes it 6, and a 3x3 behind it sees two pixels more on each side: 10."""
+    model = nested((24, 24, 1))
+    images = RANDOM.normal(size=(3, 24, 24, 1)).astype(np.float32)
+    names = ["trunk/conv", "trunk/stage1_block1_conv1", "trunk/pool", "conv2"]
+    found = fields(model, images, names)
+    assert [one.sees for one in found] == [(3, 3), (5, 5), (6, 6), (10, 10)]
+    assert [one.shape for one in found] == [(24, 24, 4), (24, 24, 4), (12, 12, 4), (12, 12, 4)]
+    assert [one.seen for one in found[:2]] == [(3, 3), (5, 5)]
+
+
+def test_where_the_code_of_a_net_cannot_be_followed_nothing_is_said_of_what_a_place_sees():
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__(name="mine")
+            self.conv = keras.layers.Conv2D(2, 3, padding="same", name="conv")
+            self.conv.build((None, 8, 8, 1))
+
+        def call(self, x, training=False):
+            return self.conv(x)
+
+    (found,) = fields(Net(), RANDOM.normal(size=(2, 8, 8, 1)).astype(np.float32), ["conv"])
+    assert found.sees is None
+    assert found.seen == (3, 3)
 
 
 def test_ninety_five_percent_of_a_gradient():

@@ -91,7 +91,7 @@ def distances(in_memory, seed, refine):
 
 def test_refine_ends_nearer_than_as_many_random_trials(in_memory):
     coarse, fine = ([distances(in_memory, seed, refine) for seed in range(20)] for refine in (0, 2))
-    assert statistics.median(fine) < 0.7 * statistics.median(coarse)
+    assert statistics.median(fine) < 0.45 * statistics.median(coarse)  # README: a third as far
 
 
 def test_the_rounds_lie_within_the_narrowed_spaces(in_memory):

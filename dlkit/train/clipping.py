@@ -8,23 +8,32 @@ Gradients of infinite or undefined norm are no case for clipping: the trainer st
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import tensorflow as tf
 
 
-def _dense(gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    # An embedding's rows of one token must be added up before their size means anything: TensorFlow's own clipping
-    # looks at one row at a time.
-    return [tf.convert_to_tensor(gradient) for gradient in gradients]
+@dataclass(frozen=True)
+class Clipping:
+    """How gradients are clipped: each entry to [-value, value], then the norm of all to at most `norm`."""
+
+    norm: float | None = None
+    value: float | None = None
+
+
+NO_CLIPPING = Clipping()
 
 
 def global_norm(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
     """The Euclidean norm of all entries of all gradients as one vector.
 
+    Args:
+        gradients: dense tensors. An embedding's rows of one token must be added up before their size means anything,
+            see `dlkit.train.step.dense`: TensorFlow's own clipping looks at one row at a time.
+
     Returns:
         A scalar, float64 if any gradient is, else float32: sums of bfloat16 squares would stop growing after 256 ones.
     """
-    gradients = _dense(gradients)
     dtype = tf.float64 if any(gradient.dtype == tf.float64 for gradient in gradients) else tf.float32
     # l2_loss is half the sum of squares, in a single pass over memory.
     return tf.sqrt(2 * tf.add_n([tf.nn.l2_loss(tf.cast(gradient, dtype)) for gradient in gradients]))
@@ -44,7 +53,7 @@ def clip_by_global_norm(
         The gradients, to the bit as they were when the norm is within the limit, and 1.0 if they were scaled, else 0.0.
     """
     scale = limit / tf.maximum(norm, limit)
-    clipped = [gradient * tf.cast(scale, gradient.dtype) for gradient in _dense(gradients)]
+    clipped = [gradient * tf.cast(scale, gradient.dtype) for gradient in gradients]
     return clipped, tf.cast(norm > limit, tf.float32)
 
 
@@ -58,7 +67,6 @@ def clip_by_value(gradients: Sequence[tf.Tensor], limit: float) -> tuple[list[tf
     Returns:
         The clipped gradients, and the share of entries that were beyond the limit, a float32 scalar.
     """
-    gradients = _dense(gradients)
     clipped = [tf.clip_by_value(gradient, -limit, limit) for gradient in gradients]
     beyond = tf.add_n([tf.reduce_sum(tf.cast(tf.abs(gradient) > limit, tf.float32)) for gradient in gradients])
     entries = tf.add_n([tf.size(gradient, tf.int64) for gradient in gradients])

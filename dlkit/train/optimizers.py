@@ -1,6 +1,6 @@
-"""Optimizers as pure arithmetic: (gradient, weight, slots) -> (new weight, new slots).
+"""Optimizers: one step of one weight and its slots, in place.
 
-The trainer owns the variables, sums the gradients over devices and calls `update` once for every weight and step.
+The trainer owns the variables, sums the gradients over devices and calls `apply` once for every weight and step.
 With g the gradient, w the weight, lr the learning rate of this step, t = 1, 2, ... its number, and d the weight decay:
 
     sgd     g <- g + d w;  v <- momentum v + g;  w <- w - lr v                nesterov: w <- w - lr (g + momentum v)
@@ -19,20 +19,7 @@ import tensorflow as tf
 
 from dlkit.errors import UsageError, unknown
 
-Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
-Slots: TypeAlias = dict[str, tf.Tensor]
-
-
-def dense(gradient: Gradient, weight: tf.Tensor) -> tf.Tensor:
-    """The gradient as a tensor shaped like the weight, in its dtype.
-
-    An embedding's gradient comes as rows (`tf.IndexedSlices`), one for each token of the batch. Rows of one token are
-    added up; tokens that are not in the batch get a zero and are not left out, so that their momentum and decay go on
-    as the equations say. TensorFlow's own conversion gives the same, and a warning about memory for large tables.
-    """
-    if isinstance(gradient, tf.IndexedSlices):
-        gradient = tf.math.unsorted_segment_sum(gradient.values, gradient.indices, weight.shape[0])
-    return tf.cast(gradient, weight.dtype)
+Slots: TypeAlias = dict[str, tf.Variable]
 
 
 def decays(weight: Any) -> bool:
@@ -49,9 +36,8 @@ def decays(weight: Any) -> bool:
     return len(weight.shape) >= 2 and not name.endswith("bias")
 
 
-def _with_l2(gradient: Gradient, weight: tf.Tensor, decay: float) -> tf.Tensor:
+def _with_l2(gradient: tf.Tensor, weight: tf.Tensor, decay: float) -> tf.Tensor:
     """The gradient of loss + decay / 2 |w|^2."""
-    gradient = dense(gradient, weight)
     return gradient + decay * weight if decay else gradient
 
 
@@ -82,29 +68,24 @@ class SGD:
         """Names of the tensors, shaped like the weight, that are kept from step to step."""
         return ("momentum",) if self.momentum else ()
 
-    def update(
-        self, gradient: Gradient, weight: tf.Tensor, slots: Slots, *, lr: Any, step: Any, decay: bool
-    ) -> tuple[tf.Tensor, Slots]:
+    def apply(self, gradient: tf.Tensor, weight: tf.Variable, slots: Slots, *, lr: Any, step: Any, decay: bool) -> None:
         """Takes one step.
 
         Args:
-            gradient: of the loss, shaped like the weight.
+            gradient: of the loss, shaped like the weight and of its dtype.
             weight: float32 or float64; the arithmetic runs in its dtype.
-            slots: what the step before returned; zeros at first.
+            slots: a variable like the weight for each of `self.slots`, with zeros before the first step.
             lr: learning rate, a scalar tensor.
             step: number of this step, from 1, a scalar integer.
             decay: whether this weight decays, see `decays`.
-
-        Returns:
-            The new weight and the new slots.
         """
-        gradient = _with_l2(gradient, weight, self.weight_decay if decay else 0.0)
-        lr = tf.cast(lr, weight.dtype)
-        if not self.momentum:
-            return weight - lr * gradient, {}
-        velocity = self.momentum * slots["momentum"] + gradient
-        direction = gradient + self.momentum * velocity if self.nesterov else velocity
-        return weight - lr * direction, {"momentum": velocity}
+        before = tf.convert_to_tensor(weight)
+        direction = gradient = _with_l2(gradient, before, self.weight_decay if decay else 0.0)
+        if self.momentum:
+            velocity = self.momentum * tf.convert_to_tensor(slots["momentum"]) + gradient
+            direction = gradient + self.momentum * velocity if self.nesterov else velocity
+            slots["momentum"].assign(velocity)
+        weight.assign(before - tf.cast(lr, weight.dtype) * direction)
 
 
 @dataclass(frozen=True)
@@ -132,24 +113,12 @@ class Adam:
         """Names of the tensors, shaped like the weight, that are kept from step to step."""
         return ("m", "v")
 
-    def update(
-        self, gradient: Gradient, weight: tf.Tensor, slots: Slots, *, lr: Any, step: Any, decay: bool
-    ) -> tuple[tf.Tensor, Slots]:
-        """Takes one step; arguments and results as in `SGD.update`."""
-        gradient = _with_l2(gradient, weight, self.weight_decay if decay else 0.0)
-        change, slots = self._change(gradient, slots, lr, step)
-        return weight - change, slots
+    def apply(self, gradient: tf.Tensor, weight: tf.Variable, slots: Slots, *, lr: Any, step: Any, decay: bool) -> None:
+        """Takes one step; arguments as in `SGD.apply`."""
+        self._step(_with_l2(gradient, weight, self.weight_decay if decay else 0.0), weight, slots, lr, step)
 
-    def apply(
-        self, gradient: Gradient, weight: tf.Variable, slots: dict[str, tf.Variable], *, lr: Any, step: Any, decay: bool
-    ) -> None:
-        """`update` in place, by TensorFlow's kernel that goes once over weight and slots; the same up to rounding."""
-        gradient = _with_l2(gradient, weight, self.weight_decay if decay else 0.0)
-        self._apply(gradient, weight, slots, lr, step)
-
-    def _apply(
-        self, gradient: tf.Tensor, weight: tf.Variable, slots: dict[str, tf.Variable], lr: Any, step: Any
-    ) -> None:
+    def _step(self, gradient: tf.Tensor, weight: tf.Variable, slots: Slots, lr: Any, step: Any) -> None:
+        """The step without decay, by TensorFlow's kernel, which goes once over weight and slots."""
         rate, epsilon = self._corrected(lr, step, weight.dtype)
         zero = tf.zeros((), weight.dtype)  # in place of the powers of beta: the rate is corrected
         tf.raw_ops.ResourceApplyAdam(
@@ -157,13 +126,6 @@ class Adam:
             beta1=tf.constant(self.beta1, weight.dtype), beta2=tf.constant(self.beta2, weight.dtype), epsilon=epsilon,
             grad=gradient,
         )  # fmt: skip
-
-    def _change(self, gradient: tf.Tensor, slots: Slots, lr: Any, step: Any) -> tuple[tf.Tensor, Slots]:
-        """The step lr m^ / (sqrt(v^) + epsilon), and the new slots."""
-        m = self.beta1 * slots["m"] + (1 - self.beta1) * gradient
-        v = self.beta2 * slots["v"] + (1 - self.beta2) * tf.square(gradient)
-        rate, epsilon = self._corrected(lr, step, gradient.dtype)
-        return rate * m / (tf.sqrt(v) + epsilon), {"m": m, "v": v}
 
     def _corrected(self, lr: Any, step: Any, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
         """Learning rate and epsilon with the corrections of m and v in them."""
@@ -185,23 +147,12 @@ class AdamW(Adam):
     published values of weight_decay mean.
     """
 
-    def update(
-        self, gradient: Gradient, weight: tf.Tensor, slots: Slots, *, lr: Any, step: Any, decay: bool
-    ) -> tuple[tf.Tensor, Slots]:
-        """Takes one step; arguments and results as in `SGD.update`."""
-        change, slots = self._change(dense(gradient, weight), slots, lr, step)
+    def apply(self, gradient: tf.Tensor, weight: tf.Variable, slots: Slots, *, lr: Any, step: Any, decay: bool) -> None:
+        """Takes one step; arguments as in `SGD.apply`."""
         if decay and self.weight_decay:
             # Not (1 - lr d) w: float32 rounds 1 - 1e-5 by up to 0.3 % of the decay, at each step the same way.
-            change += tf.cast(lr, weight.dtype) * self.weight_decay * weight
-        return weight - change, slots
-
-    def apply(
-        self, gradient: Gradient, weight: tf.Variable, slots: dict[str, tf.Variable], *, lr: Any, step: Any, decay: bool
-    ) -> None:
-        """`update` in place, as `Adam.apply`."""
-        if decay and self.weight_decay:
             weight.assign_sub(tf.cast(lr, weight.dtype) * self.weight_decay * weight)
-        self._apply(dense(gradient, weight), weight, slots, lr, step)
+        self._step(gradient, weight, slots, lr, step)
 
 
 Optimizer: TypeAlias = SGD | Adam | AdamW

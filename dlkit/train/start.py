@@ -20,10 +20,11 @@ from dlkit.runtime import Devices
 from dlkit.tasks import TASKS
 from dlkit.tasks.task import Task, open_as_trained
 from dlkit.train import checkpoints
+from dlkit.train.clipping import Clipping
 from dlkit.train.loop import Display, Loop, Progress, length_of, rates
 from dlkit.train.optimizers import optimizer
 from dlkit.train.progressive import accept_sizes
-from dlkit.train.step import Clipping, TrainingStep
+from dlkit.train.step import TrainingStep
 from dlkit.values import check_call, defaults_of
 
 
@@ -426,7 +427,7 @@ def resumed_loop(run: runs.Run, prepared: Prepared, display: Display) -> Loop:
         slots = checkpoints.read(path, "optimizer")
         checkpoints.check_names(step.slot_shapes(), slots, what="optimizer state", where=where)
         averages = checkpoints.read(path, "ema") if step.ema else {}
-        expected = {name: tuple(variable.shape) for name, variable in step.ema.items()}
+        expected = {name: tuple(variable.shape) for name, variable in step.variables.items() if step.ema}
         checkpoints.check_names(expected, averages, what="averaged weights", where=where)
         step.restore_slots(slots, averages)
         if checkpoints.has(path, "carry"):
@@ -471,8 +472,6 @@ def _changed(run: runs.Run, how: str = "") -> DataError:
 
 def _loop(prepared: Prepared, run: runs.Run | None, step: TrainingStep, display: Display, progress: Progress) -> Loop:
     recipe = prepared.recipe
-    if not progress.step:
-        step.start_averages()
     return Loop(
         run, recipe.train, prepared.task, prepared.model, step, prepared.devices, display,
         task_name=recipe.task, width=_width(recipe.model.options), progress=progress, peers=prepared.peers,

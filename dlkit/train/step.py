@@ -8,7 +8,6 @@ and micro-batches, an uneven last one included. Keras' own loop clips before the
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -22,8 +21,8 @@ from dlkit.layers import step_context
 from dlkit.runs import named_variables
 from dlkit.runtime import Devices
 from dlkit.tasks.task import Sums, Task
-from dlkit.train.clipping import clip_by_global_norm, clip_by_value, global_norm
-from dlkit.train.optimizers import Adam, Optimizer, decays
+from dlkit.train.clipping import NO_CLIPPING, Clipping, clip_by_global_norm, clip_by_value, global_norm
+from dlkit.train.optimizers import Optimizer, decays
 
 Tensors = Mapping[str, tf.Tensor]
 
@@ -40,14 +39,6 @@ class Draw(NamedTuple):
     seed: tf.Tensor
     micro_rows: tf.Tensor
     sampling: tf.Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Clipping:
-    """How gradients are clipped: each entry to [-value, value], then the norm of all to at most `norm`."""
-
-    norm: float | None = None
-    value: float | None = None
 
 
 def _here(places: NDArray[np.int64], devices: Devices) -> NDArray[np.int64]:
@@ -103,6 +94,27 @@ def all_reduce(values: tf.types.experimental.TensorLike, replicas: int) -> tf.ty
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
 
 
+def dense(gradient: tf.Tensor | tf.IndexedSlices, weight: tf.Variable) -> tf.Tensor:
+    """The gradient of a weight as a tensor of its shape.
+
+    An embedding's gradient comes as rows (`tf.IndexedSlices`), one for each token of the batch. Rows of one token are
+    added up; tokens that are not in the batch get a zero and are not left out, so that their momentum and decay go on
+    as the equations say. TensorFlow's own conversion gives the same, and a warning about memory for large tables.
+    """
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, weight.shape[0])
+    return gradient
+
+
+def frozen_weights(model: keras.Model) -> list[keras.Variable]:
+    """The weights that were made to be trained, and do not: nothing but the optimizer ever changes them.
+
+    Keras counts them among the `non_trainable_variables`, beside the statistics that layers keep themselves.
+    """
+    owned = [variable for layer in model._flatten_layers() for variable in layer._trainable_variables]
+    return [variable for variable in owned if not variable.trainable]
+
+
 def flat_sums(sums: Sums) -> dict[str, tf.Tensor]:
     """Sums as one flat dict, so that they can be added and reduced together."""
     flat = {"loss": sums.loss, "weight": sums.weight}
@@ -149,7 +161,7 @@ class TrainingStep:
         optimizer: Optimizer,
         devices: Devices,
         *,
-        clipping: Clipping = Clipping(),
+        clipping: Clipping = NO_CLIPPING,
         accumulate: int = 1,
         smoothing: float = 0.0,
         ema: float | None = None,
@@ -160,7 +172,8 @@ class TrainingStep:
         self.seed = seed
         self.variables = named_variables(model)
         self.trainable = {v.path: v for v in model.trainable_variables}
-        self.statistics = {v.path: v for v in model.non_trainable_variables}
+        frozen = {id(v) for v in frozen_weights(model)}
+        self.statistics = {v.path: v for v in model.non_trainable_variables if id(v) not in frozen}
         if not self.trainable:
             raise ValueError("nothing to train: every variable is frozen")
         with devices.strategy.scope():
@@ -168,11 +181,9 @@ class TrainingStep:
                 slot: {path: self._zeros_like(variable, f"{slot}/{path}") for path, variable in self.trainable.items()}
                 for slot in optimizer.slots
             }
-            self.ema = (
-                {path: self._copy_of(variable, f"ema/{path}") for path, variable in self.variables.items()}
-                if ema
-                else {}
-            )
+            # Of what is frozen the average is the weight itself.
+            moving = {path: v for path, v in self.variables.items() if ema and id(v) not in frozen}
+            self.ema = {path: self._copy_of(variable, f"ema/{path}") for path, variable in moving.items()}
         # What the next batch is given of the one before it, a row for each of its rows; see `Task.first_carry`.
         self.carry: Batch = {}
         self._update = tf.function(self._distributed, reduce_retracing=task.shapes_vary)
@@ -295,7 +306,7 @@ class TrainingStep:
                 found = self.task.loss_sums(self.model, part, training=True, smoothing=self.smoothing)
             values = [variable.value for variable in self.trainable.values()]
             new = tape.gradient(found.loss, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-            new = [tf.convert_to_tensor(gradient) for gradient in new]  # embeddings give slices
+            new = [dense(gradient, value) for gradient, value in zip(new, values, strict=True)]
             flat = flat_sums(found)
             gradients = [a + b for a, b in zip(gradients, new, strict=True)] if gradients else new
             sums = {name: sums[name] + flat[name] for name in flat} if sums else flat
@@ -341,16 +352,7 @@ class TrainingStep:
         decay: bool,
     ) -> None:
         def update() -> tf.Tensor:
-            if isinstance(self.optimizer, Adam):
-                self.optimizer.apply(gradient, variable, slots, lr=lr, step=count, decay=decay)
-                return tf.constant(True)
-            values = {name: tf.convert_to_tensor(slot) for name, slot in slots.items()}
-            weight, new = self.optimizer.update(
-                gradient, tf.convert_to_tensor(variable), values, lr=lr, step=count, decay=decay
-            )
-            variable.assign(weight)
-            for name, slot in slots.items():
-                slot.assign(new[name])
+            self.optimizer.apply(gradient, variable, slots, lr=lr, step=count, decay=decay)
             return tf.constant(True)
 
         tf.cond(finite, update, lambda: tf.constant(False))
@@ -376,8 +378,9 @@ class TrainingStep:
                 f"{slot}/{path}": v.numpy() for slot, group in self.slots.items() for path, v in group.items()
             },
         }
-        if self.ema:
-            groups["ema"] = {path: average.numpy() for path, average in self.ema.items()}
+        if self.ema:  # of all variables: they are what the model is evaluated with
+            averages = {path: average.numpy() for path, average in self.ema.items()}
+            groups["ema"] = groups["weights"] | averages
         if self.carry:
             groups["carry"] = self.carry
         return groups
@@ -393,8 +396,3 @@ class TrainingStep:
                 variable.assign(optimizer[f"{slot}/{path}"])
         for path, average in self.ema.items():
             average.assign(ema[path])
-
-    def start_averages(self) -> None:
-        """Makes the averaged weights those of the model, as they are now."""
-        for path, average in self.ema.items():
-            average.assign(self.variables[path].value)

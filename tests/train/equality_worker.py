@@ -63,7 +63,6 @@ def trained(flags, devices="cpu"):
     settings = resolved.train
     prepared = start.prepare(resolved, devices=devices)
     update = start.training_step(prepared)
-    update.start_averages()
     lr = schedules.schedule(settings.schedule, lr=settings.lr, total_steps=settings.steps)
     batches = islice(loop.batches(prepared.task, settings, loop.Progress(), prepared.devices), settings.steps)
     steps = [

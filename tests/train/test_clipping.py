@@ -95,10 +95,3 @@ def test_a_step_is_never_longer_than_the_limit(scale):
     by_value, _ = clip_by_value(gradients, 0.1)
     assert float(global_norm(by_norm)) <= 1 + 1e-6
     assert float(global_norm(by_value)) <= 0.1 * np.sqrt(flat(gradients).size) * (1 + 1e-6)
-
-
-def test_rows_of_one_token_are_added_before_they_are_measured():
-    rows = tf.IndexedSlices(tf.constant([[3.0], [4.0]]), tf.constant([1, 1]), tf.constant([2, 1]))
-    assert float(global_norm([rows])) == 7
-    np.testing.assert_array_equal(clip_by_value([rows], 5.0)[0][0], [[0], [5]])
-    np.testing.assert_allclose(clip_by_global_norm([rows], 3.5, tf.constant(7.0))[0][0], [[0.0], [3.5]])

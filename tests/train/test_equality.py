@@ -18,7 +18,8 @@ from dlkit import models, runtime
 from dlkit.layers.norms import EPSILON, MOMENTUM, BatchNorm
 from dlkit.tasks.image_classification import ImageClassification
 from dlkit.train import optimizers
-from dlkit.train.step import Clipping, TrainingStep
+from dlkit.train.clipping import Clipping
+from dlkit.train.step import TrainingStep
 
 # Float64 rounds at 1e-16 and float32 at 1e-7; six steps amplify it, and a difference in what is computed shows in the
 # first digits.

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from dlkit.errors import UsageError
-from dlkit.train.optimizers import SGD, Adam, AdamW, Optimizer, decays, dense, optimizer
+from dlkit.train.optimizers import SGD, Adam, AdamW, Optimizer, decays, optimizer
 
 STEPS = 6
 EVERY_RULE = [
@@ -22,17 +22,20 @@ def gradients(shape=(3, 2), steps=STEPS, seed=0):
     return np.random.default_rng(seed).normal(size=(steps, *shape))
 
 
+def begin(rule: Optimizer, start, dtype):
+    """A weight, and its slots."""
+    weight = tf.Variable(start, dtype=dtype)
+    return weight, {name: tf.Variable(tf.zeros_like(weight)) for name in rule.slots}
+
+
 def run(rule: Optimizer, start, sequence, *, lr=0.1, dtype="float64", decay=True):
     """The weights after each step, with a constant lr or one for each step."""
-    weight = tf.constant(start, dtype)
-    slots = {name: tf.zeros_like(weight) for name in rule.slots}
+    weight, slots = begin(rule, start, dtype)
     path = []
     for step, gradient in enumerate(sequence):
         rate = tf.constant(lr[step] if np.ndim(lr) else lr, tf.float64)
-        weight, slots = rule.update(
-            tf.constant(gradient, dtype), weight, slots, lr=rate, step=tf.constant(step + 1, tf.int64), decay=decay
-        )
-        assert set(slots) == set(rule.slots)
+        count = tf.constant(step + 1, tf.int64)
+        rule.apply(tf.constant(gradient, dtype), weight, slots, lr=rate, step=count, decay=decay)
         path.append(weight.numpy())
     return np.array(path)
 
@@ -65,13 +68,13 @@ def test_sgd_follows_sutskever_on_a_quadratic(nesterov):
     a = np.array([[2.0, 0.3], [0.3, 0.5]])
     momentum, lr = 0.8, 0.1
     theta, velocity = np.array([1.0, -2.0]), np.zeros(2)
-    weight, slots = tf.constant(theta), {"momentum": tf.zeros(2, tf.float64)}
     rule, rate = SGD(momentum, nesterov=nesterov), tf.constant(lr, tf.float64)
+    weight, slots = begin(rule, theta, "float64")
     for step in range(1, 11):
         point = theta + momentum * velocity if nesterov else theta
         velocity = momentum * velocity - lr * a @ point
         theta = theta + velocity
-        weight, slots = rule.update(a @ weight.numpy(), weight, slots, lr=rate, step=step, decay=False)
+        rule.apply(tf.constant(a @ weight.numpy()), weight, slots, lr=rate, step=step, decay=False)
         np.testing.assert_allclose(weight, theta + momentum * velocity if nesterov else theta, rtol=1e-12)
 
 
@@ -200,47 +203,13 @@ def test_no_bias_of_keras_decays():
     assert {variable.name for variable in found if decays(variable)} == {"kernel", "recurrent_kernel"}
 
 
-# ------------------------------------------------------------------------------------------- embeddings and graphs
-
-
-def test_rows_of_one_token_add_up():
-    rows = tf.IndexedSlices(tf.constant([[1.0, 2.0], [10.0, 20.0], [5.0, 5.0]]), tf.constant([3, 0, 3]))
-    expected = [[10, 20], [0, 0], [0, 0], [6, 7]]
-    np.testing.assert_array_equal(dense(rows, tf.zeros((4, 2), tf.float64)), expected)
-    assert dense(rows, tf.zeros((4, 2), tf.float64)).dtype == tf.float64
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("rule", EVERY_RULE, ids=repr)
-def test_an_embedding_trains_like_a_product_with_one_hot_rows(rule, dtype):
-    tokens = np.array([[1, 4, 1], [0, 4, 2]])
-    table = np.random.default_rng(1).normal(size=(5, 3))
-
-    @tf.function
-    def trained(weight, slots, sparse: bool):
-        for step in range(1, 4):
-            with tf.GradientTape() as tape:
-                tape.watch(weight)
-                looked_up = tf.gather(weight, tokens) if sparse else tf.one_hot(tokens, 5, dtype=weight.dtype) @ weight
-                loss = tf.reduce_sum(looked_up**2)
-            gradient = tape.gradient(loss, weight)
-            assert isinstance(gradient, tf.IndexedSlices) == sparse
-            weight, slots = rule.update(gradient, weight, slots, lr=0.1, step=tf.constant(step, tf.int64), decay=True)
-        return weight
-
-    weight = tf.constant(table, dtype)
-    slots = {name: tf.zeros_like(weight) for name in rule.slots}
-    result = trained(weight, slots, True)
-    assert result.dtype == dtype
-    np.testing.assert_allclose(result, trained(weight, slots, False), rtol=1e-5 if dtype == "float32" else 1e-12)
-    assert not np.allclose(result[3], table[3]) or not rule.weight_decay  # token 3 is in no row, and decays
-
-
 @pytest.mark.parametrize("rule", EVERY_RULE, ids=repr)
 def test_float32_stays_close_to_float64(rule):
     near = run(rule, np.ones((3, 2)), gradients(steps=30), dtype="float32")
     assert near.dtype == np.float32
-    np.testing.assert_allclose(near, run(rule, np.ones((3, 2)), gradients(steps=30)), atol=3e-6)
+    # TensorFlow's kernel takes 1 - 0.999 in float32, which is 1.3e-5 too small: steps of 0.1 are 6e-7 too long.
+    near_enough = 3e-6 if isinstance(rule, SGD) else 30 * 6.5e-7
+    np.testing.assert_allclose(near, run(rule, np.ones((3, 2)), gradients(steps=30)), atol=near_enough)
 
 
 # --------------------------------------------------------------------------------------------------------- options
@@ -277,13 +246,15 @@ def test_unknown_name():
     assert "`adam`" in caught.value.hint
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("rule", [Adam(weight_decay=0.1, beta2=0.99), AdamW(weight_decay=0.1)])
-def test_in_place_it_is_the_same_step(rule, dtype):
-    sequence = gradients()
-    weight = tf.Variable(tf.ones((3, 2), dtype))
-    slots = {name: tf.Variable(tf.zeros((3, 2), dtype)) for name in rule.slots}
-    for step, (gradient, expected) in enumerate(zip(sequence, run(rule, np.ones((3, 2)), sequence), strict=True), 1):
-        rate, count = tf.constant(0.1, tf.float64), tf.constant(step, tf.int64)
-        rule.apply(tf.constant(gradient, dtype), weight, slots, lr=rate, step=count, decay=True)
-        np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-12 if dtype == "float64" else 1e-5)
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=repr)
+def test_in_a_graph_it_is_the_same_step(rule):
+    weight, slots = begin(rule, np.ones((3, 2)), "float64")
+
+    @tf.function
+    def step(gradient, count):
+        rule.apply(gradient, weight, slots, lr=tf.constant(0.1, tf.float64), step=count, decay=True)
+
+    expected = run(rule, np.ones((3, 2)), gradients())
+    for count, gradient in enumerate(gradients()):
+        step(tf.constant(gradient), tf.constant(count + 1, tf.int64))
+        np.testing.assert_allclose(weight, expected[count], rtol=1e-12)

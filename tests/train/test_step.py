@@ -10,9 +10,11 @@ from dlkit.layers.dropout import Dropout
 from dlkit.layers.norms import BatchNorm
 from dlkit.runtime import Devices
 from dlkit.tasks.image_classification import ImageClassification
+from dlkit.tasks.task import Sums, Task
+from dlkit.train.clipping import Clipping, clip_by_global_norm, clip_by_value, global_norm
 from dlkit.train.evaluation import Evaluation
-from dlkit.train.optimizers import SGD, AdamW
-from dlkit.train.step import Clipping, TrainingStep
+from dlkit.train.optimizers import SGD, Adam, AdamW
+from dlkit.train.step import TrainingStep, dense
 
 
 def devices(count):
@@ -111,6 +113,71 @@ def test_a_step_is_the_gradient_of_the_mean_loss(task):
         np.testing.assert_allclose(weight, before - 0.3 * gradient * 0.7 / norm, rtol=1e-10)
 
 
+# ---------------------------------------------------------------------------------------------------------- embeddings
+
+
+def test_rows_of_one_token_add_up():
+    rows = tf.IndexedSlices(tf.constant([[1.0, 2.0], [10.0, 20.0], [5.0, 5.0]]), tf.constant([3, 0, 3]))
+    expected = [[10, 20], [0, 0], [0, 0], [6, 7]]
+    np.testing.assert_array_equal(dense(rows, tf.Variable(tf.zeros((4, 2)))), expected)
+    np.testing.assert_array_equal(dense(tf.ones((4, 2)), tf.Variable(tf.zeros((4, 2)))), np.ones((4, 2)))
+
+
+def test_rows_of_one_token_are_added_before_they_are_measured():
+    rows = dense(tf.IndexedSlices(tf.constant([[3.0], [4.0]]), tf.constant([1, 1])), tf.Variable([[0.0], [0.0]]))
+    assert float(global_norm([rows])) == 7
+    np.testing.assert_array_equal(clip_by_value([rows], 5.0)[0][0], [[0], [5]])
+    np.testing.assert_allclose(clip_by_global_norm([rows], 3.5, tf.constant(7.0))[0][0], [[0.0], [3.5]])
+
+
+TOKENS = np.array([[1, 4, 1], [0, 4, 2], [2, 2, 1], [4, 0, 0]], np.int32)
+
+
+class LookUp(Task):
+    """The sum of the squares of a table's rows, looked up or by a product with one-hot rows."""
+
+    info, data = {}, None
+
+    def __init__(self, looks_up):
+        self.looks_up = looks_up
+
+    def loss_sums(self, model, batch, *, training, smoothing):
+        table, ids = model.layers[-1].embeddings.value, batch["ids"]
+        rows = tf.gather(table, ids) if self.looks_up else tf.one_hot(ids, 5, dtype=table.dtype) @ table
+        return Sums(tf.reduce_sum(rows**2), tf.cast(tf.shape(rows)[0], table.dtype))
+
+    fingerprint = model_arguments = describe = batch = None
+
+
+@pytest.mark.parametrize("rule", [SGD(weight_decay=0.1), Adam(weight_decay=0.1), AdamW(weight_decay=0.1)], ids=repr)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_embedding_trains_like_a_product_with_one_hot_rows(rule, accumulate):
+    keras.config.set_floatx("float64")
+    try:
+        found = []
+        for looks_up in (True, False):
+            table = np.random.default_rng(1).normal(size=(5, 3))
+            ids = keras.Input((3,), dtype="int32")
+            model = keras.Model(ids, keras.layers.Embedding(5, 3, dtype="float64", name="table")(ids))
+            model.set_weights([table])
+            step = TrainingStep(
+                LookUp(looks_up), model, rule, devices(1), clipping=Clipping(norm=1.0), accumulate=accumulate
+            )
+            for count in range(3):
+                measured = step({"ids": TOKENS}, step=count, lr=0.1)
+            assert float(measured["clipped"]) == 1.0
+            found.append((step.arrays(), float(measured["gradient_norm"])))
+    finally:
+        keras.config.set_floatx("float32")
+    (ours, norm), (theirs, their_norm) = found
+    assert_equal(ours, theirs, 1e-12)
+    assert norm == pytest.approx(their_norm, rel=1e-12)
+    assert np.abs(ours["weights"]["table/embeddings"][3] - table[3]).max() > 1e-3, "in no row, and decays"
+
+
+# ------------------------------------------------------------------------------------------------- what does not change
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_step_that_is_not_finite_changes_nothing(task, count):
     """Not the weights, not the optimizer's state, not the statistics of batch norm, not the averages."""
@@ -136,6 +203,22 @@ def test_the_average_follows_the_weights(task):
         decay = (2 + done) / (11 + done)
         average = decay * average + (1 - decay) * model.get_layer("head").get_weights()[0]
     np.testing.assert_allclose(step.arrays()["ema"]["head/kernel"], average, rtol=1e-5, atol=1e-7)
+
+
+def test_what_is_frozen_is_neither_rewritten_nor_averaged(task):
+    """A checkpoint has an average of it all the same: the weight itself."""
+    model = small_net(norm=True, dropout=False)
+    for name in ("conv", "norm"):
+        model.get_layer(name).trainable = False
+    step = TrainingStep(task, model, SGD(), devices(1), ema=0.9)
+    assert set(step.statistics) == {"norm/moving_mean", "norm/moving_variance"}
+    assert set(step.ema) == {"norm/moving_mean", "norm/moving_variance", "head/kernel", "head/bias"}
+    step(task.batch("train", np.arange(20), epoch=0), step=0, lr=0.1)
+    arrays = step.arrays()
+    assert arrays["ema"].keys() == arrays["weights"].keys()
+    for path in ("conv/kernel", "norm/gamma", "norm/beta"):
+        np.testing.assert_array_equal(arrays["ema"][path], arrays["weights"][path])
+    assert np.abs(arrays["ema"]["head/kernel"] - arrays["weights"]["head/kernel"]).max() > 0
 
 
 def test_every_example_is_evaluated_by_one_of_the_processes(task, monkeypatch):

@@ -2,6 +2,7 @@
 
 import math
 import resource
+import shutil
 import signal
 import statistics
 import sys
@@ -26,7 +27,7 @@ from dlkit.errors import DataError, DivergedError, DlkitError, Interrupted
 from dlkit.recipe import TrainSection, seconds
 from dlkit.runs import Run, best_whole, cannot_write, find_checkpoint, load_weights
 from dlkit.runtime import Devices
-from dlkit.tasks import TASKS, Direction
+from dlkit.tasks import Direction
 from dlkit.tasks.task import Task
 from dlkit.train import checkpoints
 from dlkit.train.evaluation import Evaluation
@@ -123,6 +124,17 @@ def rates(settings: TrainSection, total_steps: int, *, width: int | None) -> Cal
     return schedule(
         settings.schedule, lr=settings.lr, total_steps=total_steps, warmup=settings.warmup, final_lr=settings.final_lr,
         milestones=settings.milestones, gamma=settings.gamma, power=settings.power, width=width,
+    )  # fmt: skip
+
+
+def plateau_of(settings: TrainSection, task: Task, monitor: str, total_steps: int) -> Plateau:
+    """The plateau schedule of a [train] section; its patience counts the evaluations that measure the metric."""
+    between = settings.evaluate_every
+    if monitor in task.about.decoded:
+        between *= settings.decode_every or 1
+    return Plateau(
+        lr=settings.lr, total_steps=total_steps, warmup=settings.warmup, gamma=settings.gamma,
+        patience=math.ceil(settings.plateau_patience / between), direction=task.about.metrics[monitor],
     )  # fmt: skip
 
 
@@ -244,42 +256,27 @@ class Loop:
         devices: Devices,
         display: Display,
         *,
-        task_name: str,
         width: int | None = None,
         progress: Progress | None = None,
         peers: Peers = ALONE,
     ) -> None:
         self.peers = peers
-        self.run, self.settings, self.task, self.model, self.update = run, settings, task, model, step
+        self.run, self.settings, self.task, self.model, self.training_step = run, settings, task, model, step
         self.devices, self.display, self.progress = devices, display, progress or Progress()
         self.length = length_of(settings, task)
-        self.monitor = settings.monitor or TASKS[task_name].monitor
-        self.direction: Direction = TASKS[task_name].metrics[self.monitor]
+        self.monitor = settings.monitor or task.about.monitor
+        self.direction: Direction = task.about.metrics[self.monitor]
         rows = -(-settings.batch_size // settings.accumulate)  # what fits in training fits here
-        self.evaluate = Evaluation(task, model, devices, batch_size=max(rows, 32), peers=peers)
+        self.evaluation = Evaluation(task, model, devices, batch_size=max(rows, 32), peers=peers)
         self.validation = "validation" if "validation" in task.splits else None
-        self.plateau: Plateau | None = None
-        lr, total, warmup = settings.lr, self.length.steps, settings.warmup
-        if settings.schedule == "plateau":
-            decoded = self.monitor in TASKS[task_name].decoded
-            between = settings.evaluate_every * ((settings.decode_every or 1) if decoded else 1)
-            patience = math.ceil(settings.plateau_patience / between)
-            self.plateau = Plateau(
-                lr=lr,
-                total_steps=total,
-                warmup=warmup,
-                gamma=settings.gamma,
-                patience=patience,
-                direction=self.direction,
-            )
-            if self.progress.plateau:
-                self.plateau.restore(self.progress.plateau)
-            self.lr: Callable[[int], float] = self.plateau
-        else:
-            self.lr = rates(settings, total, width=width)
-        self.sizes = Progressive(settings, total)
+        steps = self.length.steps
+        self.plateau = plateau_of(settings, task, self.monitor, steps) if settings.schedule == "plateau" else None
+        if self.plateau and self.progress.plateau:
+            self.plateau.restore(self.progress.plateau)
+        self.lr: Callable[[int], float] = self.plateau or rates(settings, steps, width=width)
+        self.sizes = Progressive(settings, steps)
         self.sampling = settings.sampling and own_word_probability(
-            settings.sampling, rate=settings.sampling_rate, total_steps=self.length.steps
+            settings.sampling, rate=settings.sampling_rate, total_steps=steps
         )
         self.saved_step: int | None = None
         self.clock: list[tuple[float, bool]] = []  # when the first steps were done, and whether they traced a graph
@@ -327,7 +324,7 @@ class Loop:
                 self._one_step(drawn)
                 self.progress.seconds = before + time.monotonic() - started
                 ended = self.progress.step >= self.length.steps
-                if self.progress.step % self.length.log_every == 0 or ended:
+                if self._is_logged(self.progress.step):
                     self._log()
                 if self.progress.step % self.length.evaluate_every == 0 or ended:
                     try:
@@ -397,13 +394,13 @@ class Loop:
         split = "test" if "test" in self.task.splits else None
         best = self.validation is not None
         path = best_whole(self.run) if best else find_checkpoint(self.run, "last")
-        weights = "ema" if self.update.ema else "raw"
-        load_weights(self.model, checkpoints.read(path, "ema" if self.update.ema else "weights"), where=str(path))
+        weights = "ema" if self.training_step.ema else "raw"
+        load_weights(self.model, checkpoints.read(path, "weights" if weights == "raw" else "ema"), where=str(path))
         self.progress.step = checkpoints.step_of(path.name)
         if self.devices.workers > 1:  # the other processes have no checkpoint to load, and may be gone
             alone = Devices(tf.distribute.get_strategy(), self.devices.description)
-            self.evaluate = Evaluation(self.task, self.model, alone, batch_size=self.evaluate.batch_size)
-        metrics = self._evaluation(split, weights, show=False) if split else {}
+            self.evaluation = Evaluation(self.task, self.model, alone, batch_size=self.evaluation.batch_size)
+        metrics = self._evaluate(split, weights, show=False) if split else {}
         result = {
             "split": split, "metrics": metrics, "step": self.progress.step,
             "epoch": self.progress.step / self.length.steps_per_epoch, "weights": weights, "best": best,
@@ -414,18 +411,19 @@ class Loop:
 
     def _one_step(self, drawn: Drawn) -> None:
         rate = self.lr(self.progress.step)
-        last_of_interval = (self.progress.step + 1) % self.length.log_every == 0
-        before = self._weights() if last_of_interval else None
-        traces, started = self.update.traces, time.monotonic()
+        # The last update before a line of the log is measured; and the first, in case a signal ends the interval.
+        measures = not self.pending or self._is_logged(self.progress.step + 1)
+        before = self.training_step.weights() if measures else None
+        traces, started = self.training_step.traces, time.monotonic()
         measured = self._updated(drawn, rate)
         if not self.devices.on_gpu:
             float(measured["loss"])  # done by now on a CPU; a GPU may work on while the next batch is made
-        traced = self.update.traces > traces
+        traced = self.training_step.traces > traces
         (self.tracing if traced else self.durations).append(time.monotonic() - started)
         self.pending.append(measured)
         self.interval_rate = rate
         if before is not None:
-            self.update_ratio = self._ratio(before, self._weights())
+            self.update_ratio = self.training_step.update_ratio(before)
         self.progress.step += 1
         self.progress.epoch, self.progress.position = drawn.epoch, drawn.position + 1
         self.display.advance(self.progress.step)
@@ -435,7 +433,7 @@ class Loop:
         """Makes the update of a batch; see `TrainingStep`."""
         sampling = self.sampling(self.progress.step) if self.sampling else None
         measured: dict[str, tf.Tensor] = self._out_of_memory_explained(
-            lambda: self.update(
+            lambda: self.training_step(
                 drawn.batch,
                 step=self.progress.step,
                 lr=rate,
@@ -464,22 +462,15 @@ class Loop:
         self.durations: list[float] = []  # of the steps, apart from those that traced a graph
         self.tracing: list[float] = []
         self.interval_start = time.monotonic()
-        self.update_ratio = float("nan")
+        self.update_ratio: tf.Tensor | float = math.nan
         self.interval_rate = float("nan")
 
-    def _weights(self) -> list[np.ndarray]:
-        return [variable.value.numpy() for variable in self.update.trainable.values()]
-
-    @staticmethod
-    def _ratio(before: list[np.ndarray], after: list[np.ndarray]) -> float:
-        """The norm of one update over the norm of the weights: about 1e-3 is healthy, much more is too fast."""
-        size = sum(float(np.sum(np.square(old, dtype=np.float64))) for old in before)
-        moved = sum(
-            float(np.sum(np.square(new - old, dtype=np.float64))) for old, new in zip(before, after, strict=True)
-        )
-        return math.sqrt(moved / size) if size else float("nan")
-
     # ------------------------------------------------------------------------------------- what is logged and decided
+
+    def _is_logged(self, step: int) -> bool:
+        """Whether a line of the log is due after a step: at the end of an interval and before each evaluation."""
+        length = self.length
+        return step >= length.steps or step % length.log_every == 0 or step % length.evaluate_every == 0
 
     def _log(self) -> None:
         """Writes one line about the steps since the last one."""
@@ -503,7 +494,7 @@ class Loop:
             "kind": "train", "attempt": self.progress.attempt, "step": self.progress.step,
             "epoch": self.progress.step / self.length.steps_per_epoch, **means(totals),
             "lr": self.interval_rate, "gradient_norm": norm, "gradient_norm_p90": high_norm(norms),
-            "clipped": clipped, "update_ratio": self.update_ratio,
+            "clipped": clipped, "update_ratio": float(self.update_ratio),
             **({"sampling": self.sampling(self.progress.step - 1)} if self.sampling else {}),
             f"{self.task.unit}_per_second": totals["weight"] / count / self.step_seconds, "memory": peak_memory(),
             "seconds": self.progress.seconds,
@@ -525,14 +516,13 @@ class Loop:
             self._log()
 
     def _evaluate_and_save(self) -> None:
-        self._log()
         improved = True
         if self.validation:
             decode, started = self._decodes(self.progress.step), time.monotonic()
-            monitored = self._evaluation(self.validation, "raw", decode=decode)
-            if self.update.ema:
+            monitored = self._evaluate(self.validation, "raw", decode=decode)
+            if self.training_step.ema:
                 with self.averaged():
-                    monitored = self._evaluation(self.validation, "ema", decode=decode)
+                    monitored = self._evaluate(self.validation, "ema", decode=decode)
             self.evaluation_seconds[decode] = time.monotonic() - started
             # Evaluations without decoding have no BLEU: where it is monitored, only the others choose and count.
             improved = self.monitor in monitored and self._observe(monitored[self.monitor])
@@ -541,10 +531,14 @@ class Loop:
 
     def _evaluations_left(self) -> float:
         """How many seconds the evaluations will take that are still to come, as far as one like them has been timed."""
-        every, last = self.length.evaluate_every, self.length.steps
-        next_one = -(-self.progress.step // every) * every  # none has been made at the step of a log line
-        steps = {*range(next_one, last, every), last}
-        return sum(self.evaluation_seconds.get(self._decodes(step), 0.0) for step in steps)
+        if not self.evaluation_seconds:
+            return 0.0
+        every, decode_every = self.length.evaluate_every, self.settings.decode_every
+        # Those from the next one up to the last one, by their numbers: none has been made at the step of a log line.
+        first, last = -(-self.progress.step // every), -(-self.length.steps // every)
+        decoding = 0 if decode_every is None else (last - 1) // decode_every - (first - 1) // decode_every + 1
+        timed = self.evaluation_seconds
+        return decoding * timed.get(True, 0.0) + (last - first + 1 - decoding) * timed.get(False, 0.0)
 
     def _decodes(self, step: int) -> bool:
         """Whether the evaluation after a step decodes, too; the last one does, so that a best one is found."""
@@ -565,8 +559,8 @@ class Loop:
             self.progress.plateau = self.plateau.state
         return improved
 
-    def _evaluation(self, split: str, weights: str, *, decode: bool = True, show: bool = True) -> dict[str, float]:
-        values = self._out_of_memory_explained(lambda: self.evaluate(split, decode=decode))
+    def _evaluate(self, split: str, weights: str, *, decode: bool = True, show: bool = True) -> dict[str, float]:
+        values = self._out_of_memory_explained(lambda: self.evaluation(split, decode=decode))
         record = {
             "kind": "evaluation", "attempt": self.progress.attempt, "step": self.progress.step,
             "epoch": self.progress.step / self.length.steps_per_epoch, "split": split, "weights": weights, **values,
@@ -579,14 +573,15 @@ class Loop:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """The model has its averaged weights inside the block."""
-        raw = {path: variable.value.numpy() for path, variable in self.update.variables.items()}
-        for path, variable in self.update.variables.items():
-            variable.assign(self.update.ema[path].numpy())
+        step = self.training_step
+        raw = {path: step.variables[path].value.numpy() for path in step.ema}
+        for path, average in step.ema.items():
+            step.variables[path].assign(average.numpy())
         try:
             yield
         finally:
-            for path, variable in self.update.variables.items():
-                variable.assign(raw[path])
+            for path, weight in raw.items():
+                step.variables[path].assign(weight)
 
     def _write(self, record: dict[str, Any]) -> None:
         if self.run is None or not self.devices.is_chief:
@@ -617,7 +612,7 @@ class Loop:
         name = checkpoints.name_of(self.progress.step)
         try:
             if self.saved_step != self.progress.step:
-                checkpoints.write(folder / name, self.update.arrays(), asdict(self.progress))
+                checkpoints.write(folder / name, self.training_step.arrays(), asdict(self.progress))
                 self.saved_step = self.progress.step
             if best:
                 self.run.point("best", name)
@@ -627,8 +622,6 @@ class Loop:
         self._remove_old(self.run)
 
     def _remove_old(self, run: Run) -> None:
-        import shutil
-
         kept = {run.pointer("best"), run.pointer("last"), *run.checkpoints()[-self.settings.keep :]}
         for name in run.checkpoints():
             if name not in kept:

@@ -474,7 +474,7 @@ def _loop(prepared: Prepared, run: runs.Run | None, step: TrainingStep, display:
     recipe = prepared.recipe
     return Loop(
         run, recipe.train, prepared.task, prepared.model, step, prepared.devices, display,
-        task_name=recipe.task, width=_width(recipe.model.options), progress=progress, peers=prepared.peers,
+        width=_width(recipe.model.options), progress=progress, peers=prepared.peers,
     )  # fmt: skip
 
 

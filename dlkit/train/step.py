@@ -7,7 +7,7 @@ the weight (examples or tokens) of the whole batch. So the update does not depen
 and micro-batches, an uneven last one included. Keras' own loop clips before the reduction and averages means.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -113,6 +113,11 @@ def frozen_weights(model: keras.Model) -> list[keras.Variable]:
     """
     owned = [variable for layer in model._flatten_layers() for variable in layer._trainable_variables]
     return [variable for variable in owned if not variable.trainable]
+
+
+def _half_square(values: tf.Tensor) -> tf.Tensor:
+    """Half the sum of the squares of a weight, made float64, in which those of all weights are added."""
+    return tf.cast(tf.nn.l2_loss(values), tf.float64)
 
 
 def flat_sums(sums: Sums) -> dict[str, tf.Tensor]:
@@ -367,6 +372,27 @@ class TrainingStep:
         decay = tf.minimum(tf.cast(self.ema_decay, average.dtype), (1 + steps) / (10 + steps))
         moved = average + (1 - decay) * (tf.cast(variable, average.dtype) - average)
         average.assign(tf.where(finite, moved, tf.convert_to_tensor(average)))
+
+    # ---------------------------------------------------------------------------------------------- how far it has gone
+
+    def weights(self) -> list[tf.Tensor]:
+        """The trained weights as they are now, on their device; later updates do not change them.
+
+        Until it is dropped, the next update costs as much memory more as the weights take.
+        """
+        return [variable.value.read_value() for variable in self.trainable.values()]
+
+    def update_ratio(self, before: Sequence[tf.Tensor]) -> tf.Tensor:
+        """The norm of what updates changed over the norm of the weights: about 1e-3 is healthy, much more is too fast.
+
+        Args:
+            before: what `weights` gave before them.
+
+        Returns:
+            A scalar, for which nothing waits until somebody looks at it; infinite where all weights were zero.
+        """
+        moved = [_half_square(new - old) for new, old in zip(self.weights(), before, strict=True)]
+        return tf.sqrt(tf.add_n(moved) / tf.add_n([_half_square(weight) for weight in before]))
 
     # ------------------------------------------------------------------------------------------ what a checkpoint keeps
 

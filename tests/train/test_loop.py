@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -109,9 +110,14 @@ def test_the_time_that_is_left_counts_evaluations_once_one_like_them_has_been_ti
         now += 100 if decode else 10
         return evaluate(self, split, decode=decode)
 
+    begin = loop.Loop.__init__
+
+    def decoding_every_second_epoch(self, run, settings, *of, **rest):
+        begin(self, run, settings.model_copy(update={"decode_every": 2}), *of, **rest)
+
     monkeypatch.setattr(TrainingStep, "__call__", step_timed)
     monkeypatch.setattr(loop.Evaluation, "__call__", evaluation_timed)
-    monkeypatch.setattr(loop.Loop, "_decodes", lambda self, step: step % 6 == 0)
+    monkeypatch.setattr(loop.Loop, "__init__", decoding_every_second_epoch)
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now))
     assert train(tmp_path, "--limit", "80", "--epochs", "4", "--set", "train.log_every=1", "-q") == 0
     lines = [line for line in runs.open_run(tmp_path / "x").metrics() if line["kind"] == "train"]
@@ -121,6 +127,37 @@ def test_the_time_that_is_left_counts_evaluations_once_one_like_them_has_been_ti
         5 + 110, 4 + 110, 3 + 110,
         2 + 100, 1 + 100, 0,
     ]  # fmt: skip
+
+
+def left_of(step, *, steps, every, decode_every, timed):
+    """The seconds that a loop foresees for evaluations after a step."""
+    stub = SimpleNamespace(
+        length=loop.Length(steps, 1, every, 1), settings=SimpleNamespace(decode_every=decode_every),
+        progress=loop.Progress(step=step), evaluation_seconds=timed,
+    )  # fmt: skip
+    return loop.Loop._evaluations_left(stub)
+
+
+@pytest.mark.parametrize("decode_every", [None, 1, 2, 3])
+@pytest.mark.parametrize(("steps", "every"), [(12, 3), (13, 3), (14, 4), (5, 7), (6, 1)])
+def test_the_evaluations_that_are_left_one_by_one(steps, every, decode_every):
+    for step in range(1, steps):
+        plain = decoding = 0
+        for done in range(step, steps + 1):  # none was made at the step of a log line
+            if done % every == 0 or done == steps:
+                decodes = decode_every is not None and (done == steps or done // every % decode_every == 0)
+                plain, decoding = plain + (not decodes), decoding + decodes
+        options = {"steps": steps, "every": every, "decode_every": decode_every}
+        assert left_of(step, **options, timed={False: 1.0, True: 1000.0}) == plain + 1000 * decoding
+        assert left_of(step, **options, timed={True: 1.0}) == decoding
+        assert left_of(step, **options, timed={}) == 0
+
+
+def test_counting_what_is_left_takes_no_time():
+    start = time.process_time()
+    left = left_of(1, steps=10**7, every=1, decode_every=2, timed={False: 1.0, True: 1.0})
+    assert left == 10**7
+    assert time.process_time() - start < 0.1
 
 
 def test_every_line_of_the_log_says_all_that_it_should(tmp_path):
@@ -138,6 +175,31 @@ def test_every_line_of_the_log_says_all_that_it_should(tmp_path):
         assert 0 < record["update_ratio"] < 1
         assert record["memory"] > 100e6
     assert logged[-1]["seconds_left"] == 0
+
+
+def test_every_line_of_the_log_has_the_size_of_an_update(tmp_path):
+    """Three steps an interval, of 4 an epoch and 10 in all: lines at multiples of 3, at each evaluation and at the end.
+
+    An update of plain descent is lr g, and its size that of the last one of the interval.
+    """
+    plain = ["--optimizer", "sgd", "--set", "train.momentum=0", "--weight-decay", "0", "--schedule", "constant"]
+    often = ["--set", "train.log_every=3", "--set", "train.checkpoint_every=1", "--set", "train.keep=20"]
+    rest = ["--limit", "128", "--steps", "10", "--lr", "0.05", "--warmup", "0", "--set", "train.clip_norm=none", "-q"]
+    assert train(tmp_path, *plain, *often, *rest) == 0
+    run = runs.open_run(tmp_path / "x")
+    logged = [line for line in run.metrics() if line["kind"] == "train"]
+    assert [line["step"] for line in logged] == [3, 4, 6, 8, 9, 10]
+
+    def weights(step):
+        arrays = checkpoints.read(run.path / "checkpoints" / f"step-{step}", "weights")
+        return np.concatenate([array.ravel() for array in arrays.values()]).astype(np.float64)
+
+    for line in logged:
+        before, after = weights(line["step"] - 1), weights(line["step"])
+        assert line["update_ratio"] == pytest.approx(np.linalg.norm(after - before) / np.linalg.norm(before), rel=1e-4)
+    of_one = next(line for line in logged if line["step"] == 4)
+    size = of_one["update_ratio"] * np.linalg.norm(weights(3))
+    assert size == pytest.approx(0.05 * of_one["gradient_norm"], rel=1e-4)
 
 
 def test_json_on_stdout(tmp_path, capsys):
@@ -562,6 +624,21 @@ def test_fine_tuning_keeps_the_body_and_gets_a_new_head(tmp_path, capsys):
     assert np.abs(tuned["head/kernel"] - weights["head/kernel"]).max() > 0.01
     slots = checkpoints.read(runs.find_checkpoint(runs.open_run(tmp_path / "y")), "optimizer")
     assert {name.split("/", 1)[1] for name in slots} == {"head/kernel", "head/bias"}
+
+
+def test_a_run_that_freezes_and_averages_goes_on(tmp_path):
+    """A checkpoint has an average of every weight, of a frozen one the weight itself."""
+    averaging = ["--freeze", "dense*", "--ema", "0.5", "--epochs", "2", "-q"]
+    assert train(tmp_path, *averaging, "--max-time", "0.001s") == 0
+    run = runs.open_run(tmp_path / "x")
+    averages, weights = (checkpoints.read(run.path / "checkpoints" / "step-1", group) for group in ("ema", "weights"))
+    assert averages.keys() == weights.keys()
+    np.testing.assert_array_equal(averages["dense1/kernel"], weights["dense1/kernel"])
+    assert np.abs(averages["head/kernel"] - weights["head/kernel"]).max() > 0
+    assert main(["train", "--resume", str(run.path), "--max-time", "1h", "-q"]) == 0
+    run = runs.open_run(run.path)
+    assert run.pointer("last") == "step-4"
+    assert run.info["result"]["weights"] == "ema"
 
 
 def test_only_the_head_may_differ(tmp_path):

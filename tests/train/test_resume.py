@@ -254,6 +254,8 @@ def test_a_signal_saves_and_the_run_goes_on(whole, tmp_path, capsys, monkeypatch
     assert f"--resume {tmp_path / 'stopped'}" in error
     run = runs.open_run(tmp_path / "stopped")
     assert run.pointer("last") == "step-5"
+    (line,) = (line for line in run.metrics() if line["kind"] == "train" and line["step"] == 5)
+    assert 0 < line["update_ratio"] < 1, "that of the first update behind the line before"
     monkeypatch.undo()
     assert main(["train", "--resume", str(run.path), "-q"]) == 0
     assert_same_end(run, whole)

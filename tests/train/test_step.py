@@ -221,6 +221,22 @@ def test_what_is_frozen_is_neither_rewritten_nor_averaged(task):
     assert np.abs(arrays["ema"]["head/kernel"] - arrays["weights"]["head/kernel"]).max() > 0
 
 
+def test_the_size_of_an_update_against_that_of_the_weights(task):
+    """Also after the weights have changed in place, on one device and on two."""
+    for count in (1, 2):
+        where = devices(count)
+        with where.strategy.scope():
+            model = small_net(norm=True, dropout=False)
+        step = TrainingStep(task, model, AdamW(), where)
+        numbers = [np.concatenate([weight.value.numpy().ravel() for weight in model.trainable_variables])]
+        before = step.weights()
+        for done in range(2):
+            step(task.batch("train", np.arange(20), epoch=0), step=done, lr=0.01)
+        numbers.append(np.concatenate([weight.value.numpy().ravel() for weight in model.trainable_variables]))
+        ratio = np.linalg.norm(numbers[1] - numbers[0]) / np.linalg.norm(numbers[0])
+        assert float(step.update_ratio(before)) == pytest.approx(ratio, rel=1e-5)
+
+
 def test_every_example_is_evaluated_by_one_of_the_processes(task, monkeypatch):
     """The last batch of 50, 2 examples of 8, leaves nothing for two of four processes of two devices each."""
     model, shape = small_net(norm=False, dropout=False), tuple(task.info["shape"])

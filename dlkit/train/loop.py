@@ -462,7 +462,7 @@ class Loop:
         self.durations: list[float] = []  # of the steps, apart from those that traced a graph
         self.tracing: list[float] = []
         self.interval_start = time.monotonic()
-        self.update_ratio: tf.Tensor | float = math.nan
+        self.update_ratio = math.nan
         self.interval_rate = float("nan")
 
     # ------------------------------------------------------------------------------------- what is logged and decided

@@ -403,11 +403,16 @@ def _draw_captions(setting: Setting, path: Path, task: Any, said: Any) -> None:
 
     from dlkit.probe import captions, pictures
 
+    above = "what the run says"
+    if setting.shuffle_images:
+        above = "what the run says of another image"
+    elif setting.constant:
+        above = "one training caption"
     rows = np.unique(np.linspace(0, len(said.outputs) - 1, min(len(said.outputs), 24)).astype(np.int64))
     figure = captions.page(
         task.data.splits[setting.split].images.fetch(rows),
         [(said.outputs[row], said.references[row][0]) for row in rows.tolist()],
-        title=f"{task.options['name']}, {setting.split}: above what the run says, below what a person said",
+        title=f"{task.options['name']}, {setting.split}: above {above}, below what a person said",
     )
     pictures.save(figure, path)
 

@@ -3,15 +3,20 @@
 import io
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from dlkit import cli, runs
+from dlkit.cli.evaluate import _draw_captions
 from dlkit.data.scenes import scene
 from dlkit.data.shapes import draw
+from dlkit.probe import captions, pictures
 from dlkit.runs import named_variables
+from dlkit.tasks.task import open_task
+from dlkit.train.setting import Setting
 
 DATA = ("--set", "data.train=900", "--set", "data.validation=20", "--set", "data.test=60", "--set", "data.noise=0")
 SIZE = 32
@@ -178,6 +183,24 @@ def test_other_captions_are_scored_by_bleu_and_cider(dlkit, trained, photos, tmp
     assert (tmp_path / "page.png").stat().st_size > 10_000
     both = evaluated(dlkit, run, run, "--data", photos)
     assert both["paired"]["difference"] == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "above"),
+    [
+        ({}, "above what the run says, below"),
+        ({"shuffle_images": True}, "above what the run says of another image, below"),
+        ({"constant": True}, "above one training caption, below"),
+    ],
+)
+def test_the_page_of_examples_says_what_its_captions_are(monkeypatch, tmp_path, setting, above):
+    titles = []
+    monkeypatch.setattr(captions, "page", lambda images, texts, title: titles.append(title))
+    monkeypatch.setattr(pictures, "save", lambda figure, path: None)
+    task = open_task("captioning", {"name": "synthetic:shapes", "train": 2, "validation": 2, "test": 2})
+    said = SimpleNamespace(outputs=["a", "b"], references=task.references("test"))
+    _draw_captions(Setting(split="test", **setting), tmp_path / "page.png", task, said)
+    assert above in titles[0]
 
 
 def test_one_caption_for_all_images(dlkit, trained, tmp_path):

@@ -87,7 +87,6 @@ def measured(task, model):
     return evaluation("train", decode=False)["loss"], task.own_words_loss(model, "train", batch_size=7)
 
 
-@pytest.mark.slow
 def test_who_does_not_look_at_the_words_read_loses_the_same_with_own_words(task):
     keras.utils.set_random_seed(0)
     model = models.build("seq2seq", **task.model_arguments(), **SMALL["seq2seq"])

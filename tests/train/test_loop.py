@@ -466,7 +466,7 @@ def test_what_may_stop_several_processes_is_one_sum_a_step(tmp_path, monkeypatch
     monkeypatch.setattr(runtime.Devices, "any", lambda self, flag: asked.append(flag) or flag)
     monkeypatch.setattr(Evaluation, "_agree", lambda self, failure: None)  # it asks for its own batches
     assert train(tmp_path, "--epochs", "3", "--max-time", "1h", "-q") == 0
-    assert asked == [False] * (6 + 1), "before each step, and after the last"
+    assert asked == [False] * (1 + 6 + 1), "once the data are read, before each step, and after the last"
 
 
 @pytest.mark.parametrize(("launched", "at_once"), [(None, True), (object(), False)])

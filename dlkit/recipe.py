@@ -570,8 +570,18 @@ def _in_file(failure: DlkitError, source: str, path: Path | None) -> DlkitError:
 
 
 def _parsed(item: _Given) -> Any:
-    """The value of an option that is checked later; for the text of `--set`, what TOML makes of it."""
-    return value_of(item.value) if item.is_text else item.value
+    """The value of an option that is checked later; for the text of `--set`, what TOML makes of it.
+
+    Numbers with commas between them are a list, with or without its brackets.
+    """
+    if not item.is_text:
+        return item.value
+    value = value_of(item.value)
+    if isinstance(value, str) and "," in item.value:
+        listed = value_of(f"[{item.value}]")
+        if isinstance(listed, list) and all(type(each) in {int, float} for each in listed):
+            return listed
+    return value
 
 
 def value_of(text: str) -> Any:

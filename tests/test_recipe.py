@@ -688,6 +688,11 @@ def test_a_list_of_numbers_may_lack_its_brackets(text, sides):
     assert resolved(f"train.progressive={text}", f"train.progressive_until={ends}").train.progressive == sides
 
 
+@pytest.mark.parametrize("text", ["1,2,0.5", "[1, 2, 0.5]"])
+def test_options_of_models_and_data_take_numbers_with_commas(text):
+    assert resolved(f"data.class_weights={text}").data.options["class_weights"] == [1, 2, 0.5]
+
+
 def test_numbers_with_commas_are_a_list_only_where_one_is_wanted():
     with pytest.raises(UsageError, match=r"train\.lr must be"):
         resolved("train.lr=0.1,0.2")

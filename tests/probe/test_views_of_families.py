@@ -107,7 +107,7 @@ def of(subjects, family):
     return subjects[family]
 
 
-SLOW = {"resnet20", "plain20"}  # the Jacobians of many blocks
+SLOW = {"resnet18", "resnet20", "plain20"}  # deep nets; the pictures of resnet18 are looked at all the same
 # Of these nets those of a few layers of each kind are looked at; all else is looked at as a whole.
 JACOBIANS_OF = {
     "alexnet": ["conv1", "lrn1", "*5", "head"],

@@ -120,13 +120,12 @@ def _list(given: dict[str, bool]) -> None:
     for flag, is_given in given.items():
         if is_given:
             raise UsageError(f"{flag} is for an experiment, and none is named", "`dlkit experiment` lists them")
-    options = {name: options_of(name) for name in EXPERIMENTS}
     if console.settings.json:
         console.data_json(
             [
                 {
                     "name": name, "claim": each.claim, "parts": list(each.parts), "switch": dict(each.switch),
-                    "options": options[name],
+                    "options": options_of(name),
                 }
                 for name, each in EXPERIMENTS.items()
             ]

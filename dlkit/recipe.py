@@ -12,7 +12,7 @@ import re
 import tomllib
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -598,8 +598,8 @@ def _check_field(declared: FieldInfo, item: _Given) -> Any:
     annotation, value = type_of(declared), _parsed(item)
     if declared.annotation == list[str] and isinstance(value, str):
         value = words(value)
-    elif item.is_text and typing.get_origin(declared.annotation) is list and not isinstance(value, list):
-        value = _parsed(replace(item, value=f"[{item.value}]"))  # one number, or several with commas
+    elif item.is_text and typing.get_origin(declared.annotation) is list and type(value) in {int, float}:
+        value = [value]  # one number alone has no commas either
     try:
         return check_value(annotation, value, item.key)
     except UsageError:

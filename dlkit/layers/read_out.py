@@ -46,6 +46,12 @@ class Logits(keras.layers.Dense):
         return tf.nn.bias_add(as_float32(linear(x, kernel)), ops.cast(self.bias, tf.float32))
 
 
+def tied_logits(x: tf.Tensor, embedding: keras.layers.Embedding) -> tf.Tensor:
+    """Logits (..., vocabulary) of `x` (..., width) by an embedding's matrix (Press and Wolf 2017), without a bias."""
+    words = ops.cast(tf.convert_to_tensor(embedding.embeddings), x.dtype)
+    return as_float32(linear(x, tf.transpose(words)))
+
+
 class ReadOut(keras.layers.Layer):
     """The linear layer before the softmax; its matrix, a row for each word, may be the one of an embedding."""
 

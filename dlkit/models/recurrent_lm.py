@@ -8,10 +8,9 @@ import tensorflow as tf
 from pydantic import Field
 
 from dlkit.decode.step import Step
-from dlkit.layers.attention import linear
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
-from dlkit.layers.read_out import Logits, as_float32
+from dlkit.layers.read_out import Logits, tied_logits
 from dlkit.layers.recurrent import Cell, Stack
 from dlkit.models import Paper
 from dlkit.values import Count
@@ -84,10 +83,7 @@ class RecurrentLM(keras.Model):
         return Step(self._logits(outputs), state)
 
     def _logits(self, outputs: tf.Tensor) -> tf.Tensor:
-        if self.head is None:
-            words = tf.transpose(tf.cast(tf.convert_to_tensor(self.embedding.embeddings), outputs.dtype))
-            return as_float32(linear(outputs, words))
-        return self.head(outputs)
+        return self.head(outputs) if self.head else tied_logits(outputs, self.embedding)
 
 
 Layers = Annotated[int, Field(ge=1, le=5)]

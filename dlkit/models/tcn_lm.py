@@ -8,11 +8,10 @@ from keras import ops
 from pydantic import Field
 
 from dlkit.decode.step import Step
-from dlkit.layers.attention import linear
 from dlkit.layers.causal_convolution import CausalConv
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
-from dlkit.layers.read_out import Logits, as_float32
+from dlkit.layers.read_out import Logits, tied_logits
 from dlkit.models import Paper
 from dlkit.values import Count
 
@@ -122,10 +121,7 @@ class TemporalConvLM(keras.Model):
         return ops.cast(self.embedding(ids), self.compute_dtype)
 
     def _logits(self, x: tf.Tensor) -> tf.Tensor:
-        if self.head is None:
-            words = ops.cast(tf.convert_to_tensor(self.embedding.embeddings), x.dtype)
-            return as_float32(linear(x, tf.transpose(words)))
-        return self.head(x)
+        return self.head(x) if self.head else tied_logits(x, self.embedding)
 
 
 def tcn_lm(

@@ -427,7 +427,7 @@ def resumed_loop(run: runs.Run, prepared: Prepared, display: Display) -> Loop:
         slots = checkpoints.read(path, "optimizer")
         checkpoints.check_names(step.slot_shapes(), slots, what="optimizer state", where=where)
         averages = checkpoints.read(path, "ema") if step.ema else {}
-        expected = {name: tuple(variable.shape) for name, variable in step.variables.items() if step.ema}
+        expected = {name: tuple(v.shape) for name, v in step.variables.items()} if step.ema else {}
         checkpoints.check_names(expected, averages, what="averaged weights", where=where)
         step.restore_slots(slots, averages)
         if checkpoints.has(path, "carry"):

@@ -191,13 +191,17 @@ def test_colour_on_a_terminal_and_none_in_a_pipe():
     assert err.getvalue() == "error: bad\n"
 
 
+def say_everything():
+    console.note("a note")
+    console.labelled([("label", "text")])
+    console.warn("a warning")
+    console.error(DlkitError("an error"))
+
+
 def test_quiet_leaves_out_notes_but_no_warning_and_no_error():
     with streams(io.StringIO) as (out, err):
         console.settings.quiet = True
-        console.note("a note")
-        console.labelled([("label", "text")])
-        console.warn("a warning")
-        console.error(DlkitError("an error"))
+        say_everything()
         console.data("data")
     assert err.getvalue() == "warning: a warning\nerror: an error\n"
     assert out.getvalue() == "data\n"
@@ -206,10 +210,7 @@ def test_quiet_leaves_out_notes_but_no_warning_and_no_error():
 def test_a_process_for_which_another_one_speaks_says_errors_alone():
     with streams(io.StringIO) as (_, err):
         console.settings.silent = True
-        console.note("a note")
-        console.labelled([("label", "text")])
-        console.warn("a warning")
-        console.error(DlkitError("an error"))
+        say_everything()
     assert err.getvalue() == "error: an error\n"
 
 

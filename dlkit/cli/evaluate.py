@@ -231,7 +231,7 @@ def _evaluate(
     picture: Path | None,
     output: Path | None,
 ) -> None:
-    from dlkit.train.evaluation import evaluate_run
+    from dlkit.train.run_evaluation import evaluate_run
 
     of_captions = TASKS[runs.open_run(operand).task].data_kind == "captions"
     keep = partial(_draw_captions, setting, picture) if picture and of_captions else None
@@ -496,7 +496,7 @@ def _ensemble(operands: list[str], setting: Setting, devices: str, *, picture: P
 
 
 def _compare(operands: list[str], setting: Setting, devices: str, *, picture: Path | None) -> None:
-    from dlkit.train.evaluation import compare_runs
+    from dlkit.train.comparison import compare_runs
 
     compared = compare_runs(operands, setting, devices=devices)
     results = compared["runs"]

@@ -15,19 +15,13 @@ from dlkit.runtime import Devices
 from dlkit.summary import summarize
 from dlkit.tasks import TASKS
 from dlkit.tasks.task import Task
-from dlkit.train import checkpoints, sequence_quality
-from dlkit.train.evaluation import (
-    Evaluation,
-    Outputs,
-    Subject,
-    check_comparable,
-    classification,
-    paired_test,
-    tasks_of,
-)
+from dlkit.train import checkpoints, class_quality, sequence_quality
+from dlkit.train.comparison import check_comparable, paired_test, tasks_of
+from dlkit.train.evaluation import Evaluation, Outputs
+from dlkit.train.run_evaluation import Subject
 from dlkit.train.setting import Setting, not_together
 
-# Figures of averaged probabilities that `classification` finds.
+# Figures of averaged probabilities that `class_quality` finds.
 ALSO = ("macro_f1", "brier", "ece")
 
 
@@ -210,7 +204,7 @@ def _of_classes(said: Sequence[Outputs], best: int) -> dict[str, Any]:
         averaged = Outputs(labels, np.log(mean), examples)  # whose softmax is the mean again
     vote = ensemble_metrics.majority_vote(named, mean)
     right = Outputs(labels, np.eye(mean.shape[1])[vote.classes], examples)
-    also = classification(averaged, [str(at) for at in range(mean.shape[1])])
+    also = class_quality.quality(averaged, [str(at) for at in range(mean.shape[1])])
     apart = ensemble_metrics.disagreements(named)
 
     def accuracy(chosen: NDArray[np.int64]) -> float:

@@ -15,8 +15,10 @@ from dlkit.runtime import Devices
 from dlkit.tasks.translation import Translation
 from dlkit.tasks.translator import Translator
 from dlkit.train import translation_quality
+from dlkit.train.comparison import check_same_examples, paired_test
 from dlkit.train.ensembles import cost_of, total_cost
-from dlkit.train.evaluation import Evaluation, Subject, check_same_examples, paired_test
+from dlkit.train.evaluation import Evaluation
+from dlkit.train.run_evaluation import Subject
 from dlkit.train.setting import Setting
 from dlkit.train.translation_quality import Translations
 

@@ -21,7 +21,8 @@ from dlkit.errors import UsageError
 from dlkit.tasks.task import open_task
 from dlkit.train import checkpoints, start
 from dlkit.train.ensembles import evaluate_ensemble
-from dlkit.train.evaluation import Evaluation, evaluate_run
+from dlkit.train.evaluation import Evaluation
+from dlkit.train.run_evaluation import evaluate_run
 from dlkit.train.setting import Setting
 
 sys.path.append(str(Path(__file__).parents[1] / "data"))
@@ -319,6 +320,12 @@ def test_a_setting_that_a_run_has_no_use_for_is_refused_in_python_as_on_the_comm
     code, out, error = evaluate(path, *options)
     assert (code, out) == (2, "")
     assert error.splitlines()[0] == f"error: {refused.value.message}"
+
+
+def test_a_run_that_writes_nothing_has_nothing_to_write_with(random):
+    with pytest.raises(UsageError) as refused:
+        evaluate_run(str(random), write=print)
+    assert refused.value.message == f"`write` is about what is written, and {random} is a run of image classification"
 
 
 def test_what_is_about_one_run_is_refused_of_several_together(evaluate, sequences):

@@ -17,7 +17,8 @@ from dlkit.tasks import translator
 from dlkit.tasks.translation import Translation
 from dlkit.train import checkpoints, start, translation_quality, translator_ensembles
 from dlkit.train.ensembles import evaluate_ensemble
-from dlkit.train.evaluation import Evaluation, Subject
+from dlkit.train.evaluation import Evaluation
+from dlkit.train.run_evaluation import Subject
 from dlkit.train.setting import Setting
 
 NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]

@@ -16,7 +16,8 @@ from dlkit.runtime import Devices
 from dlkit.tasks.sequences import judged_steps, step_sums
 from dlkit.tasks.task import open_task
 from dlkit.train import checkpoints
-from dlkit.train.evaluation import Evaluation, check_same_examples
+from dlkit.train.comparison import check_same_examples
+from dlkit.train.evaluation import Evaluation
 from dlkit.train.optimizers import optimizer
 from dlkit.train.step import TrainingStep
 

@@ -16,14 +16,34 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import racing
 
+if TYPE_CHECKING:
+    import keras
+
 BATCH = 128
 MOST_STEPS = 64  # of a round
 IMAGES = 2560  # of the in-memory data set that `crop_flip` draws from
-DEPTH = {"resnet18": 18, "resnet20": 20}
+
+
+class Net(NamedTuple):
+    """What the others build of a residual net by hand.
+
+    Args:
+        widths: filters of each stage.
+        blocks: of each stage.
+        projects: whether a shortcut to another width is a convolution, as in ResNet-18; else zeros are appended.
+    """
+
+    widths: tuple[int, ...]
+    blocks: int
+    projects: bool
+
+
+NETS = {"resnet18": Net((64, 128, 256, 512), 2, projects=True), "resnet20": Net((16, 32, 64), 3, projects=False)}
 
 CONTENDERS = {
     "dlkit float32": ("dlkit", "float32", ""),
@@ -82,13 +102,10 @@ def of_dlkit(net: str, precision: str, augment: str) -> Callable[[int], None]:
     return train
 
 
-def of_keras(net: str, precision: str, _: str) -> Callable[[int], None]:
-    """The same net from Keras' own layers, trained by `fit` from arrays in memory."""
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+def keras_net(net: Net) -> "keras.Model":
+    """A net for images of 32x32x3 and ten classes from Keras' own layers."""
     import keras
     from keras import layers
-
-    keras.config.set_dtype_policy(precision)
 
     def conv(x: keras.KerasTensor, filters: int, size: int, stride: int, *, relu: bool = True) -> keras.KerasTensor:
         x = layers.Conv2D(filters, size, stride, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
@@ -97,21 +114,29 @@ def of_keras(net: str, precision: str, _: str) -> Callable[[int], None]:
 
     def block(x: keras.KerasTensor, filters: int, stride: int) -> keras.KerasTensor:
         y = conv(conv(x, filters, 3, stride), filters, 3, 1, relu=False)
-        if x.shape != y.shape and net == "resnet18":
+        if x.shape != y.shape and net.projects:
             x = conv(x, filters, 1, stride, relu=False)
         elif x.shape != y.shape:
             x = layers.AveragePooling2D(1, stride)(x)  # a pool of 1 keeps every second position
             x = layers.Concatenate()([x, layers.Lambda(keras.ops.zeros_like)(x)])
         return layers.ReLU()(layers.Add()([x, y]))
 
-    widths, repeats = ((64, 128, 256, 512), 2) if net == "resnet18" else ((16, 32, 64), 3)
     x = inputs = keras.Input((32, 32, 3))
-    x = conv(x, widths[0], 3, 1)
-    for stage, filters in enumerate(widths):
-        for number in range(repeats):
+    x = conv(x, net.widths[0], 3, 1)
+    for stage, filters in enumerate(net.widths):
+        for number in range(net.blocks):
             x = block(x, filters, 2 if stage and not number else 1)
     outputs = layers.Dense(10, dtype="float32")(layers.GlobalAveragePooling2D()(x))
-    model = keras.Model(inputs, outputs)
+    return keras.Model(inputs, outputs)
+
+
+def of_keras(net: str, precision: str, _: str) -> Callable[[int], float]:
+    """The same net from Keras' own layers, trained by `fit` from arrays in memory."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    import keras
+
+    keras.config.set_dtype_policy(precision)
+    model = keras_net(NETS[net])
     model.compile(
         keras.optimizers.SGD(0.01, momentum=0.9, weight_decay=5e-4),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -145,6 +170,8 @@ def of_torch(net: str, precision: str, layout: str) -> Callable[[int], None]:
     from torch import nn
     from torch.nn import functional
 
+    widths, blocks, projects = NETS[net]
+
     class Block(nn.Module):
         def __init__(self, inputs: int, filters: int, stride: int) -> None:
             super().__init__()
@@ -152,24 +179,23 @@ def of_torch(net: str, precision: str, layout: str) -> Callable[[int], None]:
             self.conv2 = nn.Conv2d(filters, filters, 3, 1, 1, bias=False)
             self.norm1, self.norm2 = nn.BatchNorm2d(filters), nn.BatchNorm2d(filters)
             self.changes, self.stride, self.added = inputs != filters, stride, filters - inputs
-            if self.changes and net == "resnet18":
+            if self.changes and projects:
                 self.shortcut = nn.Sequential(
                     nn.Conv2d(inputs, filters, 1, stride, bias=False), nn.BatchNorm2d(filters)
                 )
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             y = self.norm2(self.conv2(functional.relu(self.norm1(self.conv1(x)))))
-            if self.changes and net == "resnet18":
+            if self.changes and projects:
                 x = self.shortcut(x)
             elif self.changes:
                 x = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.added))
             return functional.relu(x + y)
 
-    widths, repeats = ((64, 128, 256, 512), 2) if net == "resnet18" else ((16, 32, 64), 3)
     parts: list[nn.Module] = [nn.Conv2d(3, widths[0], 3, 1, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()]
     before = widths[0]
     for stage, filters in enumerate(widths):
-        for number in range(repeats):
+        for number in range(blocks):
             parts.append(Block(before, filters, 2 if stage and not number else 1))
             before = filters
     model = nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 10))
@@ -230,7 +256,7 @@ def race(net: str, names: list[str], torch_python: str | None, rounds: int, step
 def main() -> None:
     """Races the contenders of each net and prints medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--net", choices=DEPTH, action="append")
+    parser.add_argument("--net", choices=NETS, action="append")
     parser.add_argument("--torch-python", help="an interpreter that has PyTorch")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=3, help="steps of each contender in each round")
@@ -245,7 +271,7 @@ def main() -> None:
         return
     names = [name for name, (library, *_) in CONTENDERS.items() if library != "torch" or given.torch_python]
     names = [name for name in names if given.only is None or given.only in name]
-    for net in given.net or DEPTH:
+    for net in given.net or NETS:
         speeds = race(net, names, given.torch_python, given.rounds, given.steps)
         if given.json:
             print(json.dumps({"net": net, "images_per_second": speeds}))

@@ -25,8 +25,8 @@ def exact_matches(captions: Sequence[str], references: References) -> NDArray[np
     """Whether each caption is one of its references, word for word, (n,); white space and capitals do not count."""
     return np.array(
         [
-            said.lower().split() in [text.lower().split() for text in wanted]
-            for said, wanted in zip(captions, references, strict=True)
+            caption.lower().split() in [text.lower().split() for text in wanted]
+            for caption, wanted in zip(captions, references, strict=True)
         ],
         bool,
     )
@@ -117,8 +117,8 @@ def cider_d(captions: Sequence[str], references: References) -> NDArray[np.float
         return _Vectors(by_order, norms, length)
 
     scores = []
-    for said, of_image in zip(captions, counted, strict=True):
-        own = vectors(_ngrams(words_of(said)))
+    for caption, of_image in zip(captions, counted, strict=True):
+        own = vectors(_ngrams(words_of(caption)))
         scores.append(float(np.mean([_likeness(own, vectors(text)) for text in of_image])))
     return 10 * np.array(scores, np.float64)
 

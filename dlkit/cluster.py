@@ -28,7 +28,7 @@ from typing import Any
 
 from dlkit import __version__, console, runtime, workers
 from dlkit.errors import DataError, DlkitError, Interrupted, UsageError
-from dlkit.runtime import Place
+from dlkit.runtime import Process
 
 TIMEOUT = "DLKIT_WORKER_TIMEOUT"
 SECONDS = 40
@@ -53,12 +53,12 @@ class Peers:
     """The other processes, as this one knows them. Without others everything here does nothing.
 
     Args:
-        place: where this process stands among them.
+        process: this one among them.
     """
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self.others = [index for index in range(len(place.addresses)) if index != place.number]
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.others = [index for index in range(len(process.addresses)) if index != process.rank]
         self.before_the_end: Callable[[], object] = lambda: None
         """Tidies up the terminal when the process has to end from outside its main thread."""
         self._run: str | None = None
@@ -79,7 +79,7 @@ class Peers:
     @property
     def is_chief(self) -> bool:
         """Whether this process prepares data, writes and speaks."""
-        return self.place.number == 0
+        return self.process.rank == 0
 
     # ------------------------------------------------------------------------------------------------ the main thread
 
@@ -220,7 +220,7 @@ class Peers:
             server.close()
 
     def _listener(self) -> socket.socket:
-        host, port = address_of(self.place.addresses[self.place.number])
+        host, port = address_of(self.process.addresses[self.process.rank])
         local = host in {"localhost", "127.0.0.1"}
         try:
             if local or not socket.has_dualstack_ipv6():
@@ -228,23 +228,23 @@ class Peers:
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
         except OSError as failure:
             if failure.errno == errno.EADDRINUSE:
-                raise runtime.port_taken(self.place) from None
+                raise runtime.port_taken(self.process) from None
             raise DlkitError(f"cannot use port {port} of TF_CONFIG: {failure.strerror}", "choose another") from None
 
     def _hello(self, caller: int, called: int) -> bytes:
-        words = {"dlkit": __version__, "addresses": self.place.addresses, "caller": caller, "called": called}
+        words = {"dlkit": __version__, "addresses": self.process.addresses, "caller": caller, "called": called}
         return json.dumps(words).encode() + b"\n"
 
     async def _call(self, other: int) -> None:
         """Connects to another process, again and again until it answers as the one that is meant."""
-        host, port = address_of(self.place.addresses[other])
+        host, port = address_of(self.process.addresses[other])
         while True:
             try:
                 async with asyncio.timeout(5):
                     reader, writer = await asyncio.open_connection(host, port)
                     _break_when_silent(writer, self._limit)
-                    writer.write(self._hello(self.place.number, other))
-                    if await reader.readline() == self._hello(other, self.place.number):
+                    writer.write(self._hello(self.process.rank, other))
+                    if await reader.readline() == self._hello(other, self.process.rank):
                         self._out[other] = writer
                         return
                 writer.close()
@@ -261,9 +261,9 @@ class Peers:
             async with asyncio.timeout(5):
                 hello = await reader.readline()
         for other in self.others:
-            if hello == self._hello(other, self.place.number):
+            if hello == self._hello(other, self.process.rank):
                 _break_when_silent(writer, self._limit)
-                writer.write(self._hello(self.place.number, other))
+                writer.write(self._hello(self.process.rank, other))
                 self._in.add(other)
                 await self._hear(other, reader)
         writer.close()
@@ -353,8 +353,8 @@ class Peers:
         asyncio.get_running_loop().add_reader(launcher, gone)
 
     def _name(self, index: int | None = None) -> str:
-        index = self.place.number if index is None else index
-        return f"{self.place.names[index]} ({self.place.addresses[index]})"
+        index = self.process.rank if index is None else index
+        return f"{self.process.names[index]} ({self.process.addresses[index]})"
 
 
 def address_of(text: str) -> tuple[str, int]:
@@ -387,7 +387,7 @@ def _reason(failure: Exception) -> str:
     return os.strerror(int(number[1])).lower() if number else "no answer"
 
 
-ALONE = Peers(Place())
+ALONE = Peers(Process())
 
 
 @contextmanager
@@ -398,7 +398,7 @@ def together() -> Iterator[Peers]:
         dlkit.errors.UsageError: TF_CONFIG is wrong.
         dlkit.errors.DlkitError: a process does not come.
     """
-    peers = Peers(runtime.place())
+    peers = Peers(runtime.process())
     try:
         peers.meet()
         yield peers

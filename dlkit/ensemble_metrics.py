@@ -91,9 +91,9 @@ def ambiguity(predictions: ArrayLike, targets: ArrayLike) -> Ambiguity:
     Returns:
         The mean squared error of the mean; the members' on average; the mean squared distance of members to the mean.
     """
-    said, wanted = np.asarray(predictions, np.float64), np.asarray(targets, np.float64)
-    mean = said.mean(axis=0)
+    outputs, wanted = np.asarray(predictions, np.float64), np.asarray(targets, np.float64)
+    mean = outputs.mean(axis=0)
     return Ambiguity(
-        float(np.square(mean - wanted).mean()), float(np.square(said - wanted).mean()),
-        float(np.square(said - mean).mean()),
+        float(np.square(mean - wanted).mean()), float(np.square(outputs - wanted).mean()),
+        float(np.square(outputs - mean).mean()),
     )  # fmt: skip

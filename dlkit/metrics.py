@@ -157,7 +157,8 @@ def most_confused(confusion: ArrayLike, limit: int) -> list[tuple[int, int, int]
     np.fill_diagonal(mistakes, 0)
     order = np.argsort(-mistakes, axis=None, kind="stable")[:limit]
     pairs = zip(*np.unravel_index(order, mistakes.shape), strict=True)
-    return [(int(true), int(said), int(mistakes[true, said])) for true, said in pairs if mistakes[true, said]]
+    counted = [(int(true), int(predicted), int(mistakes[true, predicted])) for true, predicted in pairs]
+    return [each for each in counted if each[2]]
 
 
 def _share(part: NDArray, whole: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -277,7 +278,7 @@ def paired_difference(pairs: Paired, *, confidence: float = 0.95) -> tuple[float
 
 def exact_matches(hypotheses: Sequence[str], references: Sequence[str]) -> NDArray[np.bool_]:
     """Whether each text is its reference, word for word, (n,); white space does not count."""
-    return np.array([said.split() == wanted.split() for said, wanted in zip(hypotheses, references, strict=True)], bool)
+    return np.array([one.split() == other.split() for one, other in zip(hypotheses, references, strict=True)], bool)
 
 
 class TextScores(NamedTuple):
@@ -363,13 +364,13 @@ def text_scores_by_length(
     found = []
     for number in np.unique(bin_of):
         chosen = np.flatnonzero(bin_of == number).tolist()
-        said, wanted = [hypotheses[i] for i in chosen], [references[i] for i in chosen]
+        outputs, wanted = [hypotheses[i] for i in chosen], [references[i] for i in chosen]
         sizes = int(words[chosen].min()), int(words[chosen].max())
-        exact = float(exact_matches(said, wanted).mean())
-        ratio = sum(len(text.split()) for text in said) / max(1, int(words[chosen].sum()))
+        exact = float(exact_matches(outputs, wanted).mean())
+        ratio = sum(len(text.split()) for text in outputs) / max(1, int(words[chosen].sum()))
         bleu, chrf = None, None
         if is_text:
-            scores = text_scores(said, wanted, lowercase=lowercase)
+            scores = text_scores(outputs, wanted, lowercase=lowercase)
             bleu, chrf = scores.bleu if _have_four_tokens(wanted) else None, scores.chrf
         found.append(ByLength(*sizes, len(chosen), exact, ratio, bleu, chrf))
     return found

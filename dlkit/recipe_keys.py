@@ -93,18 +93,18 @@ def _of_dataset(function: Callable[..., Any], kind: str | None) -> list[Key]:
     for name, own in recipe.augmentation_options().items():
         if name in mixes:
             continue
-        said = arguments_in(AUGMENTATIONS[name])
+        described = arguments_in(AUGMENTATIONS[name])
         for key, parameter in own.items():
-            about = f"of {name}: {said.get(parameter.name, '')}"
+            about = f"of {name}: {described.get(parameter.name, '')}"
             found.append(Key(f"data.{key}", accepted(parameter.annotation), parameter.default, about))
     return found
 
 
-def _options(section: str, function: Callable[..., Any], said: dict[str, str], *, without: set[str]) -> list[Key]:
-    """The arguments of a function, with what is said of each, as keys."""
+def _options(section: str, function: Callable[..., Any], described: dict[str, str], *, without: set[str]) -> list[Key]:
+    """The arguments of a function, with how each is described, as keys."""
     defaults = defaults_of(function)
     return [
-        Key(f"{section}.{name}", accepted(parameter.annotation), defaults.get(name), said.get(name, ""))
+        Key(f"{section}.{name}", accepted(parameter.annotation), defaults.get(name), described.get(name, ""))
         for name, parameter in parameters_of(function).items()
         if name not in without
     ]

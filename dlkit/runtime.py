@@ -286,7 +286,7 @@ def devices(request: str = "auto", *, alone: bool = False) -> Devices:
     if not re.fullmatch(r"auto|(cpu|gpu)(:0*[1-9][0-9]*)?", request):
         raise UsageError(f"unknown devices: {request}", "one of auto, cpu, gpu, gpu:N, cpu:N")
     kind, _, count_text = request.partition(":")
-    here = Place() if alone else place()
+    here = Process() if alone else process()
     together = len(here.addresses) > 1
     if together and count_text:
         raise UsageError(
@@ -323,7 +323,7 @@ def devices(request: str = "auto", *, alone: bool = False) -> Devices:
     return Devices(strategy, description, replicas=count, local_replicas=count, on_gpu=True)
 
 
-def _share(gpus: list[Any], here: "Place") -> list[Any]:
+def _share(gpus: list[Any], here: "Process") -> list[Any]:
     """The GPUs of this process: all, unless `--workers` has put several processes on this machine."""
     from dlkit import workers
 
@@ -334,7 +334,7 @@ def _share(gpus: list[Any], here: "Place") -> list[Any]:
         found = f"{len(gpus)} GPU{'s' * (len(gpus) > 1)} found"
         raise UsageError(f"--workers {count}: {found}", "`--devices cpu` trains on the CPU")
     each = len(gpus) // count
-    return gpus[here.number * each :][:each]
+    return gpus[here.rank * each :][:each]
 
 
 def _split_cpu(count: int) -> list[str]:
@@ -352,32 +352,32 @@ def _split_cpu(count: int) -> list[str]:
     return [f"CPU:{index}" for index in range(count)]
 
 
-class Place(NamedTuple):
-    """Where a process stands among those that train together; by default it is alone.
+class Process(NamedTuple):
+    """A process among those that train together; by default it is alone.
 
     Args:
-        number: its number, 0 for the chief.
+        rank: its number, 0 for the chief.
         addresses: `host:port` of all of them, in this order.
         names: what TF_CONFIG calls them.
     """
 
-    number: int = 0
+    rank: int = 0
     addresses: tuple[str, ...] = ("",)
     names: tuple[str, ...] = ("the chief",)
 
 
-def place() -> Place:
-    """The place that TF_CONFIG gives to this process.
+def process() -> Process:
+    """What TF_CONFIG says that this process is.
 
     Raises:
         dlkit.errors.UsageError: TF_CONFIG is wrong.
     """
     config = os.environ.get("TF_CONFIG")
-    return cluster_place(config) if config else Place()
+    return process_of(config) if config else Process()
 
 
-def cluster_place(config: str) -> Place:
-    """The place of a process among those that train together.
+def process_of(config: str) -> Process:
+    """The process that a TF_CONFIG is for, among those that train together.
 
     The task of a job `chief` comes first; without one, the first worker is the chief.
 
@@ -388,8 +388,8 @@ def cluster_place(config: str) -> Place:
         dlkit.errors.UsageError: the text does not say so.
 
     Example:
-        >>> cluster_place('{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", "index": 0}}')
-        Place(number=1, addresses=('a:1', 'b:1'), names=('the chief', 'worker 0'))
+        >>> process_of('{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", "index": 0}}')
+        Process(rank=1, addresses=('a:1', 'b:1'), names=('the chief', 'worker 0'))
     """
 
     def wrong(problem: str) -> UsageError:
@@ -424,10 +424,10 @@ def cluster_place(config: str) -> Place:
     if repeated := next((address for address in addresses if addresses.count(address) > 1), None):
         raise wrong(f"has the address {repeated} twice")
     names = ("the chief",) * len(chief) + tuple(f"worker {number}" for number in range(len(workers)))
-    return Place(int(index) + len(chief) * (job == "worker"), addresses, names)
+    return Process(int(index) + len(chief) * (job == "worker"), addresses, names)
 
 
-def _cluster(here: Place, description: str, *, on_gpu: bool = False) -> Devices:
+def _cluster(here: Process, description: str, *, on_gpu: bool = False) -> Devices:
     import tensorflow as tf
     from tensorflow.python.distribute import collective_all_reduce_strategy
     from tensorflow.python.eager import context
@@ -445,7 +445,7 @@ def _cluster(here: Place, description: str, *, on_gpu: bool = False) -> Devices:
     return Devices(
         strategy,
         f"{workers} workers x {description}",
-        here.number,
+        here.rank,
         workers,
         replicas=replicas,
         local_replicas=replicas // workers,  # TensorFlow wants as many on each
@@ -453,14 +453,14 @@ def _cluster(here: Place, description: str, *, on_gpu: bool = False) -> Devices:
     )
 
 
-def port_taken(here: Place) -> BaseException:
+def port_taken(here: Process) -> BaseException:
     """What to raise when another program has the port of this process."""
     from dlkit import workers
 
     if workers.launcher():
         return SystemExit(workers.PORT_TAKEN)
-    port = here.addresses[here.number].rpartition(":")[2]
+    port = here.addresses[here.rank].rpartition(":")[2]
     return DlkitError(
-        f"port {port} of this machine is taken: TF_CONFIG gives it to {here.names[here.number]}",
+        f"port {port} of this machine is taken: TF_CONFIG gives it to {here.names[here.rank]}",
         "choose another port, or wait for the program to end that has it",
     )

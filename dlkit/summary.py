@@ -269,10 +269,10 @@ def summarize(model: keras.Model, inputs: Any = None, *, precision: str = "float
     counted: set[int] = set()
     rows: list[Row] = []
     notes: list[str] = []
-    said: int | None = getattr(model, "receptive_field", None)
+    own: int | None = getattr(model, "receptive_field", None)
     if inputs is not None:
         note = f"{model.name}: receptive fields are not followed through code of its own"
-        notes.append(note if said is None else f"{note}; it says that an output sees {said:,} positions of its input")
+        notes.append(note if own is None else f"{note}; it says that an output sees {own:,} positions of its input")
     for call, kept in zip(made, memory, strict=True):
         trainable, statistics = _parameters(call.layer, counted)
         multiply_adds, note = _multiply_adds(call)
@@ -290,8 +290,8 @@ def summarize(model: keras.Model, inputs: Any = None, *, precision: str = "float
                 dense=_as_dense(call, producers),
             )
         )
-    if said is not None and rows[-1].sees is None:
-        rows[-1] = replace(rows[-1], sees=(said,))
+    if own is not None and rows[-1].sees is None:
+        rows[-1] = replace(rows[-1], sees=(own,))
     for name, layer in [(model.name, model), *parts(model)]:
         trainable, statistics = _parameters(layer, counted)
         if int(trainable) or int(statistics):

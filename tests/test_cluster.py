@@ -34,7 +34,7 @@ def met():
 
     def meet(count):
         addresses = free_addresses(count)
-        peers = [cluster.Peers(runtime.cluster_place(tf_config(addresses, index))) for index in range(count)]
+        peers = [cluster.Peers(runtime.process_of(tf_config(addresses, index))) for index in range(count)]
         started.extend(peers)
         with ThreadPoolExecutor(count) as pool:
             list(pool.map(cluster.Peers.meet, peers))
@@ -91,7 +91,7 @@ def test_the_chief_is_first(count, met, ends):
         with peers.chief_first():
             if peers.is_chief:
                 assert not waiting.wait(0.2), "the others wait"
-            order.append(peers.place.number)
+            order.append(peers.process.rank)
             waiting.set()
         peers.part()
 
@@ -114,14 +114,14 @@ def test_what_differs_ends_all(met, ends):
     with pytest.raises(DlkitError, match=r"train\.lr is 0\.2 here and 0\.1 for the chief") as failure:
         worker.agree(settings | {"train.lr": 0.2}, "the same everywhere")
     worker.fail(failure.value)
-    line = f"worker 1 ({worker.place.addresses[1]}) failed: train.lr is 0.2 here and 0.1 for the chief"
+    line = f"worker 1 ({worker.process.addresses[1]}) failed: train.lr is 0.2 here and 0.1 for the chief"
     assert ends.wait(2) == [(line, "the same everywhere", 1)] * 2
 
 
 def test_a_failure_has_the_same_exit_code_everywhere(met, ends):
     chief, _ = met(2)
     chief.fail(DivergedError("training diverged"))
-    assert ends.wait(1) == [(f"worker 0 ({chief.place.addresses[0]}) failed: training diverged", "", 5)]
+    assert ends.wait(1) == [(f"worker 0 ({chief.process.addresses[0]}) failed: training diverged", "", 5)]
 
 
 @pytest.mark.parametrize("seconds", [12, 600])
@@ -144,7 +144,7 @@ def test_a_machine_that_answers_no_more_is_missed_in_time(met, monkeypatch, seco
 def test_who_is_killed_is_missed_by_all(victim, met, ends):
     peers = met(3)
     kill(peers[victim])
-    name = f"worker {victim} ({peers[0].place.addresses[victim]})"
+    name = f"worker {victim} ({peers[0].process.addresses[victim]})"
     assert ends.wait(2) == [(f"{name} is gone: its connection broke", "start again", 1)] * 2
 
 

@@ -21,7 +21,7 @@ def config(cluster, job, index):
 
 
 @pytest.mark.parametrize(
-    ("cluster", "job", "index", "place"),
+    ("cluster", "job", "index", "rank"),
     [
         (CHIEF, "chief", 0, 0),
         (CHIEF, "worker", 0, 1),
@@ -31,16 +31,16 @@ def config(cluster, job, index):
         (WORKERS, "worker", "2", 2),  # TensorFlow takes a text, too
     ],
 )
-def test_the_place_in_a_cluster_is_that_of_tensorflow(cluster, job, index, place):
+def test_the_rank_in_a_cluster_is_that_of_tensorflow(cluster, job, index, rank):
     from tensorflow.python.distribute import multi_worker_util
 
-    found = runtime.cluster_place(config(cluster, job, index))
-    assert (found.number, len(found.addresses)) == (place, 3)
-    assert found.addresses[place] == cluster[job][int(index)]
-    assert found.names[place] == ("the chief" if job == "chief" else f"worker {index}")
-    assert multi_worker_util.id_in_cluster(cluster, job, int(index)) == place
+    found = runtime.process_of(config(cluster, job, index))
+    assert (found.rank, len(found.addresses)) == (rank, 3)
+    assert found.addresses[rank] == cluster[job][int(index)]
+    assert found.names[rank] == ("the chief" if job == "chief" else f"worker {index}")
+    assert multi_worker_util.id_in_cluster(cluster, job, int(index)) == rank
     assert multi_worker_util.worker_count(cluster, job) == 3
-    assert runtime.Devices(None, "", place, 3).is_chief == multi_worker_util.is_chief(cluster, job, int(index))
+    assert runtime.Devices(None, "", rank, 3).is_chief == multi_worker_util.is_chief(cluster, job, int(index))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_the_place_in_a_cluster_is_that_of_tensorflow(cluster, job, index, place
 )
 def test_a_malformed_cluster_is_one_line(monkeypatch, text, problem):
     with pytest.raises(UsageError) as mistake:
-        runtime.cluster_place(text)
+        runtime.process_of(text)
     assert mistake.value.message.startswith(f"TF_CONFIG {problem}")
     assert "\n" not in mistake.value.message
     monkeypatch.setenv("TF_CONFIG", text)
@@ -93,14 +93,14 @@ def test_other_commands_and_a_cluster_of_one_are_no_cluster(monkeypatch):
 
 def test_local_workers_share_the_gpus_out(monkeypatch):
     gpus = ["gpu 0", "gpu 1", "gpu 2", "gpu 3", "gpu 4"]
-    places = [runtime.cluster_place(config(WORKERS, "worker", index)) for index in range(3)]
-    two = [runtime.cluster_place(config({"worker": ["a:1", "b:1"]}, "worker", index)) for index in range(2)]
-    assert runtime._share(gpus, places[1]) == gpus, "another machine has GPUs of its own"
+    processes = [runtime.process_of(config(WORKERS, "worker", index)) for index in range(3)]
+    two = [runtime.process_of(config({"worker": ["a:1", "b:1"]}, "worker", index)) for index in range(2)]
+    assert runtime._share(gpus, processes[1]) == gpus, "another machine has GPUs of its own"
     monkeypatch.setattr(workers, "launcher", lambda: "somebody")
-    assert [runtime._share(gpus, place) for place in places] == [["gpu 0"], ["gpu 1"], ["gpu 2"]]
-    assert [runtime._share(gpus, place) for place in two] == [gpus[:2], gpus[2:4]]
+    assert [runtime._share(gpus, process) for process in processes] == [["gpu 0"], ["gpu 1"], ["gpu 2"]]
+    assert [runtime._share(gpus, process) for process in two] == [gpus[:2], gpus[2:4]]
     with pytest.raises(UsageError, match="--workers 3: 2 GPUs found"):
-        runtime._share(gpus[:2], places[0])
+        runtime._share(gpus[:2], processes[0])
 
 
 @pytest.mark.parametrize(

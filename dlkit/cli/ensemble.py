@@ -97,7 +97,7 @@ def ensemble(
     picture = opt.new_file(file, "ensemble", ".png") if png else None
     if branch is not None and by != "heads":
         raise UsageError(f"--branch is for --by heads, and this is --by {by}", "leave it out")
-    if len(runtime.place().addresses) > 1:
+    if len(runtime.process().addresses) > 1:
         raise UsageError(
             "TF_CONFIG names several processes, and members are trained one by one",
             "`dlkit train` trains a member with them, `dlkit evaluate --ensemble` evaluates several",

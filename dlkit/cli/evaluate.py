@@ -397,7 +397,7 @@ def _print_confusion(classes: list[str], matrix: list[list[int]]) -> None:
     console.table(["true", *headings], rows, right=headings)
 
 
-def _draw_captions(setting: Setting, path: Path, task: Any, said: Any) -> None:
+def _draw_captions(setting: Setting, path: Path, task: Any, written: Any) -> None:
     """Evenly spaced images of the split, each with its caption and one that a person wrote."""
     import numpy as np
 
@@ -408,10 +408,10 @@ def _draw_captions(setting: Setting, path: Path, task: Any, said: Any) -> None:
         above = "what the run says of another image"
     elif setting.constant:
         above = "one training caption"
-    rows = np.unique(np.linspace(0, len(said.outputs) - 1, min(len(said.outputs), 24)).astype(np.int64))
+    rows = np.unique(np.linspace(0, len(written.outputs) - 1, min(len(written.outputs), 24)).astype(np.int64))
     figure = captions.page(
         task.data.splits[setting.split].images.fetch(rows),
-        [(said.outputs[row], said.references[row][0]) for row in rows.tolist()],
+        [(written.outputs[row], written.references[row][0]) for row in rows.tolist()],
         title=f"{task.options['name']}, {setting.split}: above {above}, below what a person said",
     )
     pictures.save(figure, path)

@@ -44,7 +44,7 @@ def find(recipe: "Recipe", *, updates: int | None, devices: str, lr_range: str |
     Raises:
         dlkit.errors.UsageError: the recipe sets what the test has no use for, or the range is none.
     """
-    if len(runtime.place().addresses) > 1:
+    if len(runtime.process().addresses) > 1:
         raise UsageError("TF_CONFIG names several processes, and --find-lr is for one", "unset it for the test")
     low, high = _limits(lr_range)
     for key, source in recipe.sources.items():

@@ -126,7 +126,7 @@ def search(
 
     Example: dlkit search lenet --data digits train.lr=log:1e-4..1e-1 train.batch_size={32,128} --epochs 3
     """  # fmt: skip
-    if len(runtime.place().addresses) > 1:
+    if len(runtime.process().addresses) > 1:
         raise UsageError(
             "TF_CONFIG names several processes, and each trial is trained by one",
             "unset it; with --storage, or --resume on a shared folder, several machines share the trials",

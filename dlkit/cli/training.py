@@ -100,11 +100,11 @@ def _open(text: str) -> runs.Run:
     try:
         run = runs.open_run(text, whole=True)
     except DataError as failure:
-        here = runtime.place()
-        if here.number == 0:
+        here = runtime.process()
+        if here.rank == 0:
             raise
         raise DataError(
-            f"{here.names[here.number]} does not see the run: {failure.message}",
+            f"{here.names[here.rank]} does not see the run: {failure.message}",
             "all machines need the run on a file system that they share",
         ) from None
     if run.is_bundle:

@@ -211,8 +211,8 @@ def _tfds_reader(name: str, folder: Path | None, kind: str | None) -> str:
 
 def makes(function: Callable[..., Any]) -> str:
     """The name of the type of dataset that a builder returns, where it says so."""
-    said = inspect.signature(function).return_annotation
-    return said if isinstance(said, str) else getattr(said, "__name__", "")
+    annotation = inspect.signature(function).return_annotation
+    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
 
 
 def load(name: str, **options: Any) -> Any:

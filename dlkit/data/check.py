@@ -205,12 +205,12 @@ def decode_all(data: ImageData) -> None:
     Raises:
         dlkit.errors.DataError: names the first one.
     """
-    here = runtime.place()
+    here = runtime.process()
     for name in ROLES:  # the others, such as the half million extra digits of SVHN, nobody reads
         split = data.splits.get(name)
         if split is None or isinstance(split, ImageSplit):
             continue
-        ours = np.arange(here.number, len(split), len(here.addresses))
+        ours = np.arange(here.rank, len(split), len(here.addresses))
         with progress(f"{data.name}: {name} images", len(ours)) as advance:
             done = 0
             for rows in in_runs(ours, split.shape):

@@ -139,7 +139,7 @@ def _(data: CaptionData, split: str, choose: Choose) -> Excerpt:
         name: Size(sum(map(len, each.captions)), _words(list(chain.from_iterable(each.captions))))
         for name, each in data.splits.items()
     }
-    rows = [(str(at), said) for at in choose(len(captions)) for said in captions[at]]
+    rows = [(str(at), caption) for at in choose(len(captions)) for caption in captions[at]]
     return Excerpt("captions", sizes, ("image", "caption"), rows)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from dlkit import workers
 from dlkit.data.image_files import decoders
 from dlkit.errors import DataError, UsageError
-from dlkit.runtime import memory, place
+from dlkit.runtime import memory, process
 
 DEFAULT_SIZE = 224  # side of the images of a set whose images differ in size, as in ImageNet
 # So many images stand for a split of more bytes than that; their mean is off by a hundredth of their deviation.
@@ -151,7 +151,7 @@ def fits_in_memory(images: int, shape: tuple[int, int, int]) -> bool:
     The processes of `--workers` share the quarter, since each keeps images of its own.
     """
     there = memory()
-    processes = len(place().addresses) if workers.launcher() else 1
+    processes = len(process().addresses) if workers.launcher() else 1
     return there is None or images * math.prod(shape) * processes <= there // 4
 
 

@@ -109,14 +109,14 @@ class PairBatch(NamedTuple):
     target_out: NDArray[np.int32]  # (batch, target time), y </s>
 
 
-def teacher_forcing(said: Sequence[int]) -> dict[str, NDArray[np.int32]]:
+def teacher_forcing(ids: Sequence[int]) -> dict[str, NDArray[np.int32]]:
     """What a decoder reads and has to say, a row of each, for the ids of one output, its end token included.
 
     Example:
         >>> teacher_forcing([7, 8, END])
         {'target_in': array([[1, 7, 8]], dtype=int32), 'target_out': array([[7, 8, 2]], dtype=int32)}
     """
-    return {"target_in": np.array([[START, *said[:-1]]], np.int32), "target_out": np.array([said], np.int32)}
+    return {"target_in": np.array([[START, *ids[:-1]]], np.int32), "target_out": np.array([ids], np.int32)}
 
 
 def pad(sequences: Sequence[Sequence[int]], *, length: int | None = None) -> NDArray[np.int32]:

@@ -43,7 +43,7 @@ def caption_set(
     found = obtain(name, tfds_names.data_dir(dir), wanted=image_and_captions)
     image, texts = image_and_captions(name, found.features, found.supervised)
     read = {split: images_with_texts(found, split, image, texts) for split in found.splits}
-    roles = roles_of([split for split, (_, said) in read.items() if any(map(_kept, said))])
+    roles = roles_of([split for split, (_, of_images) in read.items() if any(map(_kept, of_images))])
     if not roles:
         raise DataError(f"{name} has no caption: its splits are {', '.join(found.splits)}")
     shape = shape_of(found.features[image], [read[split][0] for split in roles.values()], size)
@@ -52,13 +52,13 @@ def caption_set(
     images: dict[str, Split] = {}
     captions: dict[str, dict[int, list[str]]] = {}
     for role, split in roles.items():
-        encoded, said = read[split]
-        rows = np.array([row for row, of in enumerate(said) if _kept(of)], np.int64)
+        encoded, of_images = read[split]
+        rows = np.array([row for row, of in enumerate(of_images) if _kept(of)], np.int64)
         images[role] = lazy_split(found, split, encoded, shape, keep=keep)
-        if len(rows) < len(said):
+        if len(rows) < len(of_images):
             images[role] = images[role].take(rows)
-            notes.append(f"left out {len(said) - len(rows):,} {role} images without a caption")
-        captions[role] = {int(row): _kept(said[row]) for row in rows}
+            notes.append(f"left out {len(of_images) - len(rows):,} {role} images without a caption")
+        captions[role] = {int(row): _kept(of_images[row]) for row in rows}
     divided = hold_out(images, validation)
     of_role = {role: captions.get(role, captions.get("train", {})) for role in divided}
     splits = {}

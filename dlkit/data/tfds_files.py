@@ -332,14 +332,14 @@ def images_with_texts(prepared: Prepared, split: str, image: str, texts: str) ->
         dlkit.errors.DataError: a record is, or a text is no UTF-8.
     """
     shards = prepared.splits[split]
-    places, said, checksums = [], [], []
+    places, captions, checksums = [], [], []
 
     def look(record: _Record) -> tuple[tuple[int, int], list[str], int]:
         return record.value(image.encode()), record.texts(texts.encode()), record.checksum
 
     for shard, number, ((first, last), of_image, checksum) in _each(prepared, split, look):
         places.append((shard, number, first, last))
-        said.append(of_image)
+        captions.append(of_image)
         checksums.append(checksum)
     if prepared.file_format == "array_record":
         readers = {shard.path: _array_record(prepared, shard) for shard in shards}
@@ -355,7 +355,7 @@ def images_with_texts(prepared: Prepared, split: str, image: str, texts: str) ->
             shard, _, first, last = places[row]
             return mapped(shard.path)[first:last]
 
-    return EncodedImages(read, np.zeros(len(places), np.int32), np.array(checksums, np.uint32)), said
+    return EncodedImages(read, np.zeros(len(places), np.int32), np.array(checksums, np.uint32)), captions
 
 
 def labelled_texts(prepared: Prepared, split: str, text: str, label: str) -> tuple[list[str], list[int]]:
@@ -367,7 +367,7 @@ def labelled_texts(prepared: Prepared, split: str, text: str, label: str) -> tup
     """
     read = _each(prepared, split, lambda record: (record.text(text.encode()), record.number(label.encode())))
     rows = _fitting(prepared, read, lambda row: len(row[0]))
-    return [said for said, _ in rows], [number for _, number in rows]
+    return [each for each, _ in rows], [number for _, number in rows]
 
 
 def _fitting(

@@ -341,7 +341,7 @@ def may_ask() -> bool:
     """Whether there is somebody to ask: at a terminal, and of a cluster at its first process only."""
     if sys.stdin is None or not sys.stdin.isatty() or not console.is_terminal("stderr") or console.settings.quiet:
         return False
-    return runtime.place().number == 0
+    return runtime.process().rank == 0
 
 
 def _ask(plan: _Plan) -> None:

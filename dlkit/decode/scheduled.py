@@ -51,8 +51,8 @@ def mixed_inputs(
     ) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray, Any]:
         made = step(read[:, tf.newaxis], state, memory)
         logits = tf.cast(made.logits[:, 0], tf.float32)
-        said = tf.where(tf.range(logits.shape[-1]) == PAD, -float("inf"), logits)
-        drawn = invert(tf.nn.softmax(said), uniforms[:, position, 1])
+        allowed = tf.where(tf.range(logits.shape[-1]) == PAD, -float("inf"), logits)
+        drawn = invert(tf.nn.softmax(allowed), uniforms[:, position, 1])
         read = tf.where(own_turn[:, position], drawn, target_in[:, position])
         return position + 1, read, inputs.write(position, read), made.state
 

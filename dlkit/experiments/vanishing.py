@@ -161,9 +161,9 @@ def by_word(made: Prepared, words: int) -> NDArray[np.float64]:
     with tf.GradientTape() as tape, taping(made.model, tape) as calls:
         logits = made.model((batch["source"], batch["target_in"]), training=False)
         last = tf.reduce_sum(tf.cast(batch["target_out"] != tokenizer.PAD, tf.int32), 1) - 2  # behind it is the end
-        said = tf.gather(logits, last, batch_dims=1)
+        last_logits = tf.gather(logits, last, batch_dims=1)
         labels = tf.gather(tf.constant(batch["target_out"]), last, batch_dims=1)
-        loss = tf.reduce_sum(softmax_cross_entropy(said, labels))
+        loss = tf.reduce_sum(softmax_cross_entropy(last_logits, labels))
     # Of a table that both sides share, the first call looks up the source.
     vectors = next(seen.output for seen in calls if seen.layer is made.model.source_embedding)
     gradient = tape.gradient(loss, vectors)

@@ -29,7 +29,7 @@ class State(NamedTuple):
 
     caches: tuple[Cache, ...]  # for each block
     own: tf.Tensor  # (batch, beams, places) bool: which places are a beam's own history
-    said: Any = ()  # scalar int32, steps in the caches, where these have room from the start; () where they grow
+    steps: Any = ()  # scalar int32, those in the caches, where these have room from the start; () where they grow
     history: Any = ()  # (batch, beams, window) int32, the tokens behind the caches, where more follow than fit
 
 
@@ -137,19 +137,19 @@ class GPT(keras.Model):
         return State(
             (Cache(nothing, nothing),) * len(self.blocks),
             own=tf.zeros((batch, 1, window * beams), tf.bool),
-            said=tf.constant(0),
+            steps=tf.constant(0),
             history=tf.zeros((batch, 1, window), tf.int32) if steps > window > 1 else (),
         ), memory
 
     def step(self, tokens: tf.Tensor, state: State, memory: Words) -> Step:
         """Goes on with tokens (batch, beams) int32."""
         batch, beams = sizes(tokens)
-        if isinstance(state.said, tuple):
+        if isinstance(state.steps, tuple):
             position, at = tf.reduce_sum(tf.cast(state.own[:1, 0], tf.int32)), None  # each beam has said as many
         else:
             if not isinstance(state.history, tuple):
                 state = self._with_history(tokens, state, memory)
-            position, at = state.said, state.said * beams
+            position, at = state.steps, state.steps * beams
         x = self.embedding(tokens) + memory.positions[position]
         newest = tf.eye(beams, batch_shape=[batch], dtype=tf.bool)
         own = append(state.own, newest, axis=2, at=at)
@@ -160,8 +160,8 @@ class GPT(keras.Model):
             caches.append(extended)
         x = x if self.norm is None else self.norm(x)
         logits = self.head(x, memory.read_out, by_column=True)
-        said = () if at is None else position + 1
-        return Step(logits, State(tuple(caches), own, said, state.history))
+        steps = () if at is None else position + 1
+        return Step(logits, State(tuple(caches), own, steps, state.history))
 
     def reorder(self, state: State, parents: tf.Tensor) -> State:
         """Moves the beams: only the table of whose history is where changes, no key and no value moves."""
@@ -177,8 +177,8 @@ class GPT(keras.Model):
         def begin_anew() -> State:
             return self._from_later_half(state, memory)
 
-        state = tf.cond(state.said >= window, begin_anew, lambda: state)
-        history = append(state.history, tokens[..., tf.newaxis], axis=2, at=state.said)
+        state = tf.cond(state.steps >= window, begin_anew, lambda: state)
+        history = append(state.history, tokens[..., tf.newaxis], axis=2, at=state.steps)
         return state._replace(history=history)
 
     def _from_later_half(self, state: State, memory: Words) -> State:

@@ -255,7 +255,7 @@ class State(NamedTuple):
 
     caches: tuple[Cache, ...]  # for each block of the decoder
     own: tf.Tensor  # (batch, beams, places) bool: which places are a beam's own history
-    said: Any = ()  # scalar int32, steps so far, where there is room for all from the start; () where caches grow
+    steps: Any = ()  # scalar int32, those so far, where there is room for all from the start; () where caches grow
 
 
 class Transformer(keras.Model):
@@ -347,17 +347,17 @@ class Transformer(keras.Model):
         batch, heads, _, head_width = sizes(memory.keys[0])
         nothing = tf.zeros((batch, heads, steps * beams, head_width), memory.keys[0].dtype)
         own = tf.zeros((batch, 1, steps * beams), tf.bool)
-        state = State((Cache(nothing, nothing),) * len(self.decoder), own, said=tf.constant(0))
+        state = State((Cache(nothing, nothing),) * len(self.decoder), own, steps=tf.constant(0))
         positions = self.target_positions.at(tf.range(steps), self.settings.width)
         return state, memory._replace(positions=positions)
 
     def step(self, tokens: tf.Tensor, state: State, memory: Source) -> Step:
         """Goes on with tokens (batch, beams) int32; the attention is the last block's, the mean of its heads."""
         batch, beams = sizes(tokens)
-        has_room = not isinstance(state.said, tuple)
+        has_room = not isinstance(state.steps, tuple)
         x = self.target_embedding(tokens)  # (batch, beams, width)
         if has_room:
-            position, at = state.said, state.said * beams
+            position, at = state.steps, state.steps * beams
             x += memory.positions[position] if memory.positions.shape.rank else memory.positions
         else:
             position, at = tf.reduce_sum(tf.cast(state.own[:1, 0], tf.int32)), None  # each beam has said as many
@@ -372,7 +372,7 @@ class Transformer(keras.Model):
         if self.decoder_norm is not None:
             x = self.decoder_norm(x)
         logits = self.head(x, memory.words, by_column=_by_column(x.dtype))
-        state = State(tuple(caches), own, said=position + 1 if has_room else ())
+        state = State(tuple(caches), own, steps=position + 1 if has_room else ())
         return Step(logits, state, tf.reduce_mean(weights, axis=1))
 
     def reorder(self, state: State, parents: tf.Tensor) -> State:

@@ -94,9 +94,10 @@ def _draw_confusion(axes: Axes, confusion: NDArray[np.int64], cell: float) -> No
         return
     points = 72 * cell
     size = min(9.0, 0.6 * points, 1.35 * points / len(str(confusion.max())))
-    for true, said in np.argwhere(confusion):
-        colour = "white" if shares[true, said] > 0.2 else "black"
-        axes.text(said, true, str(confusion[true, said]), ha="center", va="center", fontsize=size, color=colour)
+    for true, predicted in np.argwhere(confusion):
+        colour = "white" if shares[true, predicted] > 0.2 else "black"
+        count = str(confusion[true, predicted])
+        axes.text(predicted, true, count, ha="center", va="center", fontsize=size, color=colour)
 
 
 def _draw_reliability(diagram: Axes, histogram: Axes, bins: Reliability) -> None:

@@ -50,9 +50,9 @@ def calls_by_name(net: keras.Model, images: NDArray[np.float32] | tf.Tensor) -> 
         >>> seen["conv1"].output.shape
         TensorShape([1, 28, 28, 6])
     """
-    calls, said = calls_of(net, lambda: net(images, training=False))
+    calls, outputs = calls_of(net, lambda: net(images, training=False))
     named = zip(numbered(calls), calls, strict=True)
-    return {name: seen for name, seen in named if seen.output is not None}, said
+    return {name: seen for name, seen in named if seen.output is not None}, outputs
 
 
 @dataclass(frozen=True)
@@ -106,13 +106,13 @@ def view(subject: Subject) -> View:
     seen, answered = calls_by_name(net, image[np.newaxis])
     maps = _maps(seen, subject.chosen(list(seen)))
     facts: dict[str, Any] = {"image": called}
-    said = called
+    told = called
     if net is subject.model:
         logits = np.asarray(answered, dtype=np.float32)[0]
         odds = np.exp(logits - logits.max())
         best = int(odds.argmax())
         answer, probability = subject.classes[best], float(odds[best] / odds.sum())
-        said = f"{called}: the model says {answer} ({100 * probability:.1f} %)"
+        told = f"{called}: the model says {answer} ({100 * probability:.1f} %)"
         facts |= {"predicted": answer, "probability": probability}
 
     def draw() -> "Figure":
@@ -128,7 +128,7 @@ def view(subject: Subject) -> View:
         main = main_layers({one.layer: seen[one.layer] for one in spatial})
         drawn = spatial if few or subject.layers else [one for one in spatial if one.layer in main]
         return pictures.features(
-            drawn, image, layers=len(spatial), title=f"{subject.operand}: feature maps", subtitle=said
+            drawn, image, layers=len(spatial), title=f"{subject.operand}: feature maps", subtitle=told
         )
 
     return View(
@@ -148,7 +148,7 @@ def view(subject: Subject) -> View:
             }
             for one in maps
         ],
-        notes=[said],
+        notes=[told],
         draw=draw,
         facts=facts,
     )

@@ -386,7 +386,7 @@ def _logits(subject: Subject, batch: dict[str, NDArray]) -> Callable[[], tf.Tens
     model, tensors = subject.model, _tensors(batch)
 
     def run() -> tf.Tensor:
-        said = subject.task.logits(model, tensors)
-        return said[0] if said.shape.rank == 2 else said[0, -1]
+        logits = subject.task.logits(model, tensors)
+        return logits[0] if logits.shape.rank == 2 else logits[0, -1]
 
     return run

@@ -72,7 +72,7 @@ def shown(image: NDArray) -> NDArray:
 def view(subject: Subject) -> View:
     """The view `saliency`."""
     found, called, names = _of_one(subject)
-    told = f"{called}: how it changes the {found.said}"
+    told = f"{called}: how it changes the {found.name}"
     if found.shown.ndim >= 4:
         return _of_pixels(subject, found, told)
     return _of_steps(subject, found, told, names)
@@ -117,7 +117,7 @@ def _of_pixels(subject: Subject, found: Derivative, told: str) -> View:
         ],
         notes=[told, f"the {len(places)} pixels that change it most, the greatest of their channels"],
         draw=draw,
-        facts={"example": told, "number": found.said, "value": found.value, "map": maps.tolist()},
+        facts={"example": told, "number": found.name, "value": found.value, "map": maps.tolist()},
         key="places",
     )
 
@@ -152,7 +152,7 @@ def _of_steps(subject: Subject, found: Derivative, told: str, names: list[str]) 
         ],
         notes=[told, unit],
         draw=draw,
-        facts={"example": told, "number": found.said, "value": found.value},
+        facts={"example": told, "number": found.name, "value": found.value},
         key="steps",
     )
 
@@ -169,7 +169,7 @@ def view_gradcam(subject: Subject) -> View:
     found, called, _ = _of_one(subject)
     images = found.shown[0] if found.shown.ndim == 5 else found.shown
     layers = _weighted(subject, found)
-    told = f"{called}: where maps speak for the {found.said}"
+    told = f"{called}: where maps speak for the {found.name}"
     height, width = images.shape[1:3]
 
     def draw() -> "Figure":
@@ -208,7 +208,7 @@ def view_gradcam(subject: Subject) -> View:
         records=records,
         notes=[told, "rows and columns of the image; positive is the share of places that speak for it"],
         draw=draw,
-        facts={"example": told, "number": found.said, "value": found.value},
+        facts={"example": told, "number": found.name, "value": found.value},
     )
 
 

@@ -20,7 +20,7 @@ class Derivative:
     """A number and its derivatives.
 
     Args:
-        said: what the number is, in words.
+        name: what the number is, in words.
         value: the number.
         shown: what the model was shown, (1, ...): floating-point inputs, or the vectors of the words.
         gradient: the derivative with respect to it, of its shape.
@@ -28,7 +28,7 @@ class Derivative:
         of_calls: the derivatives with respect to the outputs of `calls`; None where the number does not depend on one.
     """
 
-    said: str
+    name: str
     value: float
     shown: NDArray
     gradient: NDArray
@@ -51,13 +51,13 @@ def derivative(subject: Subject, batch: Batch) -> Derivative:
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([shown] if shown.dtype.is_floating else [])
         with taping(model, tape) as calls:
-            number, said = _number(subject, task, model, tensors)
+            number, name = _number(subject, task, model, tensors)
     vectors = shown if shown.dtype.is_floating else vectors_of(calls, np.asarray(shown))
     gradients = tape.gradient(number, [vectors, *(seen.output for seen in calls)])
     dense = [None if gradient is None else np.asarray(tf.convert_to_tensor(gradient)) for gradient in gradients]
     values, own = np.asarray(vectors), dense[0]
     return Derivative(
-        said, float(number), values, np.zeros_like(values) if own is None else own, calls, dense[1:]
+        name, float(number), values, np.zeros_like(values) if own is None else own, calls, dense[1:]
     )  # fmt: skip
 
 

@@ -208,7 +208,7 @@ def view(subject: Subject) -> View:
 
 def _of_net(subject: Subject, model: keras.Model, images: NDArray, most: int) -> tuple[list[Moved], list[float]]:
     """The net's own layers, and the share of its answers that stay at each shift."""
-    seen, said = calls_by_name(model, images)
+    seen, outputs = calls_by_name(model, images)
     last = list(seen)[-1]
     if subject.layers:
         names = subject.chosen(list(seen))
@@ -217,13 +217,13 @@ def _of_net(subject: Subject, model: keras.Model, images: NDArray, most: int) ->
         names = [kept[at] for at in spread(len(kept), LAYERS)] + [last]
     answers: list[NDArray] = []
 
-    def taken(seen: Mapping[str, Seen], said: tf.Tensor) -> dict[str, NDArray]:
+    def taken(seen: Mapping[str, Seen], outputs: tf.Tensor) -> dict[str, NDArray]:
         """What the layers have given; the net runs once for all of them and for its answers."""
-        answers.append(np.asarray(said).argmax(axis=-1))
+        answers.append(np.asarray(outputs).argmax(axis=-1))
         return {name: np.asarray(seen[name].output) for name in names}
 
-    still = taken(seen, said)
-    del seen, said  # all that every layer gave
+    still = taken(seen, outputs)
+    del seen, outputs  # all that every layer gave
     moved = (taken(*calls_by_name(model, shifted(images, pixels))) for pixels in range(1, most + 1))
     found = _compared(dict.fromkeys(names), chain([still], moved))
     first, *others = answers

@@ -450,14 +450,14 @@ class Subject:
                 )
         return [name for name in names if any(fnmatchcase(name, pattern) for pattern in self.layers)]
 
-    def class_number(self, said: int) -> int:
-        """The class that is asked for, by name or number; `said`, the model's own answer, when none is.
+    def class_number(self, predicted: int) -> int:
+        """The class that is asked for, by name or number; `predicted`, the model's own answer, when none is.
 
         Raises:
             dlkit.errors.UsageError: there is no such class.
         """
         if self.label is None:
-            return said
+            return predicted
         if self.label in self.classes:
             return self.classes.index(self.label)
         raise unknown("class", self.label, self.classes)

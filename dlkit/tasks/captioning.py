@@ -280,8 +280,8 @@ class Captioning(ImageTask):
         """The image, and what the model says of it by greedy search."""
         captioner, search = self.captioner(model), Search(method="greedy")
         decoded = captioner.writer.decode(image[np.newaxis], [1], search)
-        (said, *_) = captioner.writer.hypotheses(decoded, 0, 0, search)
-        return {"images": image[np.newaxis], **teacher_forcing(said.ids)}
+        (hypothesis, *_) = captioner.writer.hypotheses(decoded, 0, 0, search)
+        return {"images": image[np.newaxis], **teacher_forcing(hypothesis.ids)}
 
     def captioner(self, model: keras.Model) -> Captioner:
         """The captioner with a model, made once: each one traces a graph of its own."""

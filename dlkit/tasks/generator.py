@@ -156,9 +156,11 @@ class Generator:
 
         def step(tokens: tf.Tensor, state: Any, memory: Any) -> Step:
             made = self.model.step(tokens, state, memory)
-            said = tf.cast(made.logits, tf.float32)
-            banned = tf.reduce_any(tf.range(said.shape[-1])[:, tf.newaxis] == sorted(never), axis=-1) if never else None
-            return Step(said if banned is None else tf.where(banned, -float("inf"), said), made.state)
+            logits = tf.cast(made.logits, tf.float32)
+            if never:
+                banned = tf.reduce_any(tf.range(logits.shape[-1])[:, tf.newaxis] == sorted(never), axis=-1)
+                logits = tf.where(banned, -float("inf"), logits)
+            return Step(logits, made.state)
 
         def run(limits: tf.Tensor, prefix: tf.Tensor, uniforms: tf.Tensor | None = None) -> Decoded:
             state, memory = self.model.start(prefix, max_len=steps)

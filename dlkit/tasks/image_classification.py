@@ -241,8 +241,8 @@ class ImageClassification(ImageTask):
             dtype = tf.float64 if logits.dtype == tf.float64 else tf.float32
             both = [tf.nn.log_softmax(tf.cast(each, dtype)) for each in (logits, of_mirror)]
             logits = tf.reduce_logsumexp(both, axis=0) - tf.math.log(tf.constant(2.0, dtype))
-        said = logits if heads is None else log_mean_probabilities(logits)
-        best = tf.argmax(said, axis=-1, output_type=batch["labels"].dtype)
+        outputs = logits if heads is None else log_mean_probabilities(logits)
+        best = tf.argmax(outputs, axis=-1, output_type=batch["labels"].dtype)
         of_classes = self.info.get("class_weights") if training else None
 
         def of(labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -270,7 +270,7 @@ class ImageClassification(ImageTask):
             tf.reduce_sum(losses * rows),
             tf.reduce_sum(weights * rows),
             {"accuracy": (tf.reduce_sum(hits * rows), tf.reduce_sum(rows))},
-            said,
+            outputs,
         )
 
     def _head_counts(self, heads: int | None) -> NDArray[np.float32]:

@@ -136,23 +136,23 @@ class Sequences(Task):
         self, model: keras.Model, batch: Mapping[str, tf.Tensor], *, training: bool, smoothing: float
     ) -> Sums:
         """Squared errors summed over sequences, or cross-entropy summed over steps."""
-        said = model(batch["inputs"], batch.get("lengths"), training=training)
+        outputs = model(batch["inputs"], batch.get("lengths"), training=training)
         if self.labels_steps:
-            return step_sums(said, batch, blank=self.data.blank, smoothing=smoothing)
-        mean, std = (tf.constant(self.info[key], said.dtype) for key in ("output_mean", "output_std"))
-        errors = said - (tf.cast(batch["targets"], said.dtype) - mean) / std  # (rows, outputs), standardized
+            return step_sums(outputs, batch, blank=self.data.blank, smoothing=smoothing)
+        mean, std = (tf.constant(self.info[key], outputs.dtype) for key in ("output_mean", "output_std"))
+        errors = outputs - (tf.cast(batch["targets"], outputs.dtype) - mean) / std  # (rows, outputs), standardized
         rows = _row_weights(batch, errors)
         losses = tf.reduce_mean(errors**2, axis=-1)
         squares = tf.reduce_mean((errors * std) ** 2, axis=-1)
         weight = tf.reduce_sum(rows)
-        return Sums(tf.reduce_sum(losses * rows), weight, {"mse": (tf.reduce_sum(squares * rows), weight)}, said)
+        return Sums(tf.reduce_sum(losses * rows), weight, {"mse": (tf.reduce_sum(squares * rows), weight)}, outputs)
 
-    def judged(self, batch: Batch, said: NDArray) -> Judged:
-        """Labels and logits of the steps that are no padding; or numbers and what was said for them, as they are."""
+    def judged(self, batch: Batch, outputs: NDArray) -> Judged:
+        """Labels and logits of the steps that are no padding; or numbers and the outputs for them, in their units."""
         if self.labels_steps:
-            return judged_steps(batch, said)
+            return judged_steps(batch, outputs)
         mean, std = (np.array(self.info[key]) for key in ("output_mean", "output_std"))
-        return Judged(batch["targets"], said * std + mean)
+        return Judged(batch["targets"], outputs * std + mean)
 
 
 def _row_weights(batch: Mapping[str, tf.Tensor], like: tf.Tensor) -> tf.Tensor:

@@ -53,8 +53,8 @@ class Tagging(TextTask):
     def batch_of_text(self, model: keras.Model, text: str) -> Batch:
         """As many words of the text as are read, with the tags that the model gives them."""
         batch = super().batch_of_text(model, text)
-        said = tf.argmax(model(tf.constant(batch["ids"]), training=False), axis=-1, output_type=tf.int32)
-        return {**batch, "labels": said.numpy()}
+        predicted = tf.argmax(model(tf.constant(batch["ids"]), training=False), axis=-1, output_type=tf.int32)
+        return {**batch, "labels": predicted.numpy()}
 
     def likelihood(self, model: keras.Model, batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, str]:
         """Of all tags of the sentence."""
@@ -79,7 +79,7 @@ class Tagging(TextTask):
         }
         return Sums(tf.reduce_sum(losses * words), weight, metrics, logits)
 
-    def judged(self, batch: Batch, said: NDArray) -> Judged:
+    def judged(self, batch: Batch, outputs: NDArray) -> Judged:
         """Every word that is no padding, with the sentence that it is of."""
         real: NDArray[np.bool_] = batch["labels"] != NO_TAG
-        return Judged(batch["labels"][real], said[real], np.argwhere(real)[:, 0])
+        return Judged(batch["labels"][real], outputs[real], np.argwhere(real)[:, 0])

@@ -32,7 +32,7 @@ class Sums:
         loss: scalar, summed over examples or tokens.
         weight: scalar, the number of examples or tokens behind it.
         metrics: metric name -> (sum, weight), scalars.
-        logits: (rows, ...), what the model said of each row; None where no evaluation looks at single rows.
+        logits: (rows, ...), of each row; None where no evaluation looks at single rows.
         carry: what the next batch is given of this one, tensors with a row for each row; see `Task.first_carry`.
     """
 
@@ -72,12 +72,12 @@ class Judged(NamedTuple):
 
     Args:
         labels: (n,), the right classes; or (n, outputs), the right numbers.
-        said: (n, classes), logits; or (n, outputs), numbers.
+        outputs: (n, classes), logits; or (n, outputs), numbers.
         rows: (n,), the example of the batch that each is of; None when each example is one.
     """
 
     labels: NDArray
-    said: NDArray
+    outputs: NDArray
     rows: NDArray[np.int64] | None = None
 
 
@@ -266,9 +266,9 @@ class Task(ABC):
         """Metrics of a model on a split that follow from the means of others, such as the perplexity from the loss."""
         return {}
 
-    def judged(self, batch: Batch, said: NDArray) -> Judged:
-        """What to look at one by one of a batch and of what the model said of it (`Sums.logits`)."""
-        return Judged(batch["labels"], said)
+    def judged(self, batch: Batch, outputs: NDArray) -> Judged:
+        """What to look at one by one of a batch and of the model's outputs for it (`Sums.logits`)."""
+        return Judged(batch["labels"], outputs)
 
     def tested_on(self, split: str) -> tuple[str, Any] | None:
         """What there is of a split before a model reads it in its own way, such as with its tokenizer, after `limit`.

@@ -41,8 +41,8 @@ class _Net:
         found: list[Any] = [None] * len(cut)
         for rows in longest_first(lengths, batch_size, most_tokens=BATCH_TOKENS):
             ids = pad([cut[row] for row in rows], length=int(lengths[rows].max()))
-            for row, said in zip(rows.tolist(), self._probabilities(ids).numpy(), strict=True):
-                found[row] = said
+            for row, probabilities in zip(rows.tolist(), self._probabilities(ids).numpy(), strict=True):
+                found[row] = probabilities
         return found
 
 
@@ -68,7 +68,7 @@ class _Reader:
         """
         of_nets = [net.each(encode(net.tokenizer), batch_size) for net in self._nets]
         return [
-            np.mean([said[: min(map(len, each))] for said in each], axis=0) for each in zip(*of_nets, strict=True)
+            np.mean([own[: min(map(len, each))] for own in each], axis=0) for each in zip(*of_nets, strict=True)
         ]  # fmt: skip
 
 
@@ -143,8 +143,8 @@ class Tagger(_Reader):
         if isinstance(texts, str):
             return self([texts])[0]
         words = [text.split() for text in texts]
-        said = self._each(lambda own: [encode_words(each, own) for each in words], batch_size)
+        found = self._each(lambda own: [encode_words(each, own) for each in words], batch_size)
         return [
             [(word, self.names[at]) for word, at in zip(each, probabilities.argmax(axis=-1), strict=False)]
-            for each, probabilities in zip(words, said, strict=True)
+            for each, probabilities in zip(words, found, strict=True)
         ]

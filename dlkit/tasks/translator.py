@@ -239,10 +239,10 @@ class Translator:
 
     def _read(self, number: int, text: str, target: str | None = None) -> "_Line | DataError":
         ids = [[*own.encode(text), END] for own in self.sources]
-        said = [] if target is None else [*self.target.encode(target), END]
-        line = _Line(number, text, ids, said)
+        of_target = [] if target is None else [*self.target.encode(target), END]
+        line = _Line(number, text, ids, of_target)
         if line.longer > self.most_tokens:
-            where = f"the translation in line {number}" if line.longer == len(said) else f"line {number}"
+            where = f"the translation in line {number}" if line.longer == len(of_target) else f"line {number}"
             return DataError(
                 f"{where} has {line.longer:,} tokens, and at most {self.most_tokens:,} are read at once",
                 "divide it into sentences",

@@ -105,6 +105,6 @@ class VideoClassification(Task):
         weight = tf.reduce_sum(rows)
         return Sums(tf.reduce_sum(losses * rows), weight, {"accuracy": (tf.reduce_sum(hits * rows), weight)}, logits)
 
-    def judged(self, batch: Batch, said: NDArray) -> Judged:
+    def judged(self, batch: Batch, outputs: NDArray) -> Judged:
         """Labels and logits of the clips, or of all their frames."""
-        return judged_steps(batch, said) if self.info["every_frame"] else super().judged(batch, said)
+        return judged_steps(batch, outputs) if self.info["every_frame"] else super().judged(batch, outputs)

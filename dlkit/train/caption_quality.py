@@ -17,7 +17,7 @@ from dlkit.train.translation_quality import search_of
 
 @dataclass(frozen=True)
 class Captions:
-    """What is said of the images of a split, in the order of the split.
+    """Captions of the images of a split, in the order of the split.
 
     Args:
         outputs: n texts.
@@ -91,17 +91,17 @@ def _compared(task: Captioning, split: str, outputs: Sequence[str], lowercase: b
     return Captions(outputs, task.references(split), task.is_text, lowercase or task.tokenizer.lower)
 
 
-def quality(said: Captions) -> dict[str, Any]:
+def quality(captions: Captions) -> dict[str, Any]:
     """Exact matches, and of what people wrote BLEU-1 to BLEU-4 and CIDEr-D.
 
     Returns:
         JSON values: "exact", "intervals" (empty), and of text "bleu_1", "bleu_2", "bleu_3", "bleu" (of order 4),
         "cider" and the "signatures" of sacrebleu.
     """
-    found: dict[str, Any] = {"exact": float(said.right.mean()), "intervals": {}}
-    if not said.is_text:
+    found: dict[str, Any] = {"exact": float(captions.right.mean()), "intervals": {}}
+    if not captions.is_text:
         return found
-    scores = caption_metrics.caption_scores(said.outputs, said.references, lowercase=said.lowercase)
+    scores = caption_metrics.caption_scores(captions.outputs, captions.references, lowercase=captions.lowercase)
     bleu = dict(zip(("bleu_1", "bleu_2", "bleu_3", "bleu"), scores.bleu, strict=True))
     return found | bleu | {"cider": scores.cider, "signatures": {"bleu": scores.signature}}
 

@@ -31,11 +31,11 @@ class Member:
 
     Args:
         record: JSON values: its "name", figures and cost.
-        said: what it says of each example.
+        outputs: of it for each example.
     """
 
     record: dict[str, Any]
-    said: Outputs
+    outputs: Outputs
 
 
 def check_ensemble(opened: Sequence[runs.Run]) -> None:
@@ -105,14 +105,15 @@ def evaluate_ensemble(texts: Sequence[str], setting: Setting, *, devices: str = 
             members += [_head(number, part, task, where, setting) for number, part in enumerate(parts, 1)]
             cost = _cost(subject, whole, setting.split)
         else:
-            result, said = subject.judged(whole, weights, setting)
-            assert isinstance(said, Outputs)
-            members.append(Member(_record(subject.text, result, said, _cost(subject, whole, setting.split)), said))
+            result, outputs = subject.judged(whole, weights, setting)
+            assert isinstance(outputs, Outputs)
+            record = _record(subject.text, result, outputs, _cost(subject, whole, setting.split))
+            members.append(Member(record, outputs))
     _check_same(members, setting.split)
     found = {
         "task": among[0].task, "data": task.options["name"], "split": setting.split,
         "examples": task.size(setting.split), "batch_size": setting.batch_size,
-        **combined([member.said for member in members], [member.record for member in members]),
+        **combined([member.outputs for member in members], [member.record for member in members]),
     }  # fmt: skip
     return found | {"cost": cost or total_cost([member.record for member in members])}
 
@@ -120,25 +121,25 @@ def evaluate_ensemble(texts: Sequence[str], setting: Setting, *, devices: str = 
 def _head(number: int, model: keras.Model, task: Task, devices: Devices, setting: Setting) -> Member:
     """One head of a net; what it costs says the whole net."""
     evaluation = Evaluation(task, model, devices, batch_size=setting.batch_size)
-    values, said = evaluation.with_outputs(setting.split)
-    return Member(_record(f"head {number}", values, said, {}), said)
+    values, outputs = evaluation.with_outputs(setting.split)
+    return Member(_record(f"head {number}", values, outputs, {}), outputs)
 
 
-def _record(name: str, values: Mapping[str, Any], said: Outputs, cost: Mapping[str, Any]) -> dict[str, Any]:
-    measure = measure_of(said)
-    return {"name": name, "loss": values["loss"], measure: values[measure], "interval": _interval(said), **cost}
+def _record(name: str, values: Mapping[str, Any], outputs: Outputs, cost: Mapping[str, Any]) -> dict[str, Any]:
+    measure = measure_of(outputs)
+    return {"name": name, "loss": values["loss"], measure: values[measure], "interval": _interval(outputs), **cost}
 
 
-def measure_of(said: Outputs) -> str:
+def measure_of(outputs: Outputs) -> str:
     """What an ensemble is measured by: `mse` of numbers, `accuracy` of classes."""
-    return "mse" if said.labels.dtype.kind == "f" else "accuracy"
+    return "mse" if outputs.labels.dtype.kind == "f" else "accuracy"
 
 
-def _interval(said: Outputs) -> list[float] | None:
+def _interval(outputs: Outputs) -> list[float] | None:
     """The 95 % interval of the measure; None of an accuracy over things that hang together, such as words."""
-    if measure_of(said) == "mse":
-        return list(sequence_quality.numbers(said.labels, said.logits)["intervals"]["mse"])
-    return list(metrics.wilson_interval(int(said.right.sum()), len(said.right))) if said.one_each else None
+    if measure_of(outputs) == "mse":
+        return list(sequence_quality.numbers(outputs.labels, outputs.logits)["intervals"]["mse"])
+    return list(metrics.wilson_interval(int(outputs.right.sum()), len(outputs.right))) if outputs.one_each else None
 
 
 def _cost(subject: Subject, evaluation: Evaluation, split: str) -> dict[str, Any]:
@@ -167,7 +168,7 @@ def total_cost(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _check_same(members: Sequence[Member], split: str) -> None:
     first = members[0]
     for other in members[1:]:
-        if not np.array_equal(first.said.labels, other.said.labels):
+        if not np.array_equal(first.outputs.labels, other.outputs.labels):
             names = f"{first.record['name']} and {other.record['name']}"
             raise DataError(f"the {split} splits of {names} differ", "`--data NAME` evaluates all on one dataset")
 
@@ -175,14 +176,14 @@ def _check_same(members: Sequence[Member], split: str) -> None:
 # ------------------------------------------------------------------------------------------------------ put together
 
 
-def combined(said: Sequence[Outputs], records: list[dict[str, Any]]) -> dict[str, Any]:
+def combined(outputs: Sequence[Outputs], records: list[dict[str, Any]]) -> dict[str, Any]:
     """What the members say together, as `evaluate_ensemble` describes it.
 
     Args:
-        said: what each member says of the same examples.
+        outputs: of each member for the same examples.
         records: of each member "name", "loss" and the measure.
     """
-    measure = measure_of(said[0])
+    measure = measure_of(outputs[0])
     best = (max if measure == "accuracy" else min)(records, key=lambda record: record[measure])
     figures = ("loss", measure)
     found: dict[str, Any] = {
@@ -191,14 +192,14 @@ def combined(said: Sequence[Outputs], records: list[dict[str, Any]]) -> dict[str
         "best": {name: best[name] for name in ("name", *figures)},
     }  # fmt: skip
     if measure == "mse":
-        return found | _of_numbers(said)
-    return found | _of_classes(said, records.index(best))
+        return found | _of_numbers(outputs)
+    return found | _of_classes(outputs, records.index(best))
 
 
-def _of_classes(said: Sequence[Outputs], best: int) -> dict[str, Any]:
-    labels, examples = said[0].labels, said[0].examples
-    probabilities = np.stack([metrics.softmax(each.logits) for each in said])  # (members, n, classes)
-    named = np.stack([each.logits.argmax(axis=1) for each in said])
+def _of_classes(outputs: Sequence[Outputs], best: int) -> dict[str, Any]:
+    labels, examples = outputs[0].labels, outputs[0].examples
+    probabilities = np.stack([metrics.softmax(each.logits) for each in outputs])  # (members, n, classes)
+    named = np.stack([each.logits.argmax(axis=1) for each in outputs])
     mean = probabilities.mean(axis=0)
     with np.errstate(divide="ignore"):
         averaged = Outputs(labels, np.log(mean), examples)  # whose softmax is the mean again
@@ -219,29 +220,29 @@ def _of_classes(said: Sequence[Outputs], best: int) -> dict[str, Any]:
             "accuracy": float(right.right.mean()), "interval": _interval(right), "ties": int(vote.tied.sum())
         },
         "disagreement": ensemble_metrics.mean_of_pairs(apart), "disagreements": apart.tolist(),
-        "against_best": paired_test(averaged.right_examples, said[best].right_examples),
-        "by_size": [float(np.mean([accuracy(chosen) for chosen in _choices(len(said), size)]))
-                    for size in range(1, len(said) + 1)],
+        "against_best": paired_test(averaged.right_examples, outputs[best].right_examples),
+        "by_size": [float(np.mean([accuracy(chosen) for chosen in _choices(len(outputs), size)]))
+                    for size in range(1, len(outputs) + 1)],
     }  # fmt: skip
 
 
-def _of_numbers(said: Sequence[Outputs]) -> dict[str, Any]:
-    labels = said[0].labels
-    told = np.stack([each.logits for each in said]).astype(np.float64)  # (members, n, outputs)
-    averaged = Outputs(labels, told.mean(axis=0), said[0].examples)
+def _of_numbers(outputs: Sequence[Outputs]) -> dict[str, Any]:
+    labels = outputs[0].labels
+    numbers = np.stack([each.logits for each in outputs]).astype(np.float64)  # (members, n, outputs)
+    averaged = Outputs(labels, numbers.mean(axis=0), outputs[0].examples)
     figures = sequence_quality.numbers(labels, averaged.logits)
-    found = ensemble_metrics.ambiguity(told, labels)
+    found = ensemble_metrics.ambiguity(numbers, labels)
 
     def error(chosen: NDArray[np.int64]) -> float:
-        return ensemble_metrics.ambiguity(told[chosen], labels).error
+        return ensemble_metrics.ambiguity(numbers[chosen], labels).error
 
     return {
         "averaged": {
             "mse": found.error, "interval": figures["intervals"]["mse"], "mae": figures["mae"], "r2": figures["r2"]
         },
         "spread": found.spread,
-        "by_size": [float(np.mean([error(chosen) for chosen in _choices(len(said), size)]))
-                    for size in range(1, len(said) + 1)],
+        "by_size": [float(np.mean([error(chosen) for chosen in _choices(len(outputs), size)]))
+                    for size in range(1, len(outputs) + 1)],
     }  # fmt: skip
 
 

@@ -18,12 +18,12 @@ from dlkit.data.batching import ROW_WEIGHTS, Batch, pad_rows, prefetch, until_fa
 from dlkit.errors import DataError
 from dlkit.runtime import Devices
 from dlkit.tasks.task import Task
-from dlkit.train.step import all_reduce, flat_sums, means, place, rows_here
+from dlkit.train.step import all_reduce, distribute, flat_sums, means, rows_here
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a classifier says of each example of a split, in the order of the split; of a tagger of each word.
+    """The outputs of a classifier for each example of a split, in the order of the split; of a tagger for each word.
 
     Args:
         labels: (n,), the right classes; of a model that tells numbers these, (n, outputs).
@@ -42,12 +42,12 @@ class Outputs:
 
     @property
     def one_each(self) -> bool:
-        """Whether one thing is said of each example."""
+        """Whether each example has one output."""
         return len(np.unique(self.examples)) == len(self.examples)
 
     @property
     def right_examples(self) -> NDArray[np.bool_]:
-        """Whether all that is said of an example is right, (examples,): the words of a sentence are not independent."""
+        """Whether all outputs for an example are right, (examples,): the words of a sentence are not independent."""
         _, of_example = np.unique(self.examples, return_inverse=True)
         return np.bincount(of_example, ~self.right) == 0
 
@@ -94,7 +94,7 @@ class Evaluation:
         return values | decoded
 
     def with_outputs(self, split: str) -> tuple[dict[str, float], Outputs]:
-        """The same, and what a classifier says of each example, in one pass over the split."""
+        """The same, and the outputs of a classifier for each example, in one pass over the split."""
         kept: list[Outputs] = []
         values = self._evaluated(split, kept=kept)
         labels, logits = (np.concatenate([getattr(part, name) for part in kept]) for name in ("labels", "logits"))
@@ -111,7 +111,7 @@ class Evaluation:
         """
         indices = self.task.evaluation_plan(self.model, split, batch_size=self.batch_size)[0]
         batch = self.task.batch(split, indices, epoch=None)
-        placed = place(pad_rows(batch, self.devices.replicas, always_weighted=True), self.devices)
+        placed = distribute(pad_rows(batch, self.devices.replicas, always_weighted=True), self.devices)
         spans = []
         for _ in range(times + 1):
             started = time.perf_counter()
@@ -133,7 +133,7 @@ class Evaluation:
             assert not isinstance(batch, DataError)
             padded = pad_rows(batch | carry, multiple // self.devices.workers, always_weighted=True)
             size = len(padded[ROW_WEIGHTS]) * self.devices.workers
-            sums, logits, carried = self._run(place(padded, self.devices, size=size), keep=kept is not None)
+            sums, logits, carried = self._run(distribute(padded, self.devices, size=size), keep=kept is not None)
             carry = {key: strategy.gather(carried[key], axis=0).numpy()[: len(rows)] for key, rows in carry.items()}
             for name, value in sums.items():
                 totals[name] += float(strategy.experimental_local_results(value)[0])
@@ -141,7 +141,7 @@ class Evaluation:
                 count = len(next(iter(batch.values())))
                 judged = self.task.judged(batch, strategy.gather(logits, axis=0).numpy()[:count])
                 rows = np.arange(count) if judged.rows is None else judged.rows
-                kept.append(Outputs(judged.labels, judged.said, indices[rows]))
+                kept.append(Outputs(judged.labels, judged.outputs, indices[rows]))
         values = means(totals)
         return values | self.task.derived_metrics(self.model, split, values)
 

@@ -14,14 +14,14 @@ RANGES = 5  # of lengths
 POINTS = 500  # pairs of a true and a told number that are drawn
 
 
-def quality(task: Sequences, split: str, targets: NDArray, said: NDArray) -> dict[str, Any]:
+def quality(task: Sequences, split: str, targets: NDArray, outputs: NDArray) -> dict[str, Any]:
     """All that there is to say of a split beside its loss.
 
     Args:
         task: opened on the data.
         split: the split's name.
         targets: (n, outputs), the right numbers in the order of the split; of labels whatever.
-        said: (n, outputs), what the model said for them.
+        outputs: (n, outputs), of the model for them.
 
     Returns:
         JSON values: "memoryless" (metric -> what the best model gets that remembers nothing, where it is known),
@@ -30,24 +30,24 @@ def quality(task: Sequences, split: str, targets: NDArray, said: NDArray) -> dic
     found: dict[str, Any] = {"memoryless": dict(task.data.memoryless), "intervals": {}}
     if task.labels_steps:
         return found
-    found |= numbers(targets, said)
+    found |= numbers(targets, outputs)
     if task.data.lengths_vary:
         lengths = task.data.splits[split].fetch(np.arange(task.size(split))).lengths
-        found["mse_by_length"] = by_length(lengths, squared_errors(targets, said))
+        found["mse_by_length"] = by_length(lengths, squared_errors(targets, outputs))
     return found
 
 
-def squared_errors(targets: NDArray, said: NDArray) -> NDArray[np.float64]:
+def squared_errors(targets: NDArray, outputs: NDArray) -> NDArray[np.float64]:
     """The squared error of each example, its mean over the outputs, (n,)."""
-    return np.mean((said.astype(np.float64) - targets) ** 2, axis=1)
+    return np.mean((outputs.astype(np.float64) - targets) ** 2, axis=1)
 
 
-def numbers(targets: NDArray, said: NDArray) -> dict[str, Any]:
+def numbers(targets: NDArray, outputs: NDArray) -> dict[str, Any]:
     """Figures of regression.
 
     Args:
         targets: (n, outputs).
-        said: (n, outputs).
+        outputs: (n, outputs).
 
     Returns:
         "mae", the mean absolute error; "mean_mse", the mean squared error of always saying the mean of the targets;
@@ -55,15 +55,15 @@ def numbers(targets: NDArray, said: NDArray) -> dict[str, Any]:
         "intervals" that of "mse", by the normal approximation; "points", up to 500 pairs of first outputs, true and
         told.
     """
-    errors = squared_errors(targets, said)
+    errors = squared_errors(targets, outputs)
     constant = float(np.mean(np.var(targets.astype(np.float64), axis=0)))
     mse = float(errors.mean())
     return {
-        "mae": float(np.mean(np.abs(said.astype(np.float64) - targets))),
+        "mae": float(np.mean(np.abs(outputs.astype(np.float64) - targets))),
         "mean_mse": constant,
         "r2": 1 - mse / constant if constant > 0 else None,
         "intervals": {"mse": _interval(errors)},
-        "points": np.stack([targets[:POINTS, 0], said[:POINTS, 0]], axis=1).astype(np.float64).tolist(),
+        "points": np.stack([targets[:POINTS, 0], outputs[:POINTS, 0]], axis=1).astype(np.float64).tolist(),
     }
 
 

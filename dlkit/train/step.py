@@ -48,12 +48,12 @@ def _here(places: NDArray[np.int64], devices: Devices) -> NDArray[np.int64]:
 
 
 def rows_here(size: int, devices: Devices, *, accumulate: int = 1) -> NDArray[np.int64]:
-    """Which rows of a batch of `size` the devices of this process need, in the order that `place` wants them in."""
+    """Which rows of a batch of `size` the devices of this process need, in the order that `distribute` wants."""
     here = _here(layout(size, replicas=devices.replicas, accumulate=accumulate), devices)
     return here[here >= 0]
 
 
-def _places(held: int, devices: Devices, *, accumulate: int, size: int | None) -> NDArray[np.int64]:
+def _layout_of(held: int, devices: Devices, *, accumulate: int, size: int | None) -> NDArray[np.int64]:
     """The `layout` of a batch of which so many rows are held; with `size`, numbers of this process's are of these."""
     places = layout(held if size is None else size, replicas=devices.replicas, accumulate=accumulate)
     if size is not None:
@@ -62,7 +62,7 @@ def _places(held: int, devices: Devices, *, accumulate: int, size: int | None) -
     return places
 
 
-def place(batch: Batch, devices: Devices, *, accumulate: int = 1, size: int | None = None) -> Batch:
+def distribute(batch: Batch, devices: Devices, *, accumulate: int = 1, size: int | None = None) -> Batch:
     """Divides a batch over the devices of this process, padded where it does not divide evenly.
 
     Args:
@@ -75,7 +75,7 @@ def place(batch: Batch, devices: Devices, *, accumulate: int = 1, size: int | No
         For one device arrays, else per-replica values.
     """
     held = len(next(iter(batch.values())))
-    places = _places(held, devices, accumulate=accumulate, size=size)
+    places = _layout_of(held, devices, accumulate=accumulate, size=size)
     weighted = bool((places < 0).any())  # on all devices or on none: they run one graph
     if devices.replicas == 1:
         return lay_out(batch, places, weighted=weighted)
@@ -237,14 +237,14 @@ class TrainingStep:
         if self.carry and size is not None:
             rows = rows_here(size, self.devices, accumulate=self.accumulate)
         batch = batch | {name: array[rows] for name, array in self.carry.items()}
-        placed = place(batch, self.devices, accumulate=self.accumulate, size=size)
+        placed = distribute(batch, self.devices, accumulate=self.accumulate, size=size)
         micro_rows = -(-(held if size is None else size) // self.accumulate)
         own = None if sampling is None else tf.constant(sampling, tf.float32)
         draw = Draw(tf.constant(seed), tf.constant(micro_rows, tf.int32), own)
         measured, carried = self._update(placed, tf.constant(step + 1, tf.int64), tf.constant(lr, tf.float64), draw)
         first = self.devices.strategy.experimental_local_results
         if self.carry:
-            places = _places(held, self.devices, accumulate=self.accumulate, size=size)
+            places = _layout_of(held, self.devices, accumulate=self.accumulate, size=size)
             self._keep(carried, _here(places, self.devices), rows)
         return {name: first(value)[0] for name, value in measured.items()}
 

@@ -75,18 +75,19 @@ def search_of(decode: DecodeSection) -> Search:
     )  # fmt: skip
 
 
-def quality(said: Translations, *, lowercase: bool) -> dict[str, Any]:
+def quality(translations: Translations, *, lowercase: bool) -> dict[str, Any]:
     """BLEU and chrF of texts.
 
     Returns:
         JSON values: "by_length" (a record for each range of lengths of the references, in words), "bleu", "chrf", their
         95 % bootstrap "intervals" and "signatures". Of what is no text only the records, and no intervals.
     """
-    parts = metrics.text_scores_by_length(said.outputs, said.references, lowercase=lowercase, is_text=said.is_text)
+    outputs, references, is_text = translations.outputs, translations.references, translations.is_text
+    parts = metrics.text_scores_by_length(outputs, references, lowercase=lowercase, is_text=is_text)
     by_length = [part._asdict() for part in parts]
-    if not said.is_text:
+    if not is_text:
         return {"intervals": {}, "by_length": by_length}
-    scores = metrics.text_scores(said.outputs, said.references, lowercase=lowercase, intervals=True)
+    scores = metrics.text_scores(outputs, references, lowercase=lowercase, intervals=True)
     return {
         "bleu": scores.bleu, "chrf": scores.chrf,
         "intervals": {"bleu": scores.bleu_interval, "chrf": scores.chrf_interval},

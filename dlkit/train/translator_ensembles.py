@@ -27,7 +27,7 @@ class _Member(NamedTuple):
     task: Translation
     model: keras.Model
     record: dict[str, Any]
-    said: Translations
+    translations: Translations
 
 
 def translated_together(subjects: Sequence[Subject], setting: Setting, devices: Devices) -> dict[str, Any]:
@@ -53,29 +53,29 @@ def translated_together(subjects: Sequence[Subject], setting: Setting, devices: 
             )
         model, _ = subject.model(task, setting, devices)
         values = Evaluation(task, model, devices, batch_size=setting.batch_size)(split, decode=False)
-        said, figures, seconds = _searched(task, model, decode, setting)
+        translations, figures, seconds = _searched(task, model, decode, setting)
         record = {"name": subject.text, "loss": values["loss"], **figures}
         cost = cost_of(subject.run, model, task) | {"answer_seconds": seconds}
-        members.append(_Member(task, model, record | cost, said))
+        members.append(_Member(task, model, record | cost, translations))
     check_same_examples([subject.text for subject in subjects], [member.task for member in members], split)
-    tasks, models, records, outputs = zip(*members, strict=True)
+    tasks, models, records, of_members = zip(*members, strict=True)
     together = Translator(models, [task.tokenizers for task in tasks], max(task.max_len for task in tasks))
-    said, averaged, seconds = _searched(tasks[0], models[0], decode, setting, together)
-    measure = "bleu" if said.is_text else "exact"
+    translations, averaged, seconds = _searched(tasks[0], models[0], decode, setting, together)
+    measure = "bleu" if translations.is_text else "exact"
     best = max(records, key=lambda record: record[measure])
-    differ = [[float(np.mean([a != b for a, b in zip(one.outputs, other.outputs, strict=True)])) for other in outputs]
-              for one in outputs]  # fmt: skip
-    alone = outputs[records.index(best)]
+    differ = [[float(np.mean([a != b for a, b in zip(one.outputs, other.outputs, strict=True)]))
+               for other in of_members] for one in of_members]  # fmt: skip
+    alone = of_members[records.index(best)]
     return {
-        "task": first.task, "data": tasks[0].options["name"], "split": split, "examples": len(said.outputs),
+        "task": first.task, "data": tasks[0].options["name"], "split": split, "examples": len(translations.outputs),
         "batch_size": setting.batch_size, "measure": measure, "members": list(records),
         "mean": {name: float(np.mean([record[name] for record in records])) for name in ("loss", measure)},
         "best": {name: best[name] for name in ("name", "loss", measure)},
         "averaged": averaged, "cost": total_cost(records) | {"answer_seconds": seconds}, "search": decode.model_dump(),
         "disagreement": float(np.mean([differ[a][b] for a, b in combinations(range(len(differ)), 2)])),
         "disagreements": differ,
-        "against_best": translation_quality.paired_bleu(said, alone, lowercase=setting.lowercase)
-        if said.is_text else paired_test(said.right, alone.right),
+        "against_best": translation_quality.paired_bleu(translations, alone, lowercase=setting.lowercase)
+        if translations.is_text else paired_test(translations.right, alone.right),
     }  # fmt: skip
 
 
@@ -88,13 +88,13 @@ def _searched(
     first = task.texts(setting.split).source[:size]
     list(translator.each([first], translation_quality.search_of(decode), batch_size=size))  # its graph takes seconds
     started = time.perf_counter()
-    said = translation_quality.translate(
+    translations = translation_quality.translate(
         task, model, setting.split, decode, batch_size=setting.batch_size, translator=translator
     )
-    seconds = (time.perf_counter() - started) / max(1, len(said.outputs))
-    found = translation_quality.quality(said, lowercase=setting.lowercase)
-    right = said.right
+    seconds = (time.perf_counter() - started) / max(1, len(translations.outputs))
+    found = translation_quality.quality(translations, lowercase=setting.lowercase)
+    right = translations.right
     figures = {"exact": float(right.mean()), "interval": list(wilson_interval(int(right.sum()), len(right)))}
-    if said.is_text:
+    if translations.is_text:
         figures |= {"bleu": found["bleu"], "chrf": found["chrf"], "interval": list(found["intervals"]["bleu"])}
-    return said, figures, seconds
+    return translations, figures, seconds

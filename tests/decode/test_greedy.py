@@ -135,9 +135,9 @@ def test_an_ended_row_may_go_on_with_nonsense():
     say = scripted_step(SCRIPT)
 
     def step(tokens, state, memory):
-        said = say(tokens, state, memory)
+        made = say(tokens, state, memory)
         ended = (memory == 2)[:, tf.newaxis] & (state > 0)
-        return said._replace(logits=tf.where(ended[..., tf.newaxis], np.nan, said.logits))
+        return made._replace(logits=tf.where(ended[..., tf.newaxis], np.nan, made.logits))
 
     tokens, lengths, sums = decode(step, *script_state([2, 1]), batch=2, max_len=5)
     assert tokens.tolist() == [SAID[2], SAID[1]]
@@ -148,8 +148,8 @@ def test_an_ended_row_may_go_on_with_nonsense():
 @pytest.mark.parametrize("banned", [-np.inf, np.nan])
 def test_where_every_token_is_banned_the_end_is_forced(banned):
     def step(tokens, state, memory):
-        said = bigram_step(tokens, state, memory)
-        return said._replace(logits=tf.where((tokens == 4)[..., tf.newaxis], np.float32(banned), said.logits))
+        made = bigram_step(tokens, state, memory)
+        return made._replace(logits=tf.where((tokens == 4)[..., tf.newaxis], np.float32(banned), made.logits))
 
     tokens, lengths, sums = decode(step, batch=1, max_len=6)
     assert tokens.tolist() == [[3, 4, END, 0, 0, 0]]
@@ -191,8 +191,8 @@ def test_is_one_loop_in_a_graph_that_serves_all_sizes():
 
 def test_scores_are_float32_whatever_the_logits():
     def step(tokens, state, memory):
-        said = bigram_step(tokens, state, memory)
-        return said._replace(logits=tf.cast(said.logits, tf.bfloat16))
+        made = bigram_step(tokens, state, memory)
+        return made._replace(logits=tf.cast(made.logits, tf.bfloat16))
 
     sums = decode(step, batch=1, max_len=6)[2]
     assert sums.dtype == np.float32

@@ -65,13 +65,13 @@ def test_no_position_sees_what_comes_after_it(model):
 def test_beams_that_move_say_step_by_step_what_the_whole_text_says(model):
     state, memory = model.start(np.zeros((1, 0), np.int32))
     state = model.reorder(state, tf.zeros((1, 2), tf.int32))
-    said = [[], []]
+    histories = [[], []]
     for tokens, parents in (([3, 5], [0, 1]), ([1, 9], [1, 0]), ([4, 2], [1, 1]), ([1, 6], [0, 1])):
         state = model.reorder(state, tf.constant([parents]))
-        said = [[*said[parent], token] for parent, token in zip(parents, tokens, strict=True)]
+        histories = [[*histories[parent], token] for parent, token in zip(parents, tokens, strict=True)]
         made = model.step(tf.constant([tokens]), state, memory)
         state = made.state
-        for beam, before in enumerate(said):
+        for beam, before in enumerate(histories):
             np.testing.assert_allclose(made.logits[0, beam], reference(model, before)[-1], rtol=1e-4, atol=1e-4)
 
 

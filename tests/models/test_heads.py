@@ -28,8 +28,8 @@ def softmax(logits):
 
 def test_the_outputs_are_the_logarithm_of_the_mean_probabilities():
     logits = np.random.default_rng(0).normal(scale=5, size=(4, 3, 6))
-    said = log_mean_probabilities(tf.constant(logits)).numpy()
-    np.testing.assert_allclose(np.exp(said), softmax(logits).mean(axis=1), rtol=1e-12)
+    mean = log_mean_probabilities(tf.constant(logits)).numpy()
+    np.testing.assert_allclose(np.exp(mean), softmax(logits).mean(axis=1), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,12 @@ def test_all_layers_from_the_branch_on_are_there_for_each_head(branch, shared, o
     assert {"head1_head/kernel", "head4_head/kernel"} <= set(names)
     parts = of_each_head(net)
     images = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype(np.float32)
-    said = [softmax(part(images).numpy()) for part in parts]
-    assert len(said) == 4
-    assert all(np.abs(one - said[0]).max() > 1e-3 for one in said[1:]), "weights of their own"
-    np.testing.assert_allclose(softmax(net(images).numpy()), np.mean(said, axis=0), rtol=1e-5)
+    outputs = [softmax(part(images).numpy()) for part in parts]
+    assert len(outputs) == 4
+    assert all(np.abs(one - outputs[0]).max() > 1e-3 for one in outputs[1:]), "weights of their own"
+    np.testing.assert_allclose(softmax(net(images).numpy()), np.mean(outputs, axis=0), rtol=1e-5)
     each = net(images, training=True).numpy()  # no dropout, no norm
-    np.testing.assert_allclose(softmax(each), np.stack(said, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(softmax(each), np.stack(outputs, axis=1), rtol=1e-5)
     assert of_each_head(models.build("mlp", input_shape=(8, 8, 1), classes=3)) == []
 
 

@@ -166,19 +166,19 @@ def test_step_equals_teacher_forcing_of_what_each_beam_has_said(options, precisi
     model = net(**options)
     random = np.random.default_rng(3)
     state, memory = model.start(SOURCE, max_len=7)
-    said = np.zeros((3, 1, 0), np.int32)
+    history = np.zeros((3, 1, 0), np.int32)
     for position, beams in enumerate([1, 3, 3, 2, 4, 4]):
-        parents = random.integers(0, said.shape[1], (3, beams)).astype(np.int32)
+        parents = random.integers(0, history.shape[1], (3, beams)).astype(np.int32)
         state = model.reorder(state, parents)
-        said = np.take_along_axis(said, parents[..., None], axis=1)
+        history = np.take_along_axis(history, parents[..., None], axis=1)
         tokens = random.integers(3, 12, (3, beams)).astype(np.int32) if position else np.full((3, 1), START, np.int32)
-        said = np.concatenate([said, tokens[..., None]], axis=2)
+        history = np.concatenate([history, tokens[..., None]], axis=2)
         step = model.step(tokens, state, memory)
         state = step.state
         assert (step.logits.shape, step.attention.shape) == ((3, beams, 12), (3, beams, 5))
-        forced = model((np.repeat(SOURCE, beams, axis=0), said.reshape(3 * beams, -1)))[:, -1]
+        forced = model((np.repeat(SOURCE, beams, axis=0), history.reshape(3 * beams, -1)))[:, -1]
         np.testing.assert_allclose(step.logits, tf.reshape(forced, (3, beams, 12)), rtol=0, atol=tolerance)
-    weights = model.attention_weights((np.repeat(SOURCE, beams, axis=0), said.reshape(3 * beams, -1)))
+    weights = model.attention_weights((np.repeat(SOURCE, beams, axis=0), history.reshape(3 * beams, -1)))
     last = np.mean(weights["decoder_block2_cross_attention"], axis=1)[:, -1]  # over the heads
     np.testing.assert_allclose(step.attention, last.reshape(3, beams, 5), rtol=0, atol=tolerance)
 

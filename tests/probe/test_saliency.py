@@ -135,6 +135,6 @@ def test_the_derivative_is_what_finite_differences_say(model, sets):
 
 def test_a_class_is_asked_for_by_name():
     image = {"images": np.zeros((1, 32, 32, 1), np.float32), "labels": np.zeros(1, np.int32)}
-    assert derivative(Subject("lenet", label="7"), image).said.startswith("logit of 7,")
+    assert derivative(Subject("lenet", label="7"), image).name.startswith("logit of 7,")
     with pytest.raises(UsageError, match="unknown class: eight"):
         derivative(Subject("lenet", label="eight"), image)

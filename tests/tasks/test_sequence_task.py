@@ -48,23 +48,23 @@ def test_outputs_are_standardized_with_the_training_split_which_the_run_keeps():
     assert elsewhere.info["output_mean"] == task.info["output_mean"], "not those of other data"
 
 
-@pytest.mark.parametrize("said", [0.0, 2.0])
-def test_a_constant_has_the_error_of_arithmetic(said):
+@pytest.mark.parametrize("output", [0.0, 2.0])
+def test_a_constant_has_the_error_of_arithmetic(output):
     """In standardized units 0 is the training mean, and 2 two deviations above it."""
     task = opened(VARIED)
     batch = task.batch("test", np.arange(30), epoch=None)
 
     def constant(inputs, lengths, training):
-        return tf.fill((len(inputs), 1), said)
+        return tf.fill((len(inputs), 1), output)
 
     sums = task.loss_sums(constant, batch, training=False, smoothing=0)
     (mean,), (std,) = task.info["output_mean"], task.info["output_std"]
-    errors = task.data.splits["test"].fetch(np.arange(30)).targets - (mean + said * std)
+    errors = task.data.splits["test"].fetch(np.arange(30)).targets - (mean + output * std)
     total, weight = sums.metrics["mse"]
     assert float(total / weight) == pytest.approx(np.mean(errors**2), rel=1e-5)
     assert float(sums.loss / sums.weight) == pytest.approx(np.mean((errors / std) ** 2), rel=1e-5)
     judged = task.judged(batch, sums.logits.numpy())
-    np.testing.assert_allclose(judged.said, mean + said * std, rtol=1e-6)
+    np.testing.assert_allclose(judged.outputs, mean + output * std, rtol=1e-6)
     np.testing.assert_array_equal(judged.labels, task.data.splits["test"].fetch(np.arange(30)).targets)
 
 
@@ -93,9 +93,9 @@ def test_steps_are_summed_as_by_hand():
     assert float(sums.loss) == pytest.approx(3 * np.log(2) + 2 * np.log(4), rel=1e-6)  # three right, two wrong
     metrics = {name: [float(value) for value in pair] for name, pair in sums.metrics.items()}
     assert metrics == {"accuracy": [3, 5], "exact": [0, 2], "recalled": [1, 3]}
-    labels, said, rows = judged_steps({"labels": batch["labels"][:2], "lengths": batch["lengths"][:2]}, logits[:2])
+    labels, chosen, rows = judged_steps({"labels": batch["labels"][:2], "lengths": batch["lengths"][:2]}, logits[:2])
     assert labels.tolist() == [0, 1, 1, 0, 1]
-    assert said.argmax(1).tolist() == [0, 1, 2, 0, 2]
+    assert chosen.argmax(1).tolist() == [0, 1, 2, 0, 2]
     assert rows.tolist() == [0, 0, 0, 1, 1]
 
 
@@ -176,16 +176,16 @@ def test_two_devices_make_the_update_of_one(options):
 def test_the_batch_size_of_an_evaluation_changes_nothing(options):
     task = opened(options)
     model, devices = net(task), Devices(tf.distribute.get_strategy(), "")
-    (first, said), (second, other) = (
+    (first, outputs), (second, other) = (
         Evaluation(task, model, devices, batch_size=size).with_outputs("test") for size in (30, 7)
     )
     assert first == pytest.approx(second, rel=1e-5)
-    np.testing.assert_array_equal(said.labels, other.labels)
-    np.testing.assert_allclose(said.logits, other.logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(outputs.labels, other.labels)
+    np.testing.assert_allclose(outputs.logits, other.logits, rtol=1e-4, atol=1e-5)
     if options is COPY:
-        np.testing.assert_array_equal(said.examples, np.repeat(np.arange(30), 6))
-        assert said.right_examples.sum() == round(first["exact"] * 30)
-        assert said.right.mean() == pytest.approx(first["accuracy"])
+        np.testing.assert_array_equal(outputs.examples, np.repeat(np.arange(30), 6))
+        assert outputs.right_examples.sum() == round(first["exact"] * 30)
+        assert outputs.right.mean() == pytest.approx(first["accuracy"])
 
 
 # ---------------------------------------------------------------------------------------------- from recipe to verdict

@@ -32,10 +32,10 @@ def of_test(run):
 
 def hits(run, words, tags):
     """Of each word of each sentence whether the run says its tag."""
-    said = Tagger(run.path)([" ".join(each) for each in words])
+    found = Tagger(run.path)([" ".join(each) for each in words])
     return [
         [tag == own for (_, tag), own in zip(tagged, right, strict=True)]
-        for tagged, right in zip(said, tags, strict=True)
+        for tagged, right in zip(found, tags, strict=True)
     ]
 
 

@@ -76,9 +76,9 @@ def test_two_runs_are_compared_text_by_text(run, forward, capsys):
     answers = [
         [
             classes[0]["class"] == ("x first", "y first")[label]
-            for classes, label in zip(said, texts.labels, strict=True)
+            for classes, label in zip(found, texts.labels, strict=True)
         ]
-        for said in (TextClassifier(each.path)(list(texts.texts)) for each in (run, forward))
+        for found in (TextClassifier(each.path)(list(texts.texts)) for each in (run, forward))
     ]
     first, second = map(np.array, answers)
     assert paired["both_right"] == (first & second).sum()
@@ -132,10 +132,10 @@ def test_what_is_said_of_a_text_does_not_depend_on_the_others(run):
     classifier = TextClassifier(run.path)
     texts = ["x y", "", "a b c d x e y f", "y", "q y x", "x " * 40]
     together = classifier(texts, top=2, batch_size=4)
-    for text, said in zip(texts, together, strict=True):
+    for text, found in zip(texts, together, strict=True):
         alone = classifier(text, top=2)
-        assert [guess["class"] for guess in alone] == [guess["class"] for guess in said]
-        assert alone[0]["probability"] == pytest.approx(said[0]["probability"], abs=1e-5)
+        assert [guess["class"] for guess in alone] == [guess["class"] for guess in found]
+        assert alone[0]["probability"] == pytest.approx(found[0]["probability"], abs=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------------ training

@@ -22,7 +22,7 @@ part, write = ImageClassification.part, checkpoints.write
 
 
 def unread(self, of, indices, rows, *, epoch):
-    if of == split and runtime.place().number == 1 and epoch == (3 if split == "train" else None):
+    if of == split and runtime.process().rank == 1 and epoch == (3 if split == "train" else None):
         raise DataError("cat.png is damaged or cut short")
     return part(self, of, indices, rows, epoch=epoch)
 

@@ -16,12 +16,12 @@ def classes(rows, members=3, count=4, seed=0):
     draw = np.random.default_rng(seed)
     labels = draw.integers(count, size=rows).astype(np.int32)
     logits = draw.normal(size=(members, rows, count)) + 1.5 * np.eye(count)[labels]
-    said = [Outputs(labels, each, np.arange(rows)) for each in logits]
+    outputs = [Outputs(labels, each, np.arange(rows)) for each in logits]
     records = [
         {"name": f"m{at}", "loss": float(at), "accuracy": float((each.argmax(1) == labels).mean())}
         for at, each in enumerate(logits)
     ]
-    return labels, logits, ensembles.combined(said, records)
+    return labels, logits, ensembles.combined(outputs, records)
 
 
 def test_the_averaged_probabilities_against_numpy():
@@ -68,9 +68,9 @@ def test_answers_that_hang_together_have_no_interval_and_are_tested_by_example()
     right, wrong = np.eye(2)[labels] * 4, np.eye(2)[1 - labels] * 2
     examples = np.array([0, 0, 1, 1])
     half = np.concatenate([right[:3], wrong[3:]])
-    said = [Outputs(labels, logits, examples) for logits in (right, half)]
+    outputs = [Outputs(labels, logits, examples) for logits in (right, half)]
     records = [{"name": "a", "loss": 0.0, "accuracy": 1.0}, {"name": "b", "loss": 0.0, "accuracy": 0.75}]
-    found = ensembles.combined(said, records)
+    found = ensembles.combined(outputs, records)
     assert found["averaged"]["interval"] is None
     assert sum(found["against_best"][key] for key in ("both_right", "only_first", "only_second", "both_wrong")) == 2
     assert (found["vote"]["ties"], found["vote"]["accuracy"]) == (1, 1.0)  # 4 against 2: the surer one is right
@@ -80,11 +80,11 @@ def test_numbers_are_averaged_and_the_gain_is_the_spread():
     draw = np.random.default_rng(0)
     labels = draw.normal(size=(40, 2)).astype(np.float32)
     told = labels + draw.normal(size=(3, 40, 2))
-    said = [Outputs(labels, each, np.arange(40)) for each in told]
+    outputs = [Outputs(labels, each, np.arange(40)) for each in told]
     records = [
         {"name": str(at), "loss": 0.0, "mse": float(((each - labels) ** 2).mean())} for at, each in enumerate(told)
     ]
-    found = ensembles.combined(said, records)
+    found = ensembles.combined(outputs, records)
     assert found["measure"] == "mse"
     assert found["averaged"]["mse"] == pytest.approx(((told.mean(axis=0) - labels) ** 2).mean())
     assert found["averaged"]["mse"] == pytest.approx(found["mean"]["mse"] - found["spread"])

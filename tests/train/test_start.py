@@ -32,7 +32,7 @@ def pair():
         for free in (first, second):
             free.bind(("127.0.0.1", 0))
         addresses = tuple(f"127.0.0.1:{free.getsockname()[1]}" for free in (first, second))
-    both = [Peers(runtime.Place(number, addresses, ("worker 0", "worker 1"))) for number in range(2)]
+    both = [Peers(runtime.Process(rank, addresses, ("worker 0", "worker 1"))) for rank in range(2)]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(Peers.meet, both))
     yield both
@@ -44,14 +44,14 @@ def pair():
 
 def as_member(prepared, peers):
     """The same with the place that it has in a cluster, but for the sums over its devices."""
-    return replace(prepared, peers=peers, devices=replace(prepared.devices, worker=peers.place.number))
+    return replace(prepared, peers=peers, devices=replace(prepared.devices, worker=peers.process.rank))
 
 
 class Recorded(Peers):
     """One that is alone, and notes what has to wait for the chief."""
 
     def __init__(self, events):
-        super().__init__(runtime.Place())
+        super().__init__(runtime.Process())
         self.events = events
 
     @contextmanager
@@ -237,5 +237,5 @@ def test_one_process_tells_all_why_the_data_fail(pair):
     failure = cluster.DataError("cat.png is damaged", "look at it")
     assert worker.share(failure) is failure
     told = chief.share(None)
-    assert told.message == f"worker 1 ({worker.place.addresses[1]}) failed: cat.png is damaged"
+    assert told.message == f"worker 1 ({worker.process.addresses[1]}) failed: cat.png is damaged"
     assert (told.hint, told.code) == ("look at it", 3)

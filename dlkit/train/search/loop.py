@@ -23,8 +23,8 @@ from dlkit.train.search.study import (
     Result,
     best_of,
     claim,
+    folder_of,
     has_trial,
-    place_of,
     result_of,
     results,
     space_of,
@@ -296,30 +296,30 @@ class Search:
             self.display.waiting(others)
         return not others and len(trials) >= self.plan.trials
 
-    def _place_of(self, trial: FrozenTrial) -> Path | None:
+    def _folder_of(self, trial: FrozenTrial) -> Path | None:
         """The folder on this machine, or shared with it, that a trial lies in; None where there is none.
 
         One that has none yet may just have been begun by another process; after a time it is nobody's.
         """
-        place = place_of(trial, self.folder)
-        if place is not None:
-            return place if has_trial(place, trial.number) else None
+        folder = folder_of(trial, self.folder)
+        if folder is not None:
+            return folder if has_trial(folder, trial.number) else None
         age = time.time() - (trial.datetime_start.timestamp() if trial.datetime_start else 0)
         return self.folder if age > ORPHAN else None
 
     def _sees(self, trial: FrozenTrial) -> bool:
         """Whether a trial lies on this machine, or is shared with it: else it is for another to go on with."""
         here = trial.user_attrs.get("host", socket.gethostname()) == socket.gethostname()
-        return (here and "folder" not in trial.user_attrs) or self._place_of(trial) is not None
+        return (here and "folder" not in trial.user_attrs) or self._folder_of(trial) is not None
 
     def _take_up(self) -> bool:
         """Goes on with a trial that nobody works on any more, if there is one."""
         ours = {each.trial.number for each in self.running}
         for trial in trials_of(self.study):
-            place = self._place_of(trial)
-            if trial.state.is_finished() or trial.number in ours or place is None:
+            folder = self._folder_of(trial)
+            if trial.state.is_finished() or trial.number in ours or folder is None:
                 continue
-            lock = claim(place, trial.number)
+            lock = claim(folder, trial.number)
             if lock is None:
                 continue
             now = next(each for each in trials_of(self.study) if each.number == trial.number)
@@ -333,7 +333,7 @@ class Search:
             if number is None:
                 os.close(lock)
                 continue
-            self._start(asked, now, number, place, lock)
+            self._start(asked, now, number, folder, lock)
             return True
         return False
 

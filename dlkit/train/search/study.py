@@ -151,7 +151,7 @@ def trials_of(study: optuna.Study) -> list[FrozenTrial]:
 
 def result_of(trial: FrozenTrial, plan: Plan, home: Path | None = None) -> Result:
     """What is known of one trial; its run is looked for in `home`, too, where the folder has been moved."""
-    folder = place_of(trial, home) or Path()
+    folder = folder_of(trial, home) or Path()
     seen = list(trial.intermediate_values.values())
     best = min(seen, key=lambda value: plan.sign * value, default=None)
     return Result(
@@ -167,7 +167,7 @@ def _value(trial: FrozenTrial) -> float | None:
     return trial.value if trial.state in {TrialState.COMPLETE, TrialState.PRUNED} else None
 
 
-def place_of(trial: FrozenTrial, home: Path | None = None) -> Path | None:
+def folder_of(trial: FrozenTrial, home: Path | None = None) -> Path | None:
     """The folder that a trial lies in, which may have been moved to `home`; None as long as it has none."""
     told = trial.user_attrs.get("folder")
     if home is not None and told is not None and not Path(told).is_dir() and has_trial(home, trial.number):

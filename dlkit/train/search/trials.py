@@ -88,11 +88,11 @@ class Process:
         with self.log.open("rb") as stream:
             stream.seek(self.begin)
             lines = stream.read().decode(errors="replace").splitlines()
-        said = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
+        error = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), "")
         if code < 0:
             name = signal.Signals(-code).name
             return f"killed by {name}" + (", perhaps for want of memory" if code == -signal.SIGKILL else "")
-        return said or f"exit code {code}"
+        return error or f"exit code {code}"
 
 
 class Finished:

@@ -77,6 +77,14 @@ def unreadable(what: str, failure: OSError) -> DataError:
     return DataError(f"cannot read {what}: {str(failure.strerror).lower()}", hint)
 
 
+def nothing_to_train_on(name: str, splits: Iterable[str]) -> UsageError:
+    """An error about data without a training split; `splits` are those that it has."""
+    return UsageError(
+        f"{name} has nothing to train on: it has only {' and '.join(splits)}",
+        "`dlkit evaluate RUN --data NAME` tests a run on such data",
+    )
+
+
 def unknown(what: str, word: str, names: Iterable[str], listing: str = "") -> UsageError:
     """An error about a name that does not exist, with the nearest one that does.
 

@@ -70,18 +70,12 @@ def keys(model: str | None = None, data: str | None = None) -> list[Key]:
 
 def _of_dataset(function: Callable[..., Any], kind: str | None) -> list[Key]:
     """The options of a dataset and, where it is of images, of training on them."""
-    from dlkit.data import corpus
     from dlkit.data.augment import AUGMENTATIONS, MIXES
-    from dlkit.data.captions import CaptionPreparation
-    from dlkit.data.pairs import Preparation
 
     declared, captions = set(recipe.DataSection.model_fields), kind == "captions"
-    parameters = parameters_of(function)
-    if "tokenizer" in parameters and not captions:
-        prepared = corpus.Preparation if "units" in parameters else Preparation
-        return _options("data", function, arguments_in(prepared) | arguments_in(function), without=declared)
-    shared = arguments_in(CaptionPreparation) if captions else {}
-    found = _options("data", function, shared | arguments_in(function), without=declared)
+    found = _options("data", function, arguments_in(function), without=declared)
+    if "tokenizer" in parameters_of(function) and not captions:
+        return found
     if datasets.makes(function) in {"SequenceData", "VideoData"}:
         return found
     if not captions:
@@ -113,12 +107,17 @@ def _options(section: str, function: Callable[..., Any], described: dict[str, st
 def arguments_in(function: Callable[..., Any]) -> dict[str, str]:
     """What the docstring of a function or class says of each argument, in one line.
 
+    So do those of the classes that a class extends, and that of a class whose options a reader of texts takes, too.
+
     Example:
         >>> arguments_in(lenet)["classes"]
         'number of classes'
     """
     while isinstance(function, partial):
         function = function.func
-    section = re.search(r"^Args:\n((?:    .*\n?|\n)*)", inspect.getdoc(function) or "", re.MULTILINE)
-    entries = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
-    return {name: " ".join(text.split()).removesuffix(".") for name, text in entries}
+    found = arguments_in(function.preparation) if hasattr(function, "preparation") else {}
+    for described in reversed(function.__mro__) if isinstance(function, type) else [function]:
+        section = re.search(r"^Args:\n((?:    .*\n?|\n)*)", inspect.cleandoc(described.__doc__ or ""), re.MULTILINE)
+        entries = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.MULTILINE)
+        found |= {name: " ".join(text.split()).removesuffix(".") for name, text in entries}
+    return found

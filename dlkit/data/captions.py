@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlkit.data import tokenizer
 from dlkit.data.images import ImageData, Split, fingerprint
 from dlkit.data.pairs import Ragged
-from dlkit.data.tokenizer import UNKNOWN, Kind, Normalization, Tokenizer
-from dlkit.errors import DataError, UsageError
+from dlkit.data.tokenizer import UNKNOWN, Tokenizer, TokenizerOptions
+from dlkit.errors import DataError, nothing_to_train_on
 
 _SIDES = {"left": "right", "right": "left"}
 _SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
@@ -43,27 +42,15 @@ def sides_swapped(caption: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionPreparation:
+class CaptionPreparation(TokenizerOptions):
     """How captions become ids. All sets of captions that people wrote have these options.
 
     Args:
-        tokenizer: `word` takes what is apart by white space, `unigram` and `bpe` learn pieces of words, `char` single
-            characters.
-        vocabulary: most ids of the tokenizer, the four special ones included.
-        min_count: words that occur less often in training are `<unk>`; for `word`.
-        coverage: share of the training text that the known characters make up; not for `word`.
-        normalization: `nmt_nfkc` takes compatible characters and all white space as the same, `identity` leaves text
-            alone; for `unigram` and `bpe`.
         lower: turn captions into lower case. What is written is then lower-case, too, and is compared with lower-cased
             references.
         max_length: drop captions of more tokens from training; None for no limit.
     """
 
-    tokenizer: Kind = "word"
-    vocabulary: Annotated[int, Field(ge=8)] = 8000
-    min_count: Annotated[int, Field(ge=1)] = 2
-    coverage: Annotated[float, Field(gt=0.9, le=1)] = 1.0
-    normalization: Normalization = "nmt_nfkc"
     lower: bool = True
     max_length: Annotated[int, Field(ge=1)] | None = 60
 
@@ -147,15 +134,8 @@ class CaptionData:
         if self.given is not None:
             return self.given
         if "train" not in self.splits:
-            raise UsageError(
-                f"{self.name} has nothing to train on: it has only {' and '.join(self.splits)}",
-                "`dlkit evaluate RUN --data NAME` tests a run on such data",
-            )
-        how = self.options
-        return tokenizer.train(
-            how.tokenizer, list(chain.from_iterable(self.splits["train"].captions)), size=how.vocabulary,
-            min_count=how.min_count, coverage=how.coverage, normalization=how.normalization, lower=how.lower,
-        )  # fmt: skip
+            raise nothing_to_train_on(self.name, self.splits)
+        return self.options.train(list(chain.from_iterable(self.splits["train"].captions)))
 
     @cached_property
     def _paired(self) -> tuple[dict[str, Pairs], dict[str, int]]:

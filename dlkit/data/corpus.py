@@ -1,8 +1,8 @@
 """Texts for language models: from files, folders and prepared sets to ids, in one stream or text by text.
 
-A corpus is its texts by split, how to prepare them (`Preparation`), and a tokenizer. With the units `text` all of a
-split is one stream of ids that is cut into blocks; with `lines` each line is a sequence of its own, between a start and
-a stop token.
+A corpus is its texts by split, how to prepare them (`CorpusPreparation`), and a tokenizer. With the units `text` all of
+a split is one stream of ids that is cut into blocks; with `lines` each line is a sequence of its own, between a start
+and a stop token.
 """
 
 import gzip
@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlkit.data import tfds_files, tfds_names, tokenizer
+from dlkit.data import tfds_files, tfds_names
 from dlkit.data.pairs import Ragged, prepared
 from dlkit.data.split_files import files_by_role
 from dlkit.data.split_names import ROLES, own_names
 from dlkit.data.text_files import binary, decoded, read_content
-from dlkit.data.tokenizer import END, PAD, START, UNKNOWN, CharacterTokenizer, Kind, Normalization, Tokenizer
-from dlkit.errors import DataError, UsageError
+from dlkit.data.tokenizer import END, PAD, START, UNKNOWN, CharacterTokenizer, Kind, Tokenizer, TokenizerOptions
+from dlkit.errors import DataError, UsageError, nothing_to_train_on
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 TEXT = ".txt"
@@ -38,17 +38,10 @@ REACH = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preparation:
+class CorpusPreparation(TokenizerOptions):
     """How texts become ids and training sequences. All corpora have these options.
 
     Args:
-        tokenizer: `char` single characters, `word` what is apart by white space, `unigram` and `bpe` pieces of words.
-        vocabulary: most ids of a tokenizer, the four special ones included.
-        min_count: words that occur less often in training are `<unk>`; for `word`.
-        coverage: share of the training text that the known characters make up; not for `word`.
-        normalization: `nmt_nfkc` takes compatible characters and all white space as the same, `identity` leaves text
-            alone; for `unigram` and `bpe`.
-        lower: turn texts into lower case.
         units: `text` is one stream, cut into blocks wherever they end; `lines` are sequences of their own.
         block: tokens of a training sequence, over which gradients flow; of `lines` the most that one has, its stop
             token included, and longer ones are left out of training.
@@ -58,11 +51,7 @@ class Preparation:
     """
 
     tokenizer: Kind = "char"
-    vocabulary: Annotated[int, Field(ge=8)] = 8000
     min_count: Annotated[int, Field(ge=1)] = 1
-    coverage: Annotated[float, Field(gt=0.9, le=1)] = 1.0
-    normalization: Normalization = "nmt_nfkc"
-    lower: bool = False
     units: Literal["text", "lines"] = "text"
     block: Annotated[int, Field(ge=1)] = 64
     carry: bool | None = None
@@ -199,7 +188,7 @@ class CorpusData:
 
     name: str
     texts: Mapping[str, Sequence[str]]
-    options: Preparation = field(default_factory=Preparation)
+    options: CorpusPreparation = field(default_factory=CorpusPreparation)
     own: Tokenizer | None = None
     notes: tuple[str, ...] = ()
 
@@ -213,19 +202,13 @@ class CorpusData:
         if self.own is not None:
             return self.own
         if "train" not in self.texts:
-            raise UsageError(
-                f"{self.name} has nothing to train on: it has only {' and '.join(self.texts)}",
-                "`dlkit evaluate RUN --data NAME` tests a run on such data",
-            )
+            raise nothing_to_train_on(self.name, self.texts)
         self._check_text()
         options = self.options
         texts: Iterable[str] = self.texts["train"]
         if not options.is_running:  # else the line ends are characters, too
             texts = (line for line in text_lines(texts) if line)
-        return tokenizer.train(
-            options.tokenizer, texts, size=options.vocabulary, min_count=options.min_count, coverage=options.coverage,
-            normalization=options.normalization, lower=options.lower,
-        )  # fmt: skip
+        return options.train(texts)
 
     def _check_text(self) -> None:
         if all(map(_is_blank, self.texts["train"])):
@@ -359,8 +342,8 @@ def _some_lines(lines: Iterable[str]) -> Iterator[list[str]]:
 # ------------------------------------------------------------------------------------------------------------- corpora
 
 
-@partial(prepared, how=Preparation)
-def shakespeare(*, options: Preparation) -> CorpusData:
+@partial(prepared, how=CorpusPreparation)
+def shakespeare(*, options: CorpusPreparation) -> CorpusData:
     """Forty thousand lines of Shakespeare's plays, 1.1 million characters; the last tenth is to validate on.
 
     The text of Karpathy's "The unreasonable effectiveness of recurrent neural networks" (2015), divided as usual: after
@@ -393,14 +376,14 @@ def three_sentences() -> CorpusData:
         'I think therefore I am\nI like machine learning\nI am not just a neural network\n'
     """
     text = "".join(f"{sentence}\n" for sentence in SENTENCES)
-    return CorpusData("three_sentences", {"train": [text]}, Preparation(tokenizer="word", units="lines", block=8))
+    return CorpusData("three_sentences", {"train": [text]}, CorpusPreparation(tokenizer="word", units="lines", block=8))
 
 
-@partial(prepared, how=Preparation)
+@partial(prepared, how=CorpusPreparation)
 def text(
     name: str,
     *,
-    options: Preparation,
+    options: CorpusPreparation,
     validation: Share | None = None,
     test: Share | Literal["all"] | None = None,
 ) -> CorpusData:
@@ -452,7 +435,7 @@ def is_undivided(name: str) -> bool:
     return not path.is_dir() or set(files_by_role(path, [TEXT])) == {"train"}
 
 
-def _divided(whole: str, held: Mapping[str, float], options: Preparation) -> dict[str, str]:
+def _divided(whole: str, held: Mapping[str, float], options: CorpusPreparation) -> dict[str, str]:
     """A text as `train` and what is held out of its end: role -> share, in their order."""
     place, cuts = len(whole) - sum(round(share * len(whole)) for share in held.values()), [0]
     for share in held.values():
@@ -462,7 +445,7 @@ def _divided(whole: str, held: Mapping[str, float], options: Preparation) -> dic
     return {role: whole[start:stop] for role, start, stop in zip(("train", *held), cuts, stops, strict=True)}
 
 
-def _seam(text: str, place: int, options: Preparation) -> int:
+def _seam(text: str, place: int, options: CorpusPreparation) -> int:
     """Where a text is divided that is to be so at `place`: there, or where it tears no line, or at least no word.
 
     That is the nearest line end. Where none is near, or that is the end of the text, so that nothing would be held out,
@@ -490,11 +473,11 @@ def _of_folder(root: Path) -> dict[str, str]:
     return {role: read(path) for role, path in found.items()}
 
 
-@partial(prepared, how=Preparation)
+@partial(prepared, how=CorpusPreparation)
 def tfds_text(
     name: str,
     *,
-    options: Preparation,
+    options: CorpusPreparation,
     dir: Path | None = None,  # noqa: A002 - the recipe's key is data.dir
     validation: Share | None = None,
 ) -> CorpusData:

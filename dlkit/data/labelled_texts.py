@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlkit.data import tokenizer
 from dlkit.data.folders import SUFFIXES
 from dlkit.data.holdout import Part
 from dlkit.data.pairs import Ragged, prepared
@@ -25,8 +24,8 @@ from dlkit.data.parallel import read_lines
 from dlkit.data.split_files import files_by_role
 from dlkit.data.split_names import ROLES
 from dlkit.data.text_files import binary
-from dlkit.data.tokenizer import UNKNOWN, Kind, Normalization, Tokenizer
-from dlkit.errors import DataError, UsageError, not_there, unreadable
+from dlkit.data.tokenizer import SPECIAL, UNKNOWN, Tokenizer, TokenizerOptions
+from dlkit.errors import DataError, UsageError, not_there, nothing_to_train_on, unreadable
 
 HELD_OUT, MOST_HELD_OUT = 0.1, 2000  # of the training texts, for validation and for test where there are none
 TABLE = ".tsv"
@@ -85,26 +84,16 @@ class TextSplit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextPreparation:
+class TextPreparation(TokenizerOptions):
     """How texts become ids. All datasets of labelled texts that come as files have these options.
 
     Args:
         tokenizer: `word` takes what is apart by white space, `unigram` and `bpe` learn pieces of words, which suits
             texts whose punctuation touches the words, `char` takes single characters.
-        vocabulary: most ids of the tokenizer, the four special ones included.
-        min_count: words that occur less often in training are `<unk>`; for `word`.
-        coverage: share of the training text that the known characters make up; not for `word`.
-        normalization: `nmt_nfkc` takes compatible characters and all white space as the same, `identity` leaves text
-            alone; for `unigram` and `bpe`.
-        lower: turn texts into lower case.
         max_length: tokens of a text that are read; what comes after them is not, in training as in prediction.
     """
 
-    tokenizer: Kind = "word"
     vocabulary: Annotated[int, Field(ge=8)] = 30_000
-    min_count: Annotated[int, Field(ge=1)] = 2
-    coverage: Annotated[float, Field(gt=0.9, le=1)] = 1.0
-    normalization: Normalization = "nmt_nfkc"
     lower: bool = True
     max_length: Annotated[int, Field(ge=1)] = 512
 
@@ -155,23 +144,12 @@ class LabelledTexts:
         if self.own_tokenizer is not None:
             return self.own_tokenizer
         if "train" not in self.texts:
-            raise UsageError(
-                f"{self.name} has nothing to train on: it has only {' and '.join(self.texts)}",
-                "`dlkit evaluate RUN --data NAME` tests a run on such data",
-            )
+            raise nothing_to_train_on(self.name, self.texts)
         if not len(self.texts["train"]):
             raise DataError(f"{self.name} has no text to train on", "a text a line, its label before it and a tab")
         options = self.options
-        made = tokenizer.train(
-            options.tokenizer,
-            self.texts["train"].texts,
-            size=options.vocabulary,
-            min_count=options.min_count,
-            coverage=options.coverage,
-            normalization=options.normalization,
-            lower=options.lower,
-        )
-        if made.size == len(tokenizer.SPECIAL):
+        made = options.train(self.texts["train"].texts)
+        if made.size == len(SPECIAL):
             raise DataError(
                 f"no word of {self.name} occurs {options.min_count} times in the training texts",
                 "lower data.min_count" if options.min_count > 1 else "its texts are empty",

@@ -1,7 +1,7 @@
 """Pairs of sequences in memory, from raw texts to batches for teacher forcing.
 
-A dataset of pairs is its texts, how to prepare them (`Preparation`), and tokenizers. The rest follows when it is first
-asked for: tokenizers are trained, texts become ids, and training pairs that cannot be learned from are dropped.
+A dataset of pairs is its texts, how to prepare them (`PairPreparation`), and tokenizers. The rest follows when it is
+first asked for: tokenizers are trained, texts become ids, and training pairs that cannot be learned from are dropped.
 """
 
 import functools
@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlkit.data import tokenizer
-from dlkit.data.tokenizer import CONTROL, END, PAD, START, UNKNOWN, Kind, Normalization, Tokenizer
-from dlkit.errors import DataError, UsageError
+from dlkit.data.tokenizer import CONTROL, END, PAD, START, UNKNOWN, Kind, Tokenizer, TokenizerOptions
+from dlkit.errors import DataError, nothing_to_train_on
 
 # Batches are padded to multiples of this, so that few shapes occur: each costs a trace of the training step.
 LENGTH_STEP = 8
@@ -198,32 +197,21 @@ class Texts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preparation:
-    """How texts become ids. All datasets of texts have these options; only training pairs are ever dropped.
+class PairPreparation(TokenizerOptions):
+    """How pairs of texts become ids. All datasets of pairs have these options; only training pairs are ever dropped.
 
     Args:
-        tokenizer: `unigram` and `bpe` learn pieces of words, `word` takes what is apart by white space, `char` single
-            characters.
-        vocabulary: most ids of a tokenizer, the four special ones included.
-        joint: one vocabulary learned from both sides, which embeddings can share; else one each.
-        min_count: words that occur less often in training are `<unk>`; for `word`.
         coverage: share of the training text that the known characters make up; not for `word`. For Chinese or Japanese
             0.9995 keeps the vocabulary free of characters that hardly occur.
-        normalization: `nmt_nfkc` takes compatible characters and all white space as the same, `identity` leaves text
-            alone; for `unigram` and `bpe`.
         lower: turn texts into lower case; references for evaluation stay as they are.
+        joint: one vocabulary learned from both sides, which embeddings can share; else one each.
         max_length: drop pairs of which a side has more tokens; None for no limit.
         length_ratio: drop pairs of which one side has more than so many times the tokens of the other; None for any.
         duplicates: what becomes of a pair that has occurred before, with the same text on both sides.
     """
 
     tokenizer: Kind = "unigram"
-    vocabulary: Annotated[int, Field(ge=8)] = 8000
     joint: bool = True
-    min_count: Annotated[int, Field(ge=1)] = 2
-    coverage: Annotated[float, Field(gt=0.9, le=1)] = 1.0
-    normalization: Normalization = "nmt_nfkc"
-    lower: bool = False
     max_length: Annotated[int, Field(ge=1)] | None = 128
     length_ratio: Annotated[float, Field(ge=1)] | None = None
     duplicates: Literal["drop", "keep"] = "drop"
@@ -284,7 +272,7 @@ class PairData:
 
     name: str
     texts: Mapping[str, Texts]
-    options: Preparation = field(default_factory=Preparation)
+    options: PairPreparation = field(default_factory=PairPreparation)
     tokenizers: tuple[Tokenizer, Tokenizer] | None = None
     languages: tuple[str, str] = ("", "")
     notes: tuple[str, ...] = ()
@@ -298,10 +286,7 @@ class PairData:
         if self.tokenizers is not None:
             return self.tokenizers
         if "train" not in self.texts:
-            raise UsageError(
-                f"{self.name} has nothing to train on: it has only {' and '.join(self.texts)}",
-                "`dlkit evaluate RUN --data NAME` tests a run on such data",
-            )
+            raise nothing_to_train_on(self.name, self.texts)
         if not self.texts["train"].source:
             raise DataError(f"{self.name} has no pair to train on", "a pair a line, source and target divided by a tab")
         return _trained(self.texts["train"], self.options)
@@ -369,23 +354,14 @@ def _has_control(source: str, target: str) -> bool:
     return CONTROL.search(source) is not None or CONTROL.search(target) is not None
 
 
-def _trained(texts: Texts, options: Preparation) -> tuple[Tokenizer, Tokenizer]:
-    make = functools.partial(
-        tokenizer.train,
-        options.tokenizer,
-        size=options.vocabulary,
-        min_count=options.min_count,
-        coverage=options.coverage,
-        normalization=options.normalization,
-        lower=options.lower,
-    )
+def _trained(texts: Texts, options: PairPreparation) -> tuple[Tokenizer, Tokenizer]:
     if options.joint:
-        both = make([*texts.source, *texts.target])
+        both = options.train([*texts.source, *texts.target])
         return both, both
-    return make(texts.source), make(texts.target)
+    return options.train(texts.source), options.train(texts.target)
 
 
-def _without_unfit(split: PairSplit, options: Preparation) -> tuple[PairSplit, dict[str, int]]:
+def _without_unfit(split: PairSplit, options: PairPreparation) -> tuple[PairSplit, dict[str, int]]:
     """The pairs to train on, and how many are left out for which reason."""
     source, target = (side - 1 for side in split.lengths)  # without the end token
     shorter, longer = np.minimum(source, target), np.maximum(source, target)
@@ -427,11 +403,12 @@ def _rows_with_unknown(ids: Sequence[Sequence[int]] | Ragged) -> list[int]:
     return np.unique(rows[ragged.flat == UNKNOWN]).tolist()
 
 
-def prepared(read: Callable[..., Data], how: type = Preparation) -> Callable[..., Data]:
-    """Gives a function that reads texts the options of `Preparation`, or of another such class, beside its own.
+def prepared(read: Callable[..., Data], how: type[TokenizerOptions] = PairPreparation) -> Callable[..., Data]:
+    """Gives a function that reads texts the options of `PairPreparation`, or of another such class, beside its own.
 
-    They are stated once, there, and yet stand in the signature, which is what recipes are checked against. A function
-    that has to know them, too, has an argument `options`, which is not in the signature.
+    They are stated once, in that class, the attribute `preparation`, and yet stand in the signature, which is what
+    recipes are checked against. A function that has to know them, too, has an argument `options`, which is not in the
+    signature.
     """
     own, shared = inspect.signature(read), inspect.signature(how)
     parameters = {name: parameter for name, parameter in own.parameters.items() if name != "options"}
@@ -446,5 +423,6 @@ def prepared(read: Callable[..., Data], how: type = Preparation) -> Callable[...
     load.__signature__ = own.replace(  # type: ignore[attr-defined]
         parameters=[*parameters.values(), *shared.parameters.values()]
     )
+    load.preparation = how  # type: ignore[attr-defined]
     load.__annotations__ = hints | {name: hint for name, hint in read.__annotations__.items() if name != "options"}
     return load

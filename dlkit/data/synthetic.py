@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from dlkit.data.pairs import PairData, Preparation, Texts
+from dlkit.data.pairs import PairData, PairPreparation, Texts
 from dlkit.data.tokenizer import WordTokenizer
 from dlkit.errors import UsageError
 
@@ -85,7 +85,7 @@ def _letters(
         source = [next(sources) for _ in range(size)]
         texts[split] = Texts(source, [answer(text) for text in source])
     tokenizer = WordTokenizer(LETTERS[:symbols])
-    return PairData(name, texts, Preparation(max_length=None, duplicates="keep"), (tokenizer, tokenizer))
+    return PairData(name, texts, PairPreparation(max_length=None, duplicates="keep"), (tokenizer, tokenizer))
 
 
 def _distinct_sequences(random: np.random.Generator, count: int, length: int, symbols: int) -> list[str]:

@@ -18,7 +18,7 @@ from dlkit.data.parallel import read_lines
 from dlkit.data.split_files import files_by_role
 from dlkit.data.split_names import ROLES
 from dlkit.data.tokenizer import SPECIAL, UNKNOWN, Tokenizer, WordTokenizer
-from dlkit.errors import DataError, UsageError, not_there
+from dlkit.errors import DataError, UsageError, not_there, nothing_to_train_on
 
 SUFFIXES = (".conll", ".tsv", ".txt", ".iob", ".iob2", ".bio")
 _FORM = "a line is `word<TAB>tag`, and an empty line ends a sentence"
@@ -117,10 +117,7 @@ class TaggedTexts:
         if self.own_tokenizer is not None:
             return self.own_tokenizer
         if "train" not in self.texts:
-            raise UsageError(
-                f"{self.name} has nothing to train on: it has only {' and '.join(self.texts)}",
-                "`dlkit evaluate RUN --data NAME` tests a run on such data",
-            )
+            raise nothing_to_train_on(self.name, self.texts)
         lines = (" ".join(words) for words in self.texts["train"].words)
         made = WordTokenizer.train(lines, size=self.vocabulary, min_count=self.min_count, lower=self.lower)
         if made.size == len(SPECIAL):

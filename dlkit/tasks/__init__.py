@@ -8,6 +8,11 @@ Direction = Literal["higher", "lower"]
 # Metrics from 0 to 100, as the field tells them. The others are losses or shares.
 POINTS = frozenset({"bleu", "chrf", "bleu_1", "bleu_2", "bleu_3"})
 
+# The keys that a tokenizer is made by, those of `dlkit.data.tokenizer.TokenizerOptions`.
+OF_TOKENIZER = tuple(
+    f"data.{key}" for key in ("tokenizer", "vocabulary", "min_count", "coverage", "normalization", "lower")
+)
+
 
 @dataclass(frozen=True)
 class TaskInfo:
@@ -102,10 +107,7 @@ TASKS: dict[str, TaskInfo] = {
         writes="target_out",
         texts=True,
         generates=True,
-        in_files=tuple(
-            f"data.{key}"
-            for key in ("tokenizer", "vocabulary", "joint", "min_count", "coverage", "normalization", "lower")
-        ),
+        in_files=(*OF_TOKENIZER, "data.joint"),
         defaults={
             "train.epochs": 10,
             "train.batch_size": 64,
@@ -130,9 +132,7 @@ TASKS: dict[str, TaskInfo] = {
         steps=True,
         classifies=True,
         texts=True,
-        in_files=tuple(
-            f"data.{key}" for key in ("tokenizer", "vocabulary", "min_count", "coverage", "normalization", "lower")
-        ),
+        in_files=OF_TOKENIZER,
         defaults={
             "train.epochs": 10,
             "train.batch_size": 64,
@@ -157,7 +157,7 @@ TASKS: dict[str, TaskInfo] = {
         steps=True,
         classifies=True,
         texts=True,
-        in_files=tuple(f"data.{key}" for key in ("vocabulary", "min_count", "lower")),
+        in_files=("data.vocabulary", "data.min_count", "data.lower"),
         defaults={
             "train.epochs": 10,
             "train.batch_size": 64,
@@ -183,9 +183,7 @@ TASKS: dict[str, TaskInfo] = {
         steps=True,
         generates=True,
         instead_of_ensemble="`dlkit evaluate RUN RUN` compares them",
-        in_files=tuple(
-            f"data.{key}" for key in ("tokenizer", "vocabulary", "min_count", "coverage", "normalization", "lower")
-        ),
+        in_files=OF_TOKENIZER,
         defaults={
             "train.steps": 2000,
             "train.batch_size": 32,
@@ -257,9 +255,7 @@ TASKS: dict[str, TaskInfo] = {
         image_net=("encoder",),
         generates=True,
         instead_of_ensemble="`dlkit caption --model RUN --model RUN` writes with several, their probabilities averaged",
-        in_files=tuple(
-            f"data.{key}" for key in ("tokenizer", "vocabulary", "min_count", "coverage", "normalization", "lower")
-        ),
+        in_files=OF_TOKENIZER,
         defaults={
             "train.epochs": 10,
             "train.batch_size": 64,

@@ -16,7 +16,7 @@ from dlkit.data.batching import ROW_WEIGHTS, Batch
 from dlkit.data.check import decode_all
 from dlkit.data.folders import classes_without
 from dlkit.data.images import ImageData, Split, fingerprint, standardize, statistics
-from dlkit.errors import DataError, UsageError
+from dlkit.errors import DataError, UsageError, nothing_to_train_on
 from dlkit.models.heads import log_mean_probabilities, of_each_head
 from dlkit.tasks import TASKS
 from dlkit.tasks.image_task import ImageTask
@@ -127,10 +127,7 @@ class ImageClassification(ImageTask):
     def _train(self) -> Split:
         splits = self.data.splits
         if "train" not in splits:
-            raise UsageError(
-                f"{self.options['name']} has nothing to train on: it has only {' and '.join(splits)}",
-                "`dlkit evaluate RUN --data NAME` tests a run on such data",
-            )
+            raise nothing_to_train_on(self.options["name"], splits)
         return splits["train"]
 
     def fingerprint(self) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dlkit import data as datasets
 from dlkit.data.batching import Batch, in_batches, shuffled
 from dlkit.data.buckets import longest_first
-from dlkit.data.corpus import CorpusData, Lines, Preparation, Stream, is_undivided
+from dlkit.data.corpus import CorpusData, CorpusPreparation, Lines, Stream, is_undivided
 from dlkit.data.pairs import LENGTH_STEP
 from dlkit.data.tokenizer import Tokenizer
 from dlkit.decode.decoder import positions_of
@@ -53,8 +53,8 @@ class LanguageModelling(Task):
         return self.options_of_data.units == "lines"
 
     @property
-    def options_of_data(self) -> Any:
-        """The corpus' `Preparation`."""
+    def options_of_data(self) -> CorpusPreparation:
+        """The corpus' `CorpusPreparation`."""
         return self.data.options
 
     @cached_property
@@ -335,7 +335,7 @@ def other_text(own: Mapping[str, Any], name: str, *, is_known: bool, folder: Pat
         return {**own, "name": name, **({} if folder is None else {"dir": folder})}
     function = datasets.builder(name, folder or own.get("dir"), kind="corpus")
     options = parameters_of(function)
-    shared = [field.name for field in fields(Preparation)]
+    shared = [field.name for field in fields(CorpusPreparation)]
     section = {"name": name} | {key: own[key] for key in ("dir", *shared) if key in own and key in options}
     if folder is not None:
         check_data_dir(name, folder, kind="corpus")

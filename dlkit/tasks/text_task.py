@@ -15,7 +15,7 @@ from dlkit.data.batching import Batch
 from dlkit.data.buckets import TokenBatches, longest_first, of_like_length
 from dlkit.data.pairs import LENGTH_STEP
 from dlkit.data.tokenizer import Tokenizer
-from dlkit.errors import UsageError
+from dlkit.errors import UsageError, nothing_to_train_on
 from dlkit.tasks.run_files import TOKENIZER_FILE, load_tokenizer
 from dlkit.tasks.task import Task
 
@@ -80,10 +80,7 @@ class TextTask(Task):
 
     def _check_trains(self) -> None:
         if "train" not in self.data.texts:
-            raise UsageError(
-                f"{self.options['name']} has nothing to train on: it has only {' and '.join(self.data.texts)}",
-                "`dlkit evaluate RUN --data NAME` tests a run on such data",
-            )
+            raise nothing_to_train_on(self.options["name"], self.data.texts)
 
     def fingerprint(self) -> str:
         """sha256 of the training texts and what is to be said of them, whatever the tokenizer."""

@@ -5,7 +5,7 @@ import gzip
 import numpy as np
 import pytest
 
-from dlkit import data
+from dlkit import data, recipe_keys
 from dlkit.data.labelled_texts import Labelled, LabelledTexts, TextPreparation, duplicates, is_undivided, stratified
 from dlkit.data.tokenizer import UNKNOWN, WordTokenizer
 from dlkit.errors import DataError, UsageError
@@ -164,6 +164,16 @@ def test_the_tokenizer_knows_the_training_words_alone():
     whole = LabelledTexts("x", ["neg", "pos"], texts, TextPreparation(min_count=1))
     assert whole.splits["test"].ids[0].tolist() == [4, UNKNOWN]
     assert whole.remarks() == ["unknown: 50.00% of test tokens"]
+
+
+def test_its_options_are_described_as_what_they_do_to_texts():
+    """Pairs that are too long are dropped, texts are cut; what all tokenizers have is described once, for both."""
+    texts = recipe_keys.arguments_in(data.builder("reviews.tsv", kind="labelled_texts"))
+    assert texts["max_length"].startswith("tokens of a text that are read; what comes after them is not")
+    assert texts["validation"].startswith("size of the validation part where there is none")
+    pairs = recipe_keys.arguments_in(data.builder("tatoeba"))
+    assert pairs["max_length"].startswith("drop pairs of which a side has more tokens")
+    assert texts["min_count"] == pairs["min_count"]
 
 
 def test_a_run_counts_the_classes_of_other_data_as_its_own():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlkit.data.pairs import PairData, PairSplit, Preparation, Ragged, Texts, batch, pad, prepared
+from dlkit.data.pairs import PairData, PairPreparation, PairSplit, Ragged, Texts, batch, pad, prepared
 from dlkit.data.tokenizer import WordTokenizer
 from dlkit.errors import DataError
 from dlkit.values import check_call, defaults_of
@@ -102,7 +102,7 @@ def made(pairs=PAIRS, evaluated=(), **options):
     texts = {"train": Texts(*map(list, zip(*pairs, strict=True)))}
     if evaluated:
         texts["test"] = Texts(*map(list, zip(*evaluated, strict=True)))
-    return PairData("pairs", texts, Preparation(**{"tokenizer": "word", "min_count": 1} | options))
+    return PairData("pairs", texts, PairPreparation(**{"tokenizer": "word", "min_count": 1} | options))
 
 
 def test_training_pairs_are_dropped_for_one_reason_each():
@@ -203,10 +203,10 @@ def test_readers_of_texts_take_the_options_of_preparation():
     def reader(name: str, *, own: int = 3) -> PairData:
         return PairData(name, {"train": Texts(["a" * own], ["b"])})
 
-    shared = {name: p.default for name, p in inspect.signature(Preparation).parameters.items()}
+    shared = {name: p.default for name, p in inspect.signature(PairPreparation).parameters.items()}
     assert defaults_of(reader) == {"own": 3} | shared
     assert typing.get_type_hints(reader, include_extras=True).keys() >= {"own", *shared}
     checked = check_call(reader, {"own": 2, "tokenizer": "char", "max_length": "none"}, where="data")
     data = reader("x", **checked)
-    assert data.options == Preparation(tokenizer="char", max_length=None)
+    assert data.options == PairPreparation(tokenizer="char", max_length=None)
     assert data.texts["train"].source == ["aa"]

@@ -3,14 +3,16 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlkit.data import tokenizer
-from dlkit.data.tokenizer import CharacterTokenizer, SubwordTokenizer, WordTokenizer
+from dlkit.data.tokenizer import CharacterTokenizer, SubwordTokenizer, TokenizerOptions, WordTokenizer
 from dlkit.errors import DataError, UsageError
+from dlkit.tasks import OF_TOKENIZER
 
 FRENCH = WordTokenizer(["je", "pense", "donc", "suis"])
 TEXT = [
@@ -311,6 +313,19 @@ def test_a_text_without_spaces_is_learned_from_to_its_end(kind):
     assert made.unknown("a b c d") == []
     assert made.decode(made.encode(text)) == text
     assert len(made.encode(text)) < 2000, "it has learned longer pieces"
+
+
+def test_options_make_the_tokenizer_that_they_name():
+    assert TokenizerOptions(min_count=2, lower=True).train(["A b a", "B c"]).words == ("a", "b")
+    assert TokenizerOptions(tokenizer="char", lower=True, coverage=0.91).train(["A" * 99 + "b"]).characters == "a"
+    made = TokenizerOptions(tokenizer="bpe", vocabulary=60, normalization="identity").train(TEXT)
+    assert (made.kind, made.lower) == ("bpe", False)
+    assert made.model == tokenizer.train("bpe", TEXT, size=60, normalization="identity").model
+
+
+def test_the_files_of_a_run_settle_all_that_a_tokenizer_is_made_by():
+    """The table of tasks is read without a tokenizer's module."""
+    assert tuple(f"data.{field.name}" for field in fields(TokenizerOptions)) == OF_TOKENIZER
 
 
 def test_foreign_ids_are_named():

@@ -20,13 +20,18 @@ def activation(kind: Activation, *, name: str) -> keras.layers.Layer:
     Raises:
         dlkit.errors.UsageError: there is no such activation.
     """
-    if kind not in get_args(Activation):
-        raise unknown("activation", kind, get_args(Activation))
-    return Own(kind, name=name) if kind in _OWN else keras.layers.Activation(kind, name=name)
+    chosen = function(kind)
+    return Own(kind, name=name) if kind in _OWN else keras.layers.Activation(chosen, name=name)
 
 
 def function(kind: Activation) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The non-linearity by itself."""
+    """The non-linearity by itself.
+
+    Raises:
+        dlkit.errors.UsageError: there is no such activation.
+    """
+    if kind not in get_args(Activation):
+        raise unknown("activation", kind, get_args(Activation))
     return _OWN.get(kind) or keras.activations.get(kind)
 
 

@@ -1,5 +1,7 @@
 """The last layer of a net that tells classes, words or numbers: in float32, whatever the net computes in."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 from keras import ops
@@ -24,17 +26,11 @@ class Logits(keras.layers.Dense):
         tf.float32
     """
 
-    use_bias: bool
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates the matrix (features, units) and the bias (units,), which Keras would cast to the net's precision."""
-        use_bias, self.use_bias = self.use_bias, False
-        super().build(input_shape)
-        self.use_bias = use_bias
-        if use_bias:
-            self.bias = self.add_weight(
-                name="bias", shape=(self.units,), initializer=self.bias_initializer, autocast=False
-            )
+    def add_weight(self, *args: Any, **options: Any) -> keras.Variable:
+        """Creates a weight; the bias is never cast to the net's precision, as Keras would."""
+        if options.get("name") == "bias":
+            options["autocast"] = False
+        return super().add_weight(*args, **options)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Logits (..., units) of `x` (..., features), float32 (float64 when `x` is)."""

@@ -8,6 +8,8 @@ from keras import ops
 from pydantic import Field
 
 from dlkit.decode.step import Step
+from dlkit.layers import activations
+from dlkit.layers.activations import Activation
 from dlkit.layers.causal_convolution import CausalConv
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
@@ -23,36 +25,50 @@ PAPERS = {
 
 
 class Block:
-    """Figure 1 (b) of the paper: twice a dilated causal convolution, ReLU and dropout, and the input added to it."""
+    """Figure 1 (b) of the paper: twice a dilated causal convolution, ReLU and dropout, and the input added to it.
 
-    def __init__(self, at: str, width: int, *, kernel: int, dilation: int, dropout: float, weight_norm: bool) -> None:
+    Another activation may stand in the place of all three ReLUs.
+    """
+
+    def __init__(
+        self,
+        at: str,
+        width: int,
+        *,
+        kernel: int,
+        dilation: int,
+        dropout: float,
+        weight_norm: bool,
+        activation: Activation,
+    ) -> None:
+        self.activate = activations.function(activation)
         self.convs = [
             CausalConv(
                 width, kernel_size=kernel, dilation_rate=dilation, weight_norm=weight_norm, name=f"{at}_conv{number}"
             )
             for number in (1, 2)
         ]
-        self.relus = [keras.layers.ReLU(name=f"{at}_relu{number}") for number in (1, 2)]
+        self.activations = [activations.activation(activation, name=f"{at}_{activation}{number}") for number in (1, 2)]
         self.dropouts = [Dropout(dropout, name=f"{at}_dropout{number}") for number in (1, 2)]
         for conv in self.convs:
             conv.build((None, None, width))
-        self.layers = [*self.convs, *self.relus, *self.dropouts]
+        self.layers = [*self.convs, *self.activations, *self.dropouts]
 
     def __call__(self, x: tf.Tensor, training: bool) -> tf.Tensor:
         """Outputs, shaped like `x` (batch, time, width)."""
         y = x
-        for conv, relu, dropout in zip(self.convs, self.relus, self.dropouts, strict=True):
-            y = dropout(relu(conv(y)), training=training)
-        return tf.nn.relu(x + y)
+        for conv, activate, dropout in zip(self.convs, self.activations, self.dropouts, strict=True):
+            y = dropout(activate(conv(y)), training=training)
+        return self.activate(x + y)
 
     def step(self, x: tf.Tensor, past: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
         """One step, of (batch, beams, width) and what the two convolutions have seen before."""
         y, following = x, []
         for conv, before in zip(self.convs, past, strict=True):
             y, after = conv.step(y, before)
-            y = tf.nn.relu(y)
+            y = self.activate(y)
             following.append(after)
-        return tf.nn.relu(x + y), tuple(following)
+        return self.activate(x + y), tuple(following)
 
 
 class TemporalConvLM(keras.Model):
@@ -72,6 +88,7 @@ class TemporalConvLM(keras.Model):
         dropout: float,
         weight_norm: bool,
         init: str,
+        activation: Activation,
     ) -> None:
         super().__init__(name="tcn_lm")
         self.width = width
@@ -79,7 +96,15 @@ class TemporalConvLM(keras.Model):
         self.embedding.build(None)
         self.embedding_dropout = Dropout(dropout, name="embedding_dropout")
         self.blocks = [
-            Block(f"block{i + 1}", width, kernel=kernel, dilation=2**i, dropout=dropout, weight_norm=weight_norm)
+            Block(
+                f"block{i + 1}",
+                width,
+                kernel=kernel,
+                dilation=2**i,
+                dropout=dropout,
+                weight_norm=weight_norm,
+                activation=activation,
+            )
             for i in range(layers)
         ]
         self.block_layers = [layer for block in self.blocks for layer in block.layers]
@@ -134,6 +159,7 @@ def tcn_lm(
     dropout: float = 0.0,
     weight_norm: bool = True,
     init: str = "glorot",
+    activation: Activation = "relu",
 ) -> keras.Model:
     """A language model of causal convolutions: each block looks twice as far back as the one below it.
 
@@ -148,6 +174,7 @@ def tcn_lm(
         dropout: share of units dropped after each convolution.
         weight_norm: whether length and direction of each filter are learned apart, as in the paper.
         init: initializer of the read-out.
+        activation: the non-linearity behind each convolution and behind each sum.
 
     Example:
         >>> tcn_lm(65)(ids).shape  # ids (32, 64)
@@ -155,5 +182,5 @@ def tcn_lm(
     """
     return TemporalConvLM(
         vocabulary, layers=layers, width=width, kernel=kernel, tied=tied, dropout=dropout, weight_norm=weight_norm,
-        init=init,
+        init=init, activation=activation,
     )  # fmt: skip

@@ -5,6 +5,7 @@ import tensorflow as tf
 from keras import ops
 
 from dlkit.data.tokenizer import PAD
+from dlkit.layers.activations import Activation, function
 from dlkit.layers.dropout import Dropout
 from dlkit.layers.initializers import initializer
 from dlkit.layers.masked_pooling import masked_max, without_padding
@@ -31,6 +32,7 @@ class TextCNN(keras.Model):
         embedding_dropout: float,
         dropout: float,
         init: str,
+        activation: Activation,
     ) -> None:
         super().__init__(name="text_cnn")
         self.windows = windows
@@ -42,7 +44,11 @@ class TextCNN(keras.Model):
         self.embedding_dropout = Dropout(embedding_dropout, name="embedding_dropout")
         self.convs = [
             keras.layers.Conv1D(
-                maps, window, activation="relu", kernel_initializer=initializer(init), name=f"conv{number}"
+                maps,
+                window,
+                activation=function(activation),
+                kernel_initializer=initializer(init),
+                name=f"conv{number}",
             )
             for number, window in enumerate(windows, 1)
         ]
@@ -91,6 +97,7 @@ def text_cnn(
     embedding_dropout: float = 0.0,
     dropout: float = 0.5,
     init: str = "glorot",
+    activation: Activation = "relu",
 ) -> keras.Model:
     """Feature maps over windows of words, each reduced to its maximum over time, and a linear layer on these.
 
@@ -104,6 +111,7 @@ def text_cnn(
         embedding_dropout: share of units of the word vectors that are dropped.
         dropout: share of the maxima that are dropped, 0.5 in the paper.
         init: how matrices are drawn.
+        activation: the non-linearity of the feature maps.
 
     Example:
         >>> text_cnn(8000, 2)(ids).shape  # ids (32, 20)
@@ -111,5 +119,5 @@ def text_cnn(
     """
     return TextCNN(
         vocabulary, classes, windows=tuple(windows), maps=maps, width=width, word_dropout=word_dropout,
-        embedding_dropout=embedding_dropout, dropout=dropout, init=init,
+        embedding_dropout=embedding_dropout, dropout=dropout, init=init, activation=activation,
     )  # fmt: skip

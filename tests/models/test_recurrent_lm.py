@@ -82,6 +82,25 @@ def test_the_receptive_field_of_convolutions_ends_where_it_says():
     assert not np.array_equal(model(changed[1])[:, -1], last)
 
 
+def test_blocks_of_convolutions_take_another_activation():
+    """tanh in the place of all three ReLUs of figure 1 (b), over a whole text and step by step."""
+    keras.utils.set_random_seed(1)
+    model = dlkit.build("tcn_lm", vocabulary=VOCABULARY, width=6, layers=2, activation="tanh")
+    x = model.embedding(IDS).numpy()
+    for block in model.blocks:
+        y = x
+        for conv in block.convs:
+            y = np.tanh(conv(y).numpy())
+        x = np.tanh(x + y)
+    expected = x @ model.head.kernel.numpy() + model.head.bias.numpy()
+    np.testing.assert_allclose(model(IDS), expected, rtol=1e-4, atol=1e-6)
+    state, memory = model.start(IDS)
+    for at in range(3):
+        made = model.step(tf.constant(IDS[:, at : at + 1]), state, memory)
+        state = made.state
+        np.testing.assert_allclose(made.logits[:, 0], expected[:, at], rtol=1e-4, atol=1e-6)
+
+
 def test_the_published_size():
     with unallocated():
         assert dlkit.build("lstm_lm", vocabulary=10_000).count_params() == 6_180_624

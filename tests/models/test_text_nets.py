@@ -58,8 +58,8 @@ def test_padding_and_other_texts_change_nothing(name, options):
     assert np.isfinite(together).all()
     for row, text in enumerate(TEXTS):
         alone = model(pad([text], length=max(1, len(text)))).numpy()[0]
-        said = together[row, : len(alone)] if name.startswith("tagger") else together[row]
-        np.testing.assert_allclose(said, alone, rtol=1e-5, atol=1e-5, err_msg=str(text))
+        logits = together[row, : len(alone)] if name.startswith("tagger") else together[row]
+        np.testing.assert_allclose(logits, alone, rtol=1e-5, atol=1e-5, err_msg=str(text))
 
 
 @pytest.mark.parametrize("name", [name for name in NETS if not name.startswith("tagger")])
@@ -137,8 +137,22 @@ def test_the_convolutional_net_says_what_pytorch_says_with_the_same_weights():
     for number, conv in enumerate(model.convs, 1):
         conv.kernel.assign(arrays[f"conv{number}"])
         conv.bias.assign(arrays[f"bias{number}"])
-    said = model(pad(reference.TEXTS, length=9)).numpy()
-    np.testing.assert_allclose(said, arrays["logits"], rtol=1e-5, atol=1e-6)
+    logits = model(pad(reference.TEXTS, length=9)).numpy()
+    np.testing.assert_allclose(logits, arrays["logits"], rtol=1e-5, atol=1e-6)
+
+
+def test_the_convolutional_net_takes_another_activation():
+    """Its equation in NumPy: windows with zeros around the text, tanh, and of each map the maximum."""
+    model = built("text_cnn", activation="tanh")
+    for text in ([5, 6, 7, 8, 9], [4]):
+        pooled = []
+        for window, conv in zip(model.windows, model.convs, strict=True):
+            x = np.pad(model.embedding.embeddings.numpy()[text], ((window - 1, window - 1), (0, 0)))
+            seen = np.stack([x[at : at + window] for at in range(len(text) + window - 1)])  # (places, window, width)
+            maps = np.einsum("pwi,wio->po", seen, conv.kernel.numpy()) + conv.bias.numpy()
+            pooled.append(np.tanh(maps).max(axis=0))
+        expected = np.concatenate(pooled) @ model.head.kernel.numpy() + model.head.bias.numpy()
+        np.testing.assert_allclose(model(pad([text], length=8)).numpy()[0], expected, rtol=1e-5, atol=1e-6)
 
 
 def numpy_windows(x, layers, dilations, activation):
@@ -171,12 +185,12 @@ def test_a_convolutional_tagger_is_its_equation_in_numpy(options, dilations, act
     keras.config.set_dtype_policy("float64")
     model = built("tagger_cnn", **options)
     layers = [(conv.kernel.numpy(), conv.bias.numpy()) for conv in model.encoder.convs]
-    said = model(pad(TEXTS, length=9)).numpy()
-    assert said.dtype == np.float64
+    logits = model(pad(TEXTS, length=9)).numpy()
+    assert logits.dtype == np.float64
     for row, text in enumerate(TEXTS):
         outputs = numpy_windows(model.embedding.embeddings.numpy()[text], layers, dilations, activation)
         expected = outputs @ model.head.kernel.numpy() + model.head.bias.numpy()
-        np.testing.assert_allclose(said[row, : len(text)], expected, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(logits[row, : len(text)], expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -189,10 +203,10 @@ def test_a_tag_depends_on_exactly_the_words_of_its_window(options, reach):
         weight.assign(np.abs(weight.numpy()))
     assert model.receptive_field == 2 * reach + 1
     ids = np.random.default_rng(0).integers(4, 10, (1, 19)).astype(np.int32)
-    said = model(ids).numpy()[0]
+    logits = model(ids).numpy()[0]
     for at in range(19):
         changed = model(np.where(np.arange(19) == at, 10, ids)).numpy()[0]
-        differs = (changed != said).any(axis=-1)
+        differs = (changed != logits).any(axis=-1)
         assert (differs == (np.abs(np.arange(19) - at) <= reach)).all(), at
 
 
@@ -211,8 +225,8 @@ def test_a_transformer_tags_words_by_what_a_classifier_makes_of_them(options):
     tagger.set_weights(classifier.get_weights())
     texts = [text for text in TEXTS if text]
     expected = classifier(pad(texts, length=9)).numpy()
-    said = tagger(pad(texts, length=9)).numpy()
-    means = [tags[: len(text)].mean(axis=0) for tags, text in zip(said, texts, strict=True)]
+    logits = tagger(pad(texts, length=9)).numpy()
+    means = [tags[: len(text)].mean(axis=0) for tags, text in zip(logits, texts, strict=True)]
     np.testing.assert_allclose(means, expected, rtol=1e-5, atol=1e-5)
 
 

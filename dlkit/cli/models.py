@@ -1,11 +1,10 @@
 """`dlkit models`: what can be built."""
 
 import ast
-from importlib.util import find_spec
 from itertools import zip_longest
-from pathlib import Path
 
 from dlkit import console
+from dlkit.source import tree_of
 
 
 def models() -> None:
@@ -35,10 +34,9 @@ def about(target: str) -> str:
         target: "module:function"; empty text for a module outside of dlkit, whose package would have to be imported.
     """
     module, _, name = target.partition(":")
-    spec = find_spec(module) if module.startswith("dlkit.") else None
-    if spec is None or spec.origin is None:
+    tree = tree_of(module) if module.startswith("dlkit.") else None
+    if tree is None:
         return ""
-    tree = ast.parse(Path(spec.origin).read_bytes())
     text = _docstring(tree.body, name) or ast.get_docstring(tree) or ""
     return text.partition("\n")[0].rstrip(".")
 

@@ -10,9 +10,9 @@ import ast
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dlkit.source import tree_of
 
 if TYPE_CHECKING:
     from dlkit.experiments.finding import Finding
@@ -159,10 +159,8 @@ def options_of(name: str) -> dict[str, Any]:
         'bootstrap'
     """
     module, _, function = EXPERIMENTS[name].target.partition(":")
-    spec = find_spec(module)
-    assert spec is not None
-    assert spec.origin is not None
-    tree = ast.parse(Path(spec.origin).read_bytes())
+    tree = tree_of(module)
+    assert tree is not None
     (found,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function)
     pairs = zip(found.args.kwonlyargs, found.args.kw_defaults, strict=True)
     return {argument.arg: ast.literal_eval(default) for argument, default in pairs if default is not None}

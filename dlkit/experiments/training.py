@@ -14,6 +14,7 @@ from dlkit import recipe
 from dlkit.train import start
 from dlkit.train.evaluation import Evaluation
 from dlkit.train.loop import Progress, batches, rates
+from dlkit.train.optimizers import Adam
 from dlkit.train.start import Prepared
 
 # What would blur a comparison unless an experiment is about it.
@@ -151,16 +152,17 @@ def fit(net: keras.Model, loss_of: Callable[[tf.Tensor], tf.Tensor], batches: tf
         batches: (updates, ...), what `loss_of` is given for each update.
         lr: the learning rate.
     """
-    adam = keras.optimizers.Adam(lr)
-    adam.build(net.trainable_variables)
+    adam, weights = Adam(), [variable.value for variable in net.trainable_variables]
+    slots = [{name: tf.Variable(tf.zeros_like(weight)) for name in adam.slots} for weight in weights]
 
     @tf.function
     def updates(batches: tf.Tensor) -> None:
+        step, rate = tf.constant(0), tf.constant(lr, tf.float64)
         for batch in batches:
+            step += 1
             with tf.GradientTape() as tape:
                 loss = loss_of(batch)
-            adam.apply_gradients(
-                zip(tape.gradient(loss, net.trainable_variables), net.trainable_variables, strict=True)
-            )
+            for weight, gradient, own in zip(weights, tape.gradient(loss, weights), slots, strict=True):
+                adam.apply(gradient, weight, own, lr=rate, step=step, decay=False)
 
     updates(batches)

@@ -35,7 +35,7 @@ def test_about_reads_docstrings_without_importing(tmp_path, monkeypatch):
         'three = partial(one, 3)\n"""The third net.\n\nIt has a partial."""\nfour = partial(one, 4)\n'
         "raise RuntimeError\n"
     )
-    monkeypatch.setattr("dlkit.cli.models.find_spec", lambda name: type("Spec", (), {"origin": str(package)}))
+    monkeypatch.setattr("dlkit.source.find_spec", lambda name: type("Spec", (), {"origin": str(package)}))
     assert about("dlkit.nets:one") == "The first net"
     assert about("dlkit.nets:two") == "Nets. Of all kinds"
     assert about("dlkit.nets:gone") == "Nets. Of all kinds"

@@ -15,7 +15,9 @@ from dlkit import console
 from dlkit.errors import DlkitError, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
     import tensorflow as tf
+    from numpy.typing import NDArray
 
 
 def memory() -> int | None:
@@ -215,6 +217,15 @@ class Devices:
 
         flags = self.strategy.run(lambda: tf.constant(float(flag)))
         return bool(self.strategy.reduce(tf.distribute.ReduceOp.SUM, flags, axis=None) > 0)
+
+    def sum(self, counts: "NDArray[np.int64]") -> "NDArray[np.int64]":
+        """The sum of what each process has counted; every process has to ask, at the same point of its work."""
+        if self.workers == 1:
+            return counts
+        import tensorflow as tf
+
+        of_devices = self.strategy.run(lambda: tf.constant(counts))  # each device of a process has its counts
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, of_devices, axis=None).numpy() // self.local_replicas
 
 
 def set_precision(precision: str) -> None:

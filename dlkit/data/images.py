@@ -30,11 +30,13 @@ class ImageSplit:
         images: (n, height, width, channels) uint8.
         labels: (n,) int32, the index of each image's class.
         source: text that names these images in this order, such that other images have another; empty: the pixels do.
+        origin: text that does so whatever size the images are brought to; empty where `source` knows no size.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int32]
     source: str = ""
+    origin: str = ""
 
     is_kept: ClassVar[bool] = True
 
@@ -53,7 +55,7 @@ class ImageSplit:
 
     def take(self, rows: NDArray[np.int64]) -> "ImageSplit":
         """The split of these rows only."""
-        return ImageSplit(self.images[rows], self.labels[rows], _part(self.source, rows))
+        return ImageSplit(self.images[rows], self.labels[rows], _part(self.source, rows), _part(self.origin, rows))
 
 
 class Kept(NamedTuple):
@@ -86,6 +88,7 @@ class LazySplit:
         source: text that names these images in this order, such that other images have another: a name and a version, a
             checksum; empty when there is none.
         kept: where the images of the source stay once they are decoded; None when they do not fit into memory.
+        origin: as of an `ImageSplit`.
     """
 
     read: Callable[[int], NDArray[np.uint8]]
@@ -94,6 +97,7 @@ class LazySplit:
     shape: tuple[int, int, int]
     source: str = ""
     kept: Kept | None = None
+    origin: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -128,8 +132,8 @@ class LazySplit:
 
     def take(self, rows: NDArray[np.int64]) -> "LazySplit":
         """The split of these rows only."""
-        source = _part(self.source, rows)
-        return replace(self, rows=self.rows[rows], labels=self.labels[rows], source=source)
+        source, origin = _part(self.source, rows), _part(self.origin, rows)
+        return replace(self, rows=self.rows[rows], labels=self.labels[rows], source=source, origin=origin)
 
 
 Split = ImageSplit | LazySplit
@@ -142,7 +146,7 @@ def _part(source: str, rows: NDArray[np.int64]) -> str:
 
 def in_memory(split: LazySplit) -> ImageSplit:
     """Decodes a split once and for all."""
-    return ImageSplit(split.fetch(np.arange(len(split))), split.labels, split.source)
+    return ImageSplit(split.fetch(np.arange(len(split))), split.labels, split.source, split.origin)
 
 
 def fits_in_memory(images: int, shape: tuple[int, int, int]) -> bool:
@@ -250,6 +254,11 @@ def fingerprint(split: Split) -> str:
     return digest.hexdigest()
 
 
+def fingerprint_of_origin(split: Split) -> str:
+    """As `fingerprint`, and the same for the same images at another size where the split knows their origin."""
+    return fingerprint(replace(split, source=split.origin or split.source))
+
+
 def _sample(count: int, most: int) -> NDArray[np.int64]:
     """At most so many of `count` rows, always the same ones, in their order."""
     return np.sort(np.random.default_rng(0).choice(count, min(count, most), replace=False))
@@ -268,14 +277,37 @@ def statistics(split: Split) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     Raises:
         dlkit.errors.DataError: the split is empty.
     """
+    return moments(value_counts(split))
+
+
+def value_counts(split: Split, *, rank: int = 0, processes: int = 1) -> NDArray[np.int64]:
+    """How often each value occurs in each channel of the images that `statistics` looks at.
+
+    Args:
+        split: the images.
+        rank: the number of this process, from 0, of several that share the images out.
+        processes: how many they are; the sum over all of them is what one would count.
+
+    Returns:
+        A (channels, 256) array.
+
+    Raises:
+        dlkit.errors.DataError: the split is empty.
+    """
     if not len(split):
         raise DataError("a split without images has no mean and standard deviation")
     counts = np.zeros((split.shape[-1], 256), dtype=np.int64)  # (channels, values)
     whole = len(split) * math.prod(split.shape) <= MEASURED_WHOLE
-    for rows in in_runs(np.arange(len(split)) if whole else _sample(len(split), SAMPLE), split.shape):
+    looked_at = np.arange(len(split)) if whole else _sample(len(split), SAMPLE)
+    for rows in in_runs(looked_at[rank::processes], split.shape):
         images = split.fetch(rows)
         for channel in range(len(counts)):
             counts[channel] += np.bincount(images[..., channel].ravel(), minlength=256)
+    return counts
+
+
+def moments(counts: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each channel, in units of 1 = white, from `value_counts`: (channels,) each."""
     values = np.arange(256) / 255
     pixels = counts[0].sum()
     mean = counts @ values / pixels

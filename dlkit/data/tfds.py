@@ -141,10 +141,12 @@ def lazy_split(
             raise prepared.spoilt(reason) from failure
 
     digest = hashlib.sha256(images.checksums.tobytes()).hexdigest()
-    source = f"{prepared.folder.relative_to(prepared.root)} {split} {shape} {digest}"
+    home = f"{prepared.folder.relative_to(prepared.root)} {split}"
     count = len(images.labels)
     kept = Kept.room(count, shape) if keep else None
-    everything = LazySplit(read, np.arange(count), images.labels, shape, source, kept)
+    everything = LazySplit(
+        read, np.arange(count), images.labels, shape, f"{home} {shape} {digest}", kept, origin=f"{home} {digest}"
+    )
     labelled = np.flatnonzero(images.labels >= 0)
     return everything if len(labelled) == count else everything.take(labelled)
 

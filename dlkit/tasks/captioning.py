@@ -16,7 +16,7 @@ from dlkit.data.augment import alternation, are_mirrored, augment, example_keys,
 from dlkit.data.batching import Batch, in_batches
 from dlkit.data.captions import CaptionData
 from dlkit.data.check import decode_all
-from dlkit.data.images import standardize, statistics
+from dlkit.data.images import Split, standardize
 from dlkit.data.pairs import LENGTH_STEP, teacher_forcing
 from dlkit.data.tokenizer import END, START, Tokenizer
 from dlkit.errors import UsageError
@@ -83,13 +83,17 @@ class Captioning(ImageTask):
         """Shape and standardization of the images, size and digest of the tokenizer, which is a file of the run."""
         if self.stored is not None:
             return dict(self.stored)
-        if "train" not in self.data.splits:
-            _ = self.data.tokenizer  # says that there is nothing to train on
-        mean, std = statistics(self.data.splits["train"].images)
         return {
-            "mean": mean.tolist(), "std": std.tolist(), "shape": list(self.data.shape),
+            **self.standardization(), "shape": list(self.data.shape),
             "vocabulary": self.tokenizer.size, "tokenizer": self.tokenizer.digest(),
         }  # fmt: skip
+
+    @property
+    def training_images(self) -> Split:
+        """The images of the training split."""
+        if "train" not in self.data.splits:
+            _ = self.data.tokenizer  # says that there is nothing to train on
+        return self.data.splits["train"].images
 
     def fingerprint(self) -> str:
         """sha256 of the training images, or of their files, and of their captions.

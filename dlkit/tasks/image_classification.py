@@ -15,7 +15,7 @@ from dlkit.data.augment import alternation, augment, example_keys, mixes, partne
 from dlkit.data.batching import ROW_WEIGHTS, Batch
 from dlkit.data.check import decode_all
 from dlkit.data.folders import classes_without
-from dlkit.data.images import ImageData, Split, fingerprint, standardize, statistics
+from dlkit.data.images import ImageData, Split, fingerprint, fingerprint_of_origin, standardize
 from dlkit.errors import DataError, UsageError, nothing_to_train_on
 from dlkit.models.heads import log_mean_probabilities, of_each_head
 from dlkit.tasks import TASKS
@@ -108,13 +108,9 @@ class ImageClassification(ImageTask):
         """Standardization, classes, their weights when they have some, and shape."""
         if self.stored is not None:
             return dict(self.stored)
-        train = self._train
-        mean, std = statistics(train)
-        info = {
-            "mean": mean.tolist(), "std": std.tolist(), "classes": self.data.classes, "shape": list(self.data.shape)
-        }  # fmt: skip
+        info = {**self.standardization(), "classes": self.data.classes, "shape": list(self.data.shape)}
         if chosen := self.options.get("class_weights"):
-            info["class_weights"] = class_weights(chosen, train.labels, self.data.classes)
+            info["class_weights"] = class_weights(chosen, self.training_images.labels, self.data.classes)
         return info
 
     def with_mirror_images(self) -> Self:
@@ -124,7 +120,8 @@ class ImageClassification(ImageTask):
         return task
 
     @property
-    def _train(self) -> Split:
+    def training_images(self) -> Split:
+        """The training split."""
         splits = self.data.splits
         if "train" not in splits:
             raise nothing_to_train_on(self.options["name"], splits)
@@ -139,7 +136,7 @@ class ImageClassification(ImageTask):
         Raises:
             dlkit.errors.DataError: an image cannot be decoded.
         """
-        train = self._train
+        train = self.training_images
         if self.stored is None:
             decode_all(self.data)
         elif train.is_kept:
@@ -151,9 +148,9 @@ class ImageClassification(ImageTask):
         return fingerprint(train)
 
     def tested_on(self, split: str) -> tuple[str, str]:
-        """The images, as the sha256 of their labels and of them, or of the files that they come from."""
+        """The images, as the sha256 of their labels and of them, or of the files or records that they come from."""
         size, held = self.size(split), self.data.splits[split]  # the size checks the name
-        return "images", fingerprint(held if size == len(held) else held.take(np.arange(size)))
+        return "images", fingerprint_of_origin(held if size == len(held) else held.take(np.arange(size)))
 
     def model_arguments(self) -> dict[str, Any]:
         """Shape and number of classes."""

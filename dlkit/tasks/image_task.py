@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from dlkit import data as datasets
 from dlkit.data import tfds_names
-from dlkit.data.images import Split, standardize
+from dlkit.data.images import Split, moments, standardize, value_counts
 from dlkit.recipe import image_options
 from dlkit.tasks.task import Task
 
@@ -24,6 +25,16 @@ class ImageTask(Task):
     # which hold as many patches: they are in memory together.
     adapted_to: int
     adapted_pixels: int
+    _counts: NDArray[np.int64] | None = None  # of all processes together
+
+    @property
+    @abstractmethod
+    def training_images(self) -> Split:
+        """The images of the training split.
+
+        Raises:
+            dlkit.errors.UsageError: there is no such split.
+        """
 
     @staticmethod
     @abstractmethod
@@ -40,6 +51,19 @@ class ImageTask(Task):
             tfds_prepare.obtain(name, tfds_names.data_dir(folder), wanted=wanted)
         elif name in datasets.targets() and name not in datasets.DATASETS:
             super().obtain()  # of another package, whose function may do anything
+
+    def count(self, *, rank: int, processes: int) -> NDArray[np.int64] | None:
+        """How often each value occurs in each channel of the images, which have to be decoded for it."""
+        return None if self.stored is not None else value_counts(self.training_images, rank=rank, processes=processes)
+
+    def take_counts(self, counts: NDArray[np.int64]) -> None:
+        """Takes the counts of all processes together."""
+        self._counts = counts
+
+    def standardization(self) -> dict[str, list[float]]:
+        """Mean and standard deviation of the training images, which `info` has as `mean` and `std`."""
+        mean, std = moments(value_counts(self.training_images) if self._counts is None else self._counts)
+        return {"mean": mean.tolist(), "std": std.tolist()}
 
     def dataset_options(self) -> dict[str, Any]:
         """What the dataset's own function takes of the section [data]."""

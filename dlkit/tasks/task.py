@@ -178,6 +178,25 @@ class Task(ABC):
     def fingerprint(self) -> str:
         """A checksum of the training data: a run resumes on the data that it began with."""
 
+    def count(self, *, rank: int, processes: int) -> NDArray[np.int64] | None:
+        """What one of several processes counts in its part of the training examples, before the model is built.
+
+        For tasks whose `info` follows from such counts and whose examples take time to read: `take_counts` is given the
+        sum over all processes. None for the others, and for a run that has begun.
+
+        Args:
+            rank: the number of this process, from 0.
+            processes: how many they are.
+
+        Raises:
+            dlkit.errors.DataError: an example cannot be read.
+        """
+        return None
+
+    def take_counts(self, counts: NDArray[np.int64]) -> None:
+        """Takes the sum of what all processes have counted, from which `info` follows then."""
+        raise NotImplementedError(f"{type(self).__name__} counts nothing")
+
     @abstractmethod
     def model_arguments(self) -> dict[str, Any]:
         """The builder's arguments that follow from the data, such as the number of classes. JSON values and tuples."""

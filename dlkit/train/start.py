@@ -4,10 +4,10 @@ import fnmatch
 import importlib.util
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 
@@ -26,6 +26,8 @@ from dlkit.train.optimizers import optimizer
 from dlkit.train.progressive import accept_sizes
 from dlkit.train.step import TrainingStep
 from dlkit.values import check_call, defaults_of
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -127,9 +129,13 @@ def build(recipe: Recipe, task: Task, devices: Devices, peers: Peers = ALONE) ->
     Raises:
         dlkit.errors.UsageError: an option of the model is wrong, or the model does not fit what it is to train on, or
             how.
-        dlkit.errors.DataError: some of the training examples are too long for it.
+        dlkit.errors.DataError: some of the training examples are too long for it, or cannot be read.
     """
     settings = recipe.train
+    if devices.workers > 1:
+        counts = _in_each(lambda: task.count(rank=devices.worker, processes=devices.workers), devices, peers)
+        if counts is not None:
+            task.take_counts(devices.sum(counts))
     arguments = task.model_arguments()  # opens the data, which may draw
     recipe = complete(recipe, arguments)
     runtime.set_seed(settings.seed, deterministic=settings.deterministic)
@@ -450,17 +456,25 @@ def _fingerprint(prepared: Prepared) -> str:
     Raises:
         dlkit.errors.DataError: some cannot be read, by this process or by another.
     """
+    return _in_each(prepared.task.fingerprint, prepared.devices, prepared.peers)
+
+
+def _in_each(work: Callable[[], Found], devices: Devices, peers: Peers) -> Found:
+    """What one of several processes finds that each read a part of the data; all end when one of them cannot.
+
+    Raises:
+        dlkit.errors.DataError: some data cannot be read, by this process or by another.
+    """
     failure: DataError | None = None
-    fingerprint = ""
     try:
-        fingerprint = prepared.task.fingerprint()
+        found = work()
     except DataError as damage:
         failure = damage
-    if prepared.devices.any(failure is not None):
-        shared = prepared.peers.share(failure)
-        prepared.peers.part()
-        raise prepared.peers.ending(shared)
-    return fingerprint
+    if devices.any(failure is not None):
+        shared = peers.share(failure)
+        peers.part()
+        raise peers.ending(shared)
+    return found
 
 
 def _changed(run: runs.Run, how: str = "") -> DataError:

@@ -588,6 +588,25 @@ def test_runs_that_held_out_different_numbers_to_validate_on_are_compared_on_the
     assert (code, error.splitlines()[0]) == (2, f"error: {few} and {many} are tested on different images")
 
 
+def test_runs_that_see_a_published_set_at_other_sizes_are_compared_on_its_test_images(as_json, evaluate, tmp_path):
+    """As lenet and a residual net do that look at 32 and at 28 pixels of the same images."""
+    for config in ("gray", "color"):
+        tiny_set.build(tmp_path / "prepared", config)
+    own, large, other = (
+        saved(tmp_path, name=name, data=f"{tiny_set.NAME}/{config}", bias=one_hot(index, 3),
+              sets=[f"data.dir={tmp_path / 'prepared'}", *sets])
+        for name, config, index, sets in (
+            ("own", "gray", 1, []), ("large", "gray", 2, ["data.size=8"]), ("other", "color", 1, [])
+        )
+    )  # fmt: skip
+    assert [runs.open_run(run).info["data"]["shape"] for run in (own, large)] == [[4, 5, 1], [8, 8, 1]]
+    paired = as_json(own, large)["paired"]
+    assert [paired[key] for key in ("both_right", "only_first", "only_second", "both_wrong")] == [0, 2, 2, 2]
+    assert as_json(own, large, "--ensemble")["examples"] == tiny_set.COUNTS["test"]
+    code, _, error = evaluate(own, other)
+    assert (code, error.splitlines()[0]) == (2, f"error: {own} and {other} are tested on different images")
+
+
 def test_what_cannot_be_compared(evaluate, threes, sequences, photos, tmp_path):
     others = saved(tmp_path, data=str(photos(3)), bias=one_hot(1, 3))
     for runs_, message in [

@@ -11,11 +11,14 @@ from dlkit.data.images import (
     Kept,
     LazySplit,
     fingerprint,
+    fingerprint_of_origin,
     fits_in_memory,
     hold_out,
     in_memory,
+    moments,
     standardize,
     statistics,
+    value_counts,
 )
 from dlkit.errors import DataError, UsageError
 
@@ -49,6 +52,25 @@ def test_statistics_equal_numpy_over_more_than_one_chunk():
     assert mean.dtype == std.dtype == np.float64
     np.testing.assert_allclose(mean, (images / 255).mean(axis=(0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(std, (images / 255).std(axis=(0, 1, 2)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("most", [1 << 32, 0])
+@pytest.mark.parametrize(("count", "processes"), [(25, 2), (25, 3), (2, 3)])
+def test_processes_that_share_the_images_out_count_what_one_counts(monkeypatch, most, count, processes):
+    """Each looks at images of its own; of very many, at its part of those that stand for all."""
+    monkeypatch.setattr("dlkit.data.images.MEASURED_WHOLE", most)
+    monkeypatch.setattr("dlkit.data.images.SAMPLE", 10)
+    images = np.random.default_rng(0).integers(0, 256, (count, 3, 2, 3), dtype=np.uint8)
+    read = []
+    split = LazySplit(
+        lambda row: read.append(row) or images[row], np.arange(count), np.zeros(count, np.int32), (3, 2, 3)
+    )
+    counted = sum(value_counts(split, rank=rank, processes=processes) for rank in range(processes))
+    assert len(read) == len(set(read)) == (count if most else min(count, 10))
+    for channel in range(3):
+        shades = images[sorted(read), ..., channel].ravel()
+        assert counted[channel].tolist() == [int((shades == shade).sum()) for shade in range(256)]
+    np.testing.assert_array_equal(moments(counted), statistics(split))
 
 
 def test_statistics_of_nothing_is_an_error():
@@ -188,6 +210,33 @@ def test_the_fingerprint_of_images_from_a_source_reads_no_image_and_is_that_of_t
     lazy_parts, parts = hold_out({"train": split}, 0.1), hold_out({"train": kept}, 0.1)
     assert fingerprint(lazy_parts["train"]) == fingerprint(parts["train"]) != fingerprint(parts["validation"])
     assert calls == []
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda split: split,
+        in_memory,
+        lambda split: split.take(np.arange(9)),
+        lambda split: in_memory(split).take(np.arange(9)),
+        lambda split: hold_out({"train": split}, 3)["train"],
+    ],
+)
+def test_the_fingerprint_of_the_origin_knows_no_size(part):
+    """Images a of two sizes, and others, b."""
+    made = (("a", 1), ("a", 2), ("b", 1))
+    splits = [part(lazy_split(30, source=f"{name} {size}", origin=name)[0]) for name, size in made]
+    small, large, other = (fingerprint_of_origin(split) for split in splits)
+    assert small == large != other
+    assert len({fingerprint(split) for split in splits}) == 3
+
+
+def test_the_fingerprint_of_the_origin_is_of_those_images_in_their_order():
+    split, _ = lazy_split(30, source="a 1", origin="a")
+    rows = ([0, 7], [7, 0], [14, 7])  # whose labels are all 0
+    assert len({fingerprint_of_origin(split.take(np.array(each))) for each in rows}) == 3
+    known, _ = lazy_split(30, source="files")
+    assert fingerprint_of_origin(known) == fingerprint(known), "a source that knows no size"
 
 
 def test_the_fingerprint_of_lazy_images_without_a_source_looks_at_a_hundred():

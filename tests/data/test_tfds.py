@@ -133,6 +133,17 @@ def test_two_sets_of_the_same_name_and_version_have_different_sources(tmp_path, 
     assert sources[0] != sources[1]
 
 
+def test_what_is_read_at_another_size_is_of_the_same_origin(made):
+    """Not so another configuration, whose pictures are others, or another split."""
+    own, small = (tfds_set(f"{NAME}/color", dir=made, **options).splits for options in ({}, {"size": 3}))
+    assert small["test"].shape == (3, 3, 3)
+    for split in own:
+        assert own[split].origin == small[split].origin != ""
+        assert own[split].source != small[split].source
+    gray = tfds_set(f"{NAME}/gray", dir=made).splits
+    assert len({gray["test"].origin, *(split.origin for split in own.values())}) == 1 + len(own)
+
+
 @pytest.fixture
 def varied(tmp_path, builder, monkeypatch):
     """Picture files of differing size and kind, and the folder in which they are prepared."""

@@ -75,6 +75,16 @@ def test_a_training_example_is_an_image_with_one_of_its_captions():
     assert "30 train (60 captions)" in task.describe()
 
 
+def test_three_processes_standardize_by_what_each_has_counted_of_its_part_of_the_images():
+    pixels = task_of().data.splits["train"].images.fetch(np.arange(30)) / 255
+    task = task_of()
+    task.take_counts(sum(task_of().count(rank=rank, processes=3) for rank in range(3)))
+    np.testing.assert_allclose(task.info["mean"], pixels.mean(axis=(0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(task.info["std"], pixels.std(axis=(0, 1, 2)), rtol=1e-12)
+    begun = Captioning(task.options, info=task.info)
+    assert begun.count(rank=0, processes=3) is None, "a run that has begun knows them"
+
+
 def test_the_limit_counts_images():
     task = FiveEach({"name": "synthetic:shapes", **SIZES}, limit=4)
     assert task.size("train") == 4

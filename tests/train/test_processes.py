@@ -102,8 +102,8 @@ def test_processes_train_stop_and_resume_as_one(alone, photos, tmp_path, count):
     assert os.listdir(tmp_path) == ["x"], "only the chief writes"
     run = runs.open_run(tmp_path / "x")
     assert_same(run, alone)
-    accuracy = alone.info["result"]["metrics"]["accuracy"]
-    assert run.info["result"]["metrics"]["accuracy"] == pytest.approx(accuracy, abs=0.021)
+    assert run.info["data"] == alone.info["data"], "mean and deviation of images of which each has decoded a part"
+    assert run.info["result"]["metrics"]["accuracy"] == alone.info["result"]["metrics"]["accuracy"]
 
     # A copy whose last checkpoint is damaged, which is warned of, goes on with all of them from the one before it.
     shutil.copytree(run.path, tmp_path / "cut")

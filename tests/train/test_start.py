@@ -10,15 +10,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from dlkit import cluster, data, recipe, runs, runtime, workers
 from dlkit.cli import main
 from dlkit.cluster import Peers
 from dlkit.data import tfds_prepare
-from dlkit.data.images import ImageData, ImageSplit
-from dlkit.errors import DlkitError, UsageError
+from dlkit.data.images import ImageData, ImageSplit, LazySplit
+from dlkit.errors import DataError, DlkitError, UsageError
 from dlkit.recipe import TrainSection
+from dlkit.tasks.image_classification import ImageClassification
 from dlkit.train import start
 
 SMALL = ["--limit", "40", "--batch-size", "20", "--set", "model.hidden=[4]", "--set", "data.size=8"]
@@ -149,6 +151,60 @@ def test_other_devices_end_a_worker_before_anything_is_summed_up(pair, monkeypat
     monkeypatch.setattr(runtime, "devices", lambda request, *, alone: on_gpu)
     with pytest.raises(DlkitError, match="the kind of devices is GPU here and CPU for the chief"):
         start.prepare(resolved, peers=worker)
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), dtype=np.uint8)
+
+
+def task_that_decodes(read):
+    """A task on seven training images, each of which `read` gives."""
+    task = ImageClassification({"name": "made"})
+    train = LazySplit(read, np.arange(7), np.arange(7, dtype=np.int32) % 2, (8, 8, 3))
+    task.data = ImageData("made", ["a", "b"], {"train": train})
+    return task
+
+
+def one_of_two(rank, *, others=0, other_fails=False):
+    """The devices of one of two processes: what the other one counts, and whether its data fail, is given."""
+
+    class OneOfTwo(runtime.Devices):
+        def any(self, flag):
+            return flag or other_fails
+
+        def sum(self, counts):
+            return counts + others
+
+    return OneOfTwo(tf.distribute.get_strategy(), "some", worker=rank, workers=2, replicas=2)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_each_process_decodes_its_part_of_the_images_that_all_are_standardized_by(rank):
+    decoded = []
+    task = task_that_decodes(lambda row: decoded.append(row) or PIXELS[row])
+    others = np.stack([np.bincount(PIXELS[1 - rank :: 2, ..., channel].ravel(), minlength=256) for channel in range(3)])
+    resolved = recipe.resolve("mlp", "digits", flags={"model.hidden": [4]})
+    prepared = start.build(resolved, task, one_of_two(rank, others=others))
+    assert sorted(decoded) == list(range(rank, 7, 2))
+    np.testing.assert_allclose(prepared.task.info["mean"], (PIXELS / 255).mean(axis=(0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(prepared.task.info["std"], (PIXELS / 255).std(axis=(0, 1, 2)), rtol=1e-12)
+    assert sorted(decoded) == list(range(rank, 7, 2)), "and no other one for it"
+
+
+def test_a_training_image_that_one_process_cannot_read_ends_all(pair, monkeypatch):
+    monkeypatch.setattr(Peers, "part", lambda self: None)  # the other one is of the same thread
+    chief, worker = pair
+
+    def read(row):
+        if row == 3:
+            raise DataError("cat.png is damaged", "look at it")
+        return PIXELS[row]
+
+    resolved = recipe.resolve("mlp", "digits", flags={"model.hidden": [4]})
+    with pytest.raises(DataError, match="^cat.png is damaged$"):
+        start.build(resolved, task_that_decodes(read), one_of_two(1), worker)
+    with pytest.raises(DataError, match=r"^worker 1 \(127.0.0.1:\d+\) failed: cat.png is damaged$") as told:
+        start.build(resolved, task_that_decodes(read), one_of_two(0, other_fails=True), chief)
+    assert told.value.hint == "look at it"
 
 
 @pytest.fixture

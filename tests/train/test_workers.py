@@ -189,14 +189,15 @@ def test_an_image_that_one_worker_cannot_read_ends_all_when_the_chief_has_saved(
 
 
 @pytest.mark.slow
-def test_a_damaged_image_that_another_worker_decodes_ends_all_before_there_is_a_run(tmp_path, capfd):
-    """Of the test images, which nobody looks at until the end, each worker decodes every second one."""
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_damaged_image_that_another_worker_decodes_ends_all_before_there_is_a_run(tmp_path, capfd, split):
+    """Each worker decodes every second image, of those that are trained on and of the others."""
     draw = np.random.default_rng(0)
     for number in range(40):
         path = tmp_path / "photos" / ("test" if number < 10 else "train") / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(draw.integers(0, 256, (32, 32), dtype=np.uint8)).save(path)
-    second = tmp_path / "photos" / divide(list_images(tmp_path / "photos").files)["test"][1].path
+    second = tmp_path / "photos" / divide(list_images(tmp_path / "photos").files)[split][1].path
     second.write_bytes(second.read_bytes()[:-400])
     arguments = ["train", "mlp", "--data", str(tmp_path / "photos"), "--runs-dir", str(tmp_path / "runs")]
     assert workers.train([*arguments, "--set", "model.hidden=[4]", "--steps", "5"], 2) == 3

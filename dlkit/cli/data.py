@@ -185,17 +185,19 @@ def show(
         raise UsageError(
             f"--augment is shown on labelled images; {name} has {datasets.KINDS[kind].what}", "leave it out"
         )
+    overrides = [(*recipe.parse_override(text), "set") for text in sets or []]
     section = recipe.resolve_data(
         name,
         kind,
-        overrides=[(*recipe.parse_override(text), "set") for text in sets or []],
+        overrides=overrides,
         flags={
             "data.dir": data_dir,
             "data.on_bad": on_bad,
             "data.augment": recipe.words(augment) if augment else None,
         },
     )
-    asked = _Asked(section, kind, split, count, seed or 0, epoch, path)
+    keys = frozenset(key.removeprefix("data.") for key, *_ in overrides)
+    asked = _Asked(section, keys, kind, split, count, seed or 0, epoch, path)
     if kind == "images":
         _show_images(asked)
         return
@@ -213,6 +215,7 @@ class _Asked:
     """What `dlkit data show` is to show, and where to draw it."""
 
     section: "DataSection"
+    keys: frozenset[str]  # of the section, which the user wrote
     kind: str
     split: str
     count: int
@@ -232,7 +235,7 @@ def _show_images(asked: _Asked) -> None:
     from dlkit.probe import examples
 
     section, split, count, seed, epoch = asked.section, asked.split, asked.count, asked.seed, asked.epoch
-    gallery = examples.Gallery.of(section, split, count=count, seed=seed, epoch=epoch)
+    gallery = examples.Gallery.of(section, split, count=count, seed=seed, epoch=epoch, asked=asked.keys)
     gallery.save(asked.path)
     if console.settings.json:
         console.data_json({**gallery.to_dict(), "picture": str(asked.path)})

@@ -231,6 +231,22 @@ def check_unread(option: str, given: object, splits: Iterable[str]) -> None:
         raise changes_nothing(option, splits)
 
 
+def check_division(data: ImageData, asked: Mapping[str, object]) -> None:
+    """Raises a UsageError when a user asks for a division of images that are divided already.
+
+    Whatever else is asked for than the default or nothing was refused when they were opened.
+
+    Args:
+        data: the images.
+        asked: options of [data] and their values, those that a user wrote and not those of a recipe, which may be for
+            several data.
+    """
+    for option in data.unread:
+        # Nothing to hold out is what there is, and the way to overrule a recipe.
+        if asked.get(option, 0) != 0:
+            raise changes_nothing(option, data.splits)
+
+
 def changes_nothing(option: str, splits: Iterable[str]) -> UsageError:
     """The error for a key of [data] that would divide data which have these splits already."""
     return UsageError(

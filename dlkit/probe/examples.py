@@ -1,6 +1,6 @@
 """Examples of a dataset, as they are and as training sees them, and a picture of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from dlkit import data as datasets
 from dlkit.console import safe
 from dlkit.data.augment import alternation, augment, example_keys, option_names
 from dlkit.data.batching import shuffled
-from dlkit.data.images import ImageData, statistics
+from dlkit.data.images import ImageData, check_division, statistics
 from dlkit.data.split_names import check_split
 from dlkit.errors import DataError, DlkitError
 from dlkit.probe import pictures
@@ -64,16 +64,27 @@ class Gallery:
     examples: Sequence[Example]
 
     @classmethod
-    def of(cls, section: DataSection, split: str, *, count: int, seed: int = 0, epoch: int = 0) -> "Gallery":
+    def of(
+        cls, section: DataSection, split: str, *, count: int, seed: int = 0, epoch: int = 0, asked: Iterable[str] = ()
+    ) -> "Gallery":
         """Loads the data and draws the examples; fewer than `count` when the split has not as many.
 
+        Args:
+            section: of the data.
+            split: its name.
+            count: how many examples.
+            seed: of their choice and of what chance does to them.
+            epoch: likewise.
+            asked: which options of the section a user wrote.
+
         Raises:
-            dlkit.errors.UsageError: there is no such split, there are no labelled images, or an augmentation is not for
-                images of their form.
+            dlkit.errors.UsageError: there is no such split, there are no labelled images, an augmentation is not for
+                images of their form, or a division is asked for of images that are divided.
             dlkit.errors.DataError: the data is missing or damaged, or the split is empty.
         """
         options = {key: value for key, value in section.options.items() if key not in image_options()}
         data = datasets.load_images(section.name, **options, **({"dir": section.dir} if section.dir else {}))
+        check_division(data, {key: options[key] for key in asked if key in options})
         check_split(split, data.splits, data.name)
         indices = shuffled(len(data.splits[split]), seed=seed, epoch=epoch)[:count]
         if not len(indices):

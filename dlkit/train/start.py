@@ -13,7 +13,7 @@ import keras
 
 from dlkit import __version__, console, durable, models, runs, runtime, workers
 from dlkit.cluster import ALONE, Peers
-from dlkit.data.images import changes_nothing
+from dlkit.data.images import ImageData, check_division
 from dlkit.errors import CheckpointError, DataError, DlkitError, UsageError, nearest
 from dlkit.recipe import Recipe, TrainSection
 from dlkit.runtime import Devices
@@ -114,6 +114,7 @@ def prepare(
             raise _changed(run, f": {failure.message}") from None
     else:
         task.check_settings(settings)  # a run that has begun goes on as it is
+        _check_division(recipe, task)
     return build(recipe, task, where, peers)
 
 
@@ -336,16 +337,11 @@ def _check_watching(recipe: Recipe, task: Task) -> None:
 
 
 def _check_division(recipe: Recipe, task: Task) -> None:
-    """Raises a UsageError when a user asks for a division of images that are divided already.
-
-    Whatever else is asked for than the default or nothing was refused when they were opened. A recipe, which may be for
-    several data, may hold these two.
-    """
-    for option in getattr(task.data, "unread", ()):
-        asked = recipe.sources.get(f"data.{option}") in {"set", "flag"}
-        # Nothing to hold out is what there is, and the way to overrule a recipe.
-        if asked and recipe.data.options.get(option) != 0:
-            raise changes_nothing(option, task.splits)
+    """Raises a UsageError when a user asks for a division of images that are divided already."""
+    if isinstance(task.data, ImageData):
+        options, sources = recipe.data.options, recipe.sources
+        asked = {key: options[key] for key in options if sources.get(f"data.{key}") in {"set", "flag"}}
+        check_division(task.data, asked)
 
 
 def new_loop(prepared: Prepared, display: Display, *, folder: Path | None, name: str | None = None) -> Loop:
@@ -362,7 +358,6 @@ def new_loop(prepared: Prepared, display: Display, *, folder: Path | None, name:
     """
     recipe, task, model = prepared.recipe, prepared.task, prepared.model
     _check_watching(recipe, task)
-    _check_division(recipe, task)
     fresh = _first_weights(prepared)
     if recipe.train.init_from:
         console.note(f"weights from {recipe.train.init_from}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))

@@ -10,6 +10,7 @@ from dlkit.data.images import (
     ImageSplit,
     Kept,
     LazySplit,
+    check_division,
     fingerprint,
     fingerprint_of_origin,
     fits_in_memory,
@@ -154,6 +155,17 @@ def test_a_division_that_nothing_reads_is_refused():
     assert hold_out(test, 0.1) == test
     with pytest.raises(UsageError, match=r"data\.validation changes nothing"):
         hold_out(test, 3)
+
+
+def test_what_a_user_asks_for_of_a_division_that_there_is_is_refused():
+    """Of what is asked for, not of what is so by default or in a recipe; to hold out nothing is no division."""
+    splits = {name: split_of(np.zeros((10, 1, 1, 1))) for name in ("train", "validation")}
+    data = ImageData("made", ["a"], splits, unread=("validation", "split_seed"))
+    for asked in ({}, {"validation": 0}, {"test": 0.1, "size": 8}):
+        check_division(data, asked)
+    for option, asked in (("validation", {"validation": 0.1}), ("split_seed", {"validation": 0, "split_seed": 1})):
+        with pytest.raises(UsageError, match=f"data.{option} changes nothing: the data have the splits train, val"):
+            check_division(data, asked)
 
 
 def test_something_is_left_to_train_on():

@@ -224,7 +224,7 @@ def test_a_division_that_a_user_asks_for_of_data_that_are_divided_is_refused(div
     small = {"model.hidden": [4], "train.batch_size": 2}
     asked = recipe.resolve("mlp", str(divided), overrides=[(f"data.{key}", number, "set")], flags=small)
     with pytest.raises(UsageError) as caught:
-        start.new_loop(start.prepare(asked), None, folder=None)
+        start.prepare(asked)
     assert caught.value.message == f"data.{key} changes nothing: the data have the splits train, validation, test"
     (tmp_path / "recipe.toml").write_text(asked.to_toml())
     held = recipe.load(tmp_path / "recipe.toml", {})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dlkit import errors
+from dlkit import cluster, errors
 from dlkit.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +38,21 @@ def test_ci_runs_the_test_command_of_the_readme():
 
 def test_the_commands_of_scripts_are_among_them():
     assert ["train", "--resume", "$run", "--data-dir", "/shared/data"] in list(commands())
+
+
+def test_the_pods_of_kubernetes_start_the_script_of_the_page_with_variables_that_are_read():
+    (page,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    (command,) = re.findall(r"^ +command: \[(.*)\]$", page, re.MULTILINE)
+    assert command.split(", ") == ["bash", "/shared/train.sh"]
+    assert "```bash\n#!/bin/bash\n# /shared/train.sh\n" in README
+    assert "mountPath: /shared}" in page
+    assert dict(re.findall(r'{name: (\w+), value: "(.*?)"}', page)) == {cluster.TIMEOUT: "600"}
+
+
+def test_how_long_a_worker_is_waited_for(monkeypatch):
+    monkeypatch.delenv(cluster.TIMEOUT, raising=False)
+    said = f"`{cluster.TIMEOUT}=600` waits for ten minutes instead of {cluster.timeout()} seconds."
+    assert said in " ".join(README.split())
 
 
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -83,6 +84,32 @@ def site(tmp_path):
     for name, comment in (("train.sh", "# /shared/train.sh"), ("job.sh", "#SBATCH")):
         (shared / name).write_text(script(comment).replace("/shared", str(shared)))
     return tmp_path
+
+
+def test_two_machines_that_are_told_who_they_are(site):
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        ports = [free.getsockname()[1] for free in (first, second)]
+    text = script("# On the machine 10.0.0.1, the chief.").replace("/shared", str(site / "shared"))
+    for host, port in zip(("10.0.0.1", "10.0.0.2"), ports, strict=True):
+        assert f'"{host}:2222"' in text
+        text = text.replace(f'"{host}:2222"', f'"127.0.0.1:{port}"')
+    assert text.count('"index": 0}') == 1
+    machines = [
+        subprocess.Popen(
+            ["bash", "-c", text.replace('"index": 0}', f'"index": {number}}}')],
+            env={**os.environ, "PATH": f"{site / 'bin'}:{os.environ['PATH']}"},
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=site,
+        )
+        for number in range(2)
+    ]
+    told = [machine.communicate(timeout=300)[1] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], told
+    assert told[1] == "", "the chief speaks"
+    run = runs.open_run(site / "shared" / "runs" / "mlp_digits-1")
+    assert run.checkpoints()[-1] == f"step-{STEPS}"
+    assert run.info["devices"].startswith("2 workers x CPU")
 
 
 def submitted(site):

@@ -1,6 +1,7 @@
 """Every shipped recipe: complete, valid to the last option, and honest about where its figures come from."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,25 @@ def test_a_recipe_introduces_itself(path):
     measured = re.search(r"Measured: .*\d.* \d+ s .*cores", head, re.DOTALL)
     assert measured or "not measured" in head
     assert not set(re.findall(r"\b[A-Z]{5,}\b", head)) - {"CIFAR", "MNIST"}, "a placeholder"
+
+
+def results():
+    """The rows of README's table of results."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    table = readme.partition("| recipe | test part |")[2].partition("\n\n")[0]
+    return table.splitlines()[2:]
+
+
+def test_what_readme_says_of_a_recipe_is_said_at_its_head():
+    rows = results()
+    assert len(rows) > 15
+    for row in rows:
+        told, _, result, _ = (cell.strip() for cell in row.strip("|").split("|"))
+        named = [name for name in re.findall(r"`([\w-]+)`", told + result) if name in recipe.names()]
+        assert named, row
+        heads = " ".join(" ".join(recipe.introduction(recipe.folder() / f"{name}.toml")) for name in named)
+        for figure in re.findall(r"\d+\.\d+", result):
+            assert re.search(rf"(?<![\d.]){re.escape(figure)}(?!\d)", heads), f"{figure} of {named}"
 
 
 def test_the_four_nets_of_degradation_differ_in_nothing_but_the_net():

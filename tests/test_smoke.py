@@ -1,4 +1,4 @@
-"""Every image net of the table trains for an epoch on drawn shapes, saves a checkpoint and evaluates it.
+"""Every image net of the table trains for an epoch on drawn shapes, moves by it, saves a checkpoint and evaluates it.
 
 Tiny, and fast: a graph of a deep net takes longer to build than its epoch to compute. So the deep nets run without
 graphs here, operation by operation; the shallow ones, which are made of the same blocks, run as they do for users.
@@ -7,6 +7,7 @@ graphs here, operation by operation; the shallow ones, which are made of the sam
 import math
 import shutil
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -65,8 +66,13 @@ def test_an_epoch_on_shapes(without_graphs, name, folder):
     if name.startswith("vgg"):
         flags["model.dense_units"] = 64
     display = Records()
-    loop = start.new_loop(start.prepare(recipe.resolve(name, "synthetic:shapes", flags=flags)), display, folder=folder)
+    prepared = start.prepare(recipe.resolve(name, "synthetic:shapes", flags=flags))
+    loop = start.new_loop(prepared, display, folder=folder)
+    variables = prepared.model.trainable_variables
+    fresh = [np.asarray(variable).copy() for variable in variables]
     assert loop.fit() == "done"
+    moved = [not np.array_equal(before, variable) for before, variable in zip(fresh, variables, strict=True)]
+    assert sum(moved) > len(moved) / 2, f"{sum(moved)} of {len(moved)} variables have changed"
     assert [(record["kind"], record["step"]) for record in display.records] == [("train", 1), ("evaluation", 1)]
     result = loop.test()
     assert (result["step"], result["best"]) == (1, True)

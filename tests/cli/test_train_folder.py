@@ -3,7 +3,10 @@
 import contextlib
 import io
 import json
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,9 @@ from PIL import Image
 
 from dlkit.cli import main
 from dlkit.data import folders
+
+sys.path.append(str(Path(__file__).parents[1] / "data"))
+from spoilt import spoil
 
 COUNT = 40
 SMALL = ["--set", "model.hidden=[4]", "--set", "data.augment=[]", "--set", "train.batch_size=16"]
@@ -178,6 +184,69 @@ def test_what_is_for_tests_only_is_not_trained_on(dlkit, tmp_path):
     result = dlkit("data", "check", str(photos))
     assert result.code == 0, result.err
     assert "not learned" not in result.out
+
+
+def test_ten_thousand_bad_files_of_a_table_are_left_out_of_a_training(dlkit, tmp_path):
+    """Without `--on-bad skip` the first one of training ends it, with its line of the table."""
+    photos = splits_of(tmp_path / "photos", 5)
+    spoil(photos / "train" / "dark", 10_000)
+    paths = sorted(path.relative_to(photos) for path in photos.rglob("*.*"))
+    assert len(paths) == 10_020
+    rows = [f"{path},{path.parent.name},{path.parts[0]}" for path in paths]
+    (photos / "labels.csv").write_text("\n".join(["file,label,split", *rows]))
+    arguments = ["--data", str(photos), "--set", "data.size=8", *SMALL, "--epochs", "1", "--name", "x"]
+    result = dlkit("train", "mlp", *arguments)
+    assert (result.code, result.err.count("\n")) == (3, 2)
+    line, path = re.match(rf"error: {photos}/labels.csv line (\d+): {photos}/(\S+) ", result.err).groups()
+    assert rows[int(line) - 2].startswith(f"{path},dark,train")
+    assert Path(path).name not in {f"{number}.png" for number in range(5)}
+    result = dlkit("train", "mlp", *arguments, "--on-bad", "skip")
+    assert result.code == 0, result.err
+    assert "skipped 10,000 of 10,020 images, which cannot be read" in result.err
+    assert "10 test, 8x8x3, 2 classes" in result.err
+    assert (tmp_path / "runs" / "x" / "run.json").exists()
+
+
+# A command line, and the most that its process has had in memory.
+PEAK = """
+import re, sys
+from pathlib import Path
+from dlkit.cli import main
+code = main(sys.argv[1:])
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
+sys.exit(code)
+"""
+
+
+@pytest.mark.slow
+def test_ten_thousand_bad_files_take_no_more_memory_than_a_hundred(tmp_path):
+    peaks = []
+    for count in (100, 10_000):
+        photos = splits_of(tmp_path / f"{count}", 10)
+        spoil(photos / "train" / "dark", count)
+        arguments = ["--data", photos, "--set", "data.size=8", *SMALL, "--on-bad", "skip", "--steps", "1", "--json"]
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, "train", "mlp", *arguments, "--runs-dir", tmp_path / "runs"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert f"skipped {count:,} of {40 + count:,} images" in done.stderr
+        peaks.append(int(done.stdout.splitlines()[-1]))
+    assert peaks[1] - peaks[0] < 50, peaks
+
+
+@pytest.mark.parametrize("option", ["validation=0.1", "test=0.1", "split_seed=1"])
+def test_a_division_of_what_is_divided_is_refused_by_who_only_looks(dlkit, tmp_path, option):
+    photos = splits_of(tmp_path / "photos", 2)
+    shutil.copytree(photos / "test", photos / "val")
+    for command in (
+        ("data", "show", str(photos), "-o", "a.png"),
+        ("inspect", "lenet", "activations", "--data", str(photos)),
+    ):
+        result = dlkit(*command, "--set", f"data.{option}")
+        assert (result.code, result.err.count("\n")) == (2, 2), result.err
+        key = option.partition("=")[0]
+        assert f"error: data.{key} changes nothing: the data have the splits " in result.err
+    assert dlkit("data", "show", str(photos), "-o", "a.png", "--set", "data.validation=0").code == 0
 
 
 def test_data_show_may_skip_bad_files(dlkit, tmp_path):

@@ -47,9 +47,29 @@ def claiming(content, kind, side):
     return content[:start] + struct.pack(">HH", side, side) + content[start + 4 :]
 
 
-def cut(kind):
+def cut(kind, make=noise):
     """Makes files that end too early."""
-    return lambda seed: encoded(noise(seed, 32), kind)[:-400]
+    return lambda seed: encoded(make(seed, 32), kind)[:-400]
+
+
+def cmyk(seed, side=8):
+    """A random image in the four colours of print."""
+    return noise(seed, side).convert("CMYK")
+
+
+def deep(seed, side=8):
+    """A random gray image of 16 bits a sample."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 1 << 16, (side, side), dtype=np.uint16))
+
+
+def frames(kind, seed, side=8, **options):
+    """The bytes of an animation of two frames."""
+    return encoded(noise(seed, side), kind, save_all=True, append_images=[noise(seed + 1, side)], **options)
+
+
+def cut_animation(seed):
+    """An animation that ends within its first frame: before even that frame alone would."""
+    return frames("GIF", seed, 32)[: len(encoded(noise(seed, 32), "GIF")) - 400]
 
 
 def claiming_much(kind, side):
@@ -69,6 +89,9 @@ SPOILT = {
     "cut.gif": cut("GIF"),
     "cut.bmp": cut("BMP"),
     "cut.webp": cut("WEBP"),
+    "cut_cmyk.jpg": cut("JPEG", cmyk),
+    "cut_16bit.png": cut("PNG", deep),
+    "cut_animation.gif": cut_animation,
     "huge.png": lambda seed: png(30_000, 30_000),
     "huge.jpg": claiming_much("JPEG", 60_000),
     "huge.gif": claiming_much("GIF", 60_000),
@@ -81,21 +104,22 @@ NO_FILES = {
     "pipe.png": os.mkfifo,
 }
 KINDS = [*SPOILT, *NO_FILES]
+VARIANTS = 20  # of each of SPOILT
 
 
 @cache
-def _content(kind):
-    return SPOILT[kind](0)
+def _content(kind, seed):
+    return SPOILT[kind](seed)
 
 
 def spoil(folder, count):
     """Fills a folder with so many entries that cannot be read, of every kind in turn; returns their names."""
     names = []
-    for seed in range(count):
-        kind = KINDS[seed % len(KINDS)]
-        path = folder / f"{seed:05}_{kind}"
+    for number in range(count):
+        seed, kind = number // len(KINDS) % VARIANTS, KINDS[number % len(KINDS)]
+        path = folder / f"{number:05}_{kind}"
         if kind in SPOILT:
-            path.write_bytes(_content(kind))
+            path.write_bytes(_content(kind, seed))
         else:
             NO_FILES[kind](path)
         names.append(path.name)
@@ -108,18 +132,14 @@ def _exif(orientation):
     return exif
 
 
-def _frames(kind, seed, **options):
-    return encoded(noise(seed), kind, save_all=True, append_images=[noise(seed + 1)], **options)
-
-
 # What can be converted: name -> what `data check` calls it, None for nothing, and seed -> bytes.
 ODD = {
-    "cmyk.jpg": ("CMYK", lambda seed: encoded(noise(seed).convert("CMYK"), "JPEG")),
+    "cmyk.jpg": ("CMYK", lambda seed: encoded(cmyk(seed), "JPEG")),
     "gray16.png": ("16-bit", lambda seed: encoded(Image.fromarray(np.full((8, 8), 257 * 9, np.uint16)), "PNG")),
     "rgb16.png": ("16-bit", lambda seed: png(8, 8, depth=16, colour=2, rows=(b"\0" + b"\x05\x05" * 24) * 8)),
-    "animated.gif": ("animated", lambda seed: _frames("GIF", seed)),
-    "animated.png": ("animated", lambda seed: _frames("PNG", seed)),
-    "animated.webp": ("animated", lambda seed: _frames("WEBP", seed, lossless=True)),
+    "animated.gif": ("animated", lambda seed: frames("GIF", seed)),
+    "animated.png": ("animated", lambda seed: frames("PNG", seed)),
+    "animated.webp": ("animated", lambda seed: frames("WEBP", seed, lossless=True)),
     "palette.png": ("palette", lambda seed: encoded(noise(seed).quantize(16), "PNG")),
     "alpha.png": ("transparent", lambda seed: encoded(noise(seed).convert("RGBA"), "PNG")),
     "named_otherwise.jpg": (None, lambda seed: encoded(noise(seed), "PNG")),

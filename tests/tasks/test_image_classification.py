@@ -247,6 +247,35 @@ def test_mixed_and_weighted_steps_do_not_depend_on_the_devices():
             np.testing.assert_allclose(array, one[name], rtol=1e-9, atol=1e-9, err_msg=name)
 
 
+@pytest.mark.parametrize("chosen", [None, "balanced"])
+def test_balanced_weights_let_a_net_name_what_is_rare(chosen):
+    """Ten dark images and 190 bright ones, whose means lie 1.5 standard deviations apart.
+
+    By Bayes' rule the best limit between them lies ln(19) / 1.5 = 1.96 deviations from the middle, below which are 11 %
+    of the dark ones; between classes that weigh the same it is the middle, with 77 % of each on its side.
+    """
+    random = np.random.default_rng(0)
+    labels = (np.arange(200) >= 10).astype(np.int32)
+    shades = np.where(labels, 150, 105) + random.normal(0, 30, 200)  # one for each image: its pixels are alike
+    pixels = np.broadcast_to(shades.clip(0, 255)[:, np.newaxis, np.newaxis, np.newaxis], (200, 4, 4, 1))
+    task = ImageClassification({"name": "made", "class_weights": chosen}, seed=3)
+    split = ImageSplit(pixels.astype(np.uint8), labels)
+    task.data = ImageData("made", ["dark", "bright"], {"train": split})
+    inputs = keras.Input((4, 4, 1))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(keras.layers.GlobalAveragePooling2D()(inputs)))
+    step = TrainingStep(task, model, SGD(), runtime.Devices(tf.distribute.get_strategy(), "some"))
+    whole = task.batch("train", np.arange(200), epoch=0)
+    for number in range(200):
+        step(whole, step=number, lr=0.5)
+    said = model(whole["images"]).numpy().argmax(axis=1)
+    recall = [float((said[labels == label] == label).mean()) for label in (0, 1)]
+    if chosen:
+        assert min(recall) > 0.6
+    else:
+        assert recall[0] < 0.3
+        assert recall[1] > 0.95
+
+
 def test_a_run_with_mixes_and_weights_is_trained_resumed_and_evaluated(tmp_path, capsys):
     sets = ["data.augment=trivial,crop,cutout,mixup,cutmix", "data.class_weights=balanced", "data.cutmix_alpha=0.5",
             "model.hidden=[8]", "data.size=8", "train.keep=2"]  # fmt: skip

@@ -103,6 +103,9 @@ def train(arguments: Sequence[str], count: int) -> int:
     """
     if os.environ.get("TF_CONFIG"):
         raise UsageError("--workers starts all workers, and TF_CONFIG says that they are started", "leave one of both")
+    if count > processors():
+        there = f"{processors()} processor{'s' * (processors() > 1)}"
+        console.warn(f"--workers {count} on {there}: workers that share one wait for each other, and all take longer")
     with noted_signals() as received:
         for _ in range(ATTEMPTS):
             with ExitStack() as stack:

@@ -3,7 +3,7 @@
 import hashlib
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 
 from dlkit import data as datasets
 from dlkit import runtime
-from dlkit.data.folders import Unread, attempt, divide, in_threads, list_images, progress
+from dlkit.data.folders import DRAW_OTHERS, Unread, attempt, divide, in_threads, list_images, progress, unread
 from dlkit.data.image_files import is_gray, open_image, pixel_digest
 from dlkit.data.images import ImageData, ImageSplit, in_runs
 from dlkit.data.split_names import ROLES
@@ -167,7 +167,8 @@ def _check_folder(name: str) -> Report:
     report.findings += _same_names(seen)
     report.findings += [Finding("empty class", path, "is a folder without images") for path in listing.empty]
     report.findings += unbalanced(report.counts)
-    report.findings += not_measured(report.counts, report.splits)
+    drawn = {"validation", "test"}.difference(unread(listing.files))
+    report.findings += not_measured(report.counts, report.splits, drawn=drawn)
     report.findings += [Finding("left out", path, "is in no class") for path in listing.strays]
     report.findings += [Finding("left out", path, "is a link to a folder") for path in listing.links]
     report.findings += [
@@ -314,17 +315,25 @@ def unbalanced(counts: Mapping[str, Mapping[str, int]], what: str = "images") ->
     return found
 
 
-def not_measured(counts: Mapping[str, Mapping[str, int]], splits: Sequence[str], what: str = "images") -> list[Finding]:
+def not_measured(
+    counts: Mapping[str, Mapping[str, int]],
+    splits: Sequence[str],
+    what: str = "images",
+    *,
+    drawn: Set[str] = frozenset(),
+) -> list[Finding]:
     """Classes with training examples that have none to validate or to test on, though others have.
 
     Args:
         counts: class -> split -> number of examples.
         splits: that are there.
         what: the examples are.
+        drawn: splits that chance has held out: another draw may have what is missing.
     """
-    found = []
+    found: list[Finding] = []
     for label, counted in counts.items():
         missing = [split for split in ("validation", "test") if split in splits and not counted.get(split)]
         if missing and counted.get("train"):
-            found.append(Finding("not measured", label, f"has no {' and no '.join(missing)} {what}"))
+            remedy = "" if drawn.isdisjoint(missing) else f"; {DRAW_OTHERS}"
+            found.append(Finding("not measured", label, f"has no {' and no '.join(missing)} {what}{remedy}"))
     return found

@@ -362,6 +362,10 @@ def has_splits(folder: str | Path) -> bool:
     return any(file.split for file in list_images(folder).files)
 
 
+# What helps when chance has held out too little of a class.
+DRAW_OTHERS = "`--set data.split_seed=1` holds out others, or name the splits yourself"
+
+
 def divide(
     files: Sequence[ImageFile],
     *,
@@ -475,10 +479,10 @@ def folder(
     if size is None and max(height, width) > 2 * DEFAULT_SIZE:
         smaller = f"`--set data.size={DEFAULT_SIZE}` trains on smaller ones"
         console.warn(f"{path}: all images are {height}x{width} and stay so; {smaller}")
-    return ImageData(path, listing.classes, splits, unread=_unread(listing.files))
+    return ImageData(path, listing.classes, splits, unread=unread(listing.files))
 
 
-def _unread(files: Iterable[ImageFile]) -> tuple[str, ...]:
+def unread(files: Iterable[ImageFile]) -> tuple[str, ...]:
     """The options of `divide` that have no say over these files."""
     own = {file.split for file in files if file.split}
     return ("test",) * bool(own) + ("validation", "split_seed") * ("validation" in own)

@@ -8,7 +8,7 @@ from spoilt import KINDS, ODD, encoded, noise, spoil
 
 from dlkit import data
 from dlkit.data import check as check_module
-from dlkit.data.check import check, decode_all
+from dlkit.data.check import check, decode_all, not_measured
 from dlkit.data.images import ImageData, ImageSplit, LazySplit
 from dlkit.errors import DataError, UsageError
 
@@ -184,6 +184,28 @@ def test_empty_unbalanced_and_unlearned_classes(tmp_path):
     (tmp_path / "train/many/0.png").unlink()
     (tmp_path / "train/many/1.png").unlink()  # 30 to 3 is ten times as many, and no more
     assert ("unbalanced", "few") not in found(tmp_path)[0]
+
+
+@pytest.mark.parametrize(("splits", "remedied"), [("", {"b", "c"}), ("test", {"b"}), ("validation,test", set())])
+def test_where_chance_has_held_out_too_little_another_draw_is_proposed(splits, remedied):
+    """`a` is measured, `b` is not validated, `c` not tested; `splits` are those that the user has named."""
+    whole = {"train": 5, "validation": 1, "test": 1}
+    counts = {"a": whole, "b": {**whole, "validation": 0}, "c": {**whole, "test": 0}}
+    drawn = {"validation", "test"}.difference(splits.split(","))
+    findings = not_measured(counts, list(whole), drawn=drawn)
+    assert [(one.kind, one.where) for one in findings] == [("not measured", "b"), ("not measured", "c")]
+    assert {one.where for one in findings if "data.split_seed" in one.what} == remedied
+    assert findings[0].what.startswith("has no validation images")
+
+
+def test_a_folder_that_chance_divides_says_what_helps(tmp_path):
+    for label, count in (("many", 40), ("few", 1)):
+        for number in range(count):
+            path = tmp_path / label / f"{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            noise(100 * count + number).save(path)
+    (told,) = [finding for finding in check(str(tmp_path)).findings if finding.kind == "not measured"]
+    assert (told.where, "`--set data.split_seed=1`" in told.what) == ("few", True)
 
 
 def test_a_table_with_missing_files(photos):

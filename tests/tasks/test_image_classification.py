@@ -37,6 +37,9 @@ def test_classes_that_are_learned_and_not_measured_are_told():
     assert task.remarks() == ["2 classes have no validation images (dog, ...)"]
     splits["test"] = ImageSplit(train.images[:2], np.array([0, 1], np.int32))
     assert task.remarks()[1] == "1 class has no test images (owl)"
+    task.options["split_seed"] = 0  # of a folder, whose test images have a folder of their own
+    task.data = ImageData("made", CLASSES, splits, unread=("test",))
+    assert ["data.split_seed=1" in line for line in task.remarks()] == [True, False]
 
 
 class Scripted:

@@ -124,7 +124,8 @@ def ended(process, trained_in):
     for pid in trained_in:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
-    return process.returncode, error.splitlines()
+    on_one_processor = "warning: --workers 2 on 1 processor"
+    return process.returncode, [line for line in error.splitlines() if not line.startswith(on_one_processor)]
 
 
 def test_a_run_that_is_stopped_and_killed_goes_on_to_the_same_weights(alone, tmp_path):
@@ -225,11 +226,30 @@ def test_there_is_at_least_one_worker(capsys):
     assert "--workers must be greater than or equal to 1" in capsys.readouterr().err
 
 
-def test_a_mistake_is_told_once(capfd):
+def test_a_mistake_is_told_once(monkeypatch, capfd):
+    monkeypatch.setattr(workers, "processors", lambda: 3)
     assert main(["train", "mpl", "--workers", "3"]) == 2
     error, hint = capfd.readouterr().err.splitlines()
     assert error == "error: unknown model: mpl"
     assert "`mlp`" in hint
+
+
+@pytest.mark.parametrize(("count", "warning"), [(2, ""), (33, "warning: --workers 33 on 2 processors: ")])
+def test_more_workers_than_processors_are_warned_of_and_started(monkeypatch, capfd, count, warning):
+    class Started(Exception):
+        pass
+
+    def start(arguments, number, stack):
+        assert number == count
+        raise Started
+
+    monkeypatch.setattr(workers, "processors", lambda: 2)
+    monkeypatch.setattr(workers, "_start", start)
+    with pytest.raises(Started):
+        workers.train(["train", "mlp"], count)
+    said = capfd.readouterr().err
+    assert said.startswith(warning)
+    assert said.count("\n") == bool(warning)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])

@@ -1,6 +1,7 @@
 """What a user did wrong, in their words: a message, a hint and the exit code that the README documents."""
 
 import difflib
+import errno
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -75,6 +76,19 @@ def unreadable(what: str, failure: OSError) -> DataError:
     """An error about a folder or a file that is there, and that the system does not let one read."""
     hint = "`ls -l` says who may read it" if isinstance(failure, PermissionError) else ""
     return DataError(f"cannot read {what}: {str(failure.strerror).lower()}", hint)
+
+
+def cannot_write(path: Path, failure: OSError, *, full: str = "free some space, or write elsewhere") -> DlkitError:
+    """An error about a folder or a file that takes no more, whatever the reason.
+
+    Args:
+        path: the place.
+        failure: what the system says of it.
+        full: the hint when there is no space left.
+    """
+    is_full = failure.errno in {errno.ENOSPC, errno.EDQUOT}
+    reason = failure.strerror or str(failure)
+    return DlkitError(f"cannot write to {path}: {reason}", full if is_full else "choose a place that you may write to")
 
 
 def nothing_to_train_on(name: str, splits: Iterable[str]) -> UsageError:

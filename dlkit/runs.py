@@ -10,10 +10,10 @@ The folder appears with its first content in one step, and everything in it but 
 step, so a kill at any moment leaves either no run or one that resumes.
 """
 
-import errno
 import fcntl
 import itertools
 import json
+import math
 import os
 import re
 import sys
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dlkit import console, durable, models
 from dlkit import data as datasets
-from dlkit.errors import CheckpointError, DataError, DlkitError, UsageError, nearest
+from dlkit.errors import CheckpointError, DataError, DlkitError, UsageError, cannot_write, nearest
 from dlkit.tasks import TASKS, Direction
 from dlkit.train import checkpoints
 
@@ -160,9 +160,13 @@ class Run:
         name = named if isinstance(named, str) and named in task.metrics else task.monitor
         return name, task.metrics[name]
 
-    def monitored(self) -> dict[int, float]:
-        """Step -> value of the monitored metric on the validation split, of the averaged weights when it keeps them."""
-        name, _ = self.monitor
+    def monitored(self, name: str | None = None) -> dict[int, float]:
+        """Step -> value of the monitored metric on the validation split, of the averaged weights when it keeps them.
+
+        Args:
+            name: another metric.
+        """
+        name = name or self.monitor[0]
         lines = [line for line in self.metrics() if line["kind"] == "evaluation" and line.get("split") == "validation"]
         averaged = [line for line in lines if line.get("weights") == "ema"]
         return {line["step"]: float(line[name]) for line in averaged or lines if _is_number(line.get(name))}
@@ -317,7 +321,7 @@ def lock(run: Run) -> None:
     try:
         descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as failure:
-        raise cannot_write(run.path, failure) from None
+        raise cannot_write(run.path, failure, full="free some space") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -326,16 +330,6 @@ def lock(run: Run) -> None:
     except OSError as failure:  # a file system without locks
         console.warn(f"{run.path} cannot be locked ({failure.strerror}): train it in one process at a time")
     _locks[path] = descriptor
-
-
-def cannot_write(path: Path, failure: OSError) -> DlkitError:
-    """The error for a folder that takes no more, whatever the reason."""
-    reason = failure.strerror or str(failure)
-    if failure.errno in {errno.ENOSPC, errno.EDQUOT}:
-        hint = "free some space; a run that has begun goes on with `dlkit train --resume`"
-    else:
-        hint = "choose a place that you may write to"
-    return DlkitError(f"cannot write to {path}: {reason}", hint)
 
 
 def _exists(path: Path) -> bool:
@@ -563,14 +557,15 @@ def average(run: Run, last: int | None = None) -> tuple[Path, list[str]]:
     try:
         checkpoints.write(path, {"weights": arrays}, state)
     except OSError as failure:
-        raise cannot_write(run.path, failure) from None
+        raise cannot_write(run.path, failure, full="free some space") from None
     return path, names
 
 
 def best_whole(run: Run) -> Path:
     """The checkpoint that `best` points to; when that is damaged, with a warning the best of those that are whole.
 
-    The best is the one with the best value of the monitored metric, or the newest when none was evaluated.
+    The best is the one with the best value of the monitored metric, of equals with the lowest loss; or the newest when
+    none was evaluated.
 
     Raises:
         dlkit.errors.CheckpointError: no checkpoint is whole.
@@ -583,10 +578,14 @@ def best_whole(run: Run) -> Path:
     whole = [name for name in run.checkpoints() if name != best and not checkpoints.damage(folder / name)]
     if not whole:
         raise CheckpointError(f"{run.path} has no whole checkpoint", f"`dlkit train --resume {run.path}` starts anew")
-    values, (_, direction) = run.monitored(), run.monitor
+    values, losses, sign = run.monitored(), run.monitored("loss"), 1 if run.monitor[1] == "lower" else -1
+
+    def rank(name: str) -> tuple[float, float]:
+        step = checkpoints.step_of(name)
+        return sign * values[step], losses.get(step, math.inf)
+
     evaluated = [name for name in whole if checkpoints.step_of(name) in values]
-    choose = min if direction == "lower" else max
-    name = choose(evaluated, key=lambda name: values[checkpoints.step_of(name)]) if evaluated else whole[-1]
+    name = min(evaluated, key=rank) if evaluated else whole[-1]
     console.warn(f"the best checkpoint {folder / (best or 'best')} is damaged ({problem}): using {name}")
     return folder / name
 

@@ -394,6 +394,11 @@ def test_the_best_of_those_that_are_whole(run, capsys):
     for step, accuracy in [(1, 0.1), (2, 0.2), (3, 0.3)]:
         run.log({"kind": "evaluation", "split": "validation", "weights": "ema", "step": step, "accuracy": accuracy})
     assert runs.best_whole(run).name == "step-3", "by the averaged weights when there are some"
+    for step, loss in [(1, 0.4), (2, 0.2), (3, 0.3)]:
+        run.log(
+            {"kind": "evaluation", "split": "validation", "weights": "ema", "step": step, "accuracy": 0.5, "loss": loss}
+        )
+    assert runs.best_whole(run).name == "step-2", "of equals by the loss"
     (run.path / "metrics.jsonl").unlink()
     (run.path / "checkpoints" / "best").unlink()
     assert runs.best_whole(run).name == "step-3", "the newest"

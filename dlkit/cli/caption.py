@@ -9,7 +9,7 @@ import typer
 
 from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
-from dlkit.cli.inspect import check_picture_name
+from dlkit.cli.outputs import check_new, check_output, check_picture_name
 from dlkit.cli.predict import STDIN, inputs
 from dlkit.cli.translate import check_search
 from dlkit.errors import DataError, UsageError
@@ -66,7 +66,8 @@ def caption(
         typer.Option(
             "--png",
             metavar="FILE",
-            help=f"Draw up to {PAGE} images with their captions; with --align where each word of the first one looked.",
+            help=f"Draw up to {PAGE} images with their captions, or with --align where each word of the first one"
+            " looked, into a new file.",
         ),
     ] = None,
     output: opt.Output = None,
@@ -85,8 +86,9 @@ def caption(
     """  # fmt: skip
     from dlkit.cli import lines
 
+    check_output(output)
     check_picture_name(png)
-    lines.check_output(output)
+    check_new(png, "--png")
     check_search(
         {"--length-norm": length_norm, "--alpha": alpha},
         {"--temperature": temperature, "--top-k": top_k, "--top-p": top_p, "--seed": seed},

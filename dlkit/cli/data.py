@@ -1,6 +1,5 @@
 """`dlkit data`: what there is to learn from."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from dlkit import console
 from dlkit.cli import options as opt
 from dlkit.cli.grammar import App
 from dlkit.cli.models import about
+from dlkit.cli.outputs import check_new, check_picture_name, new_file
 from dlkit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -161,7 +161,12 @@ def show(
     on_bad: opt.OnBad = None,
     file: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE.png", help="Where to draw; by default DATA_SPLIT.png."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE.png",
+            help="Where to draw, a new file; by default DATA_SPLIT.png, or else DATA_SPLIT-2.png ...",
+        ),
     ] = None,
 ) -> None:
     """Show examples: images and clips in a picture, as they are and as training sees them; texts and numbers in words.
@@ -173,14 +178,8 @@ def show(
     from dlkit.data import kinds
 
     kind = kinds.kind_of(name, data_dir, wanted=kind)
-    path = file or Path(f"{recipe.short_name(name)}_{split}.png")
-    if kind not in _DRAWN:
-        if file is not None:
-            raise UsageError(f"-o is for pictures, and {name} has {datasets.KINDS[kind].what}", "they are printed")
-    elif path.suffix.lower() != ".png":
-        raise UsageError(f"{path} has no name for a picture", "pictures are PNG files: let the name end in .png")
-    elif os.path.lexists(path):
-        raise UsageError(f"{path} exists", "name another file with -o, or remove this one")
+    if file is not None and kind not in _DRAWN:
+        raise UsageError(f"-o is for pictures, and {name} has {datasets.KINDS[kind].what}", "they are printed")
     if augment and kind != "images":
         raise UsageError(
             f"--augment is shown on labelled images; {name} has {datasets.KINDS[kind].what}", "leave it out"
@@ -196,6 +195,9 @@ def show(
             "data.augment": recipe.words(augment) if augment else None,
         },
     )
+    check_picture_name(file)
+    check_new(file, "-o")
+    path = file or new_file(None, f"{recipe.short_name(name)}_{split}")
     keys = frozenset(key.removeprefix("data.") for key, *_ in overrides)
     asked = _Asked(section, keys, kind, split, count, seed or 0, epoch, path)
     if kind == "images":
@@ -279,7 +281,7 @@ def _draw_captions(data: "CaptionData", asked: _Asked) -> None:
 
     split = data.splits[asked.split]
     indices = asked.choose(len(split))
-    title = f"{data.name}, {asked.split}: {len(indices):,} of {len(split):,} images"
+    title = f"{pictures.own_name(data.name)}, {asked.split}: {len(indices):,} of {len(split):,} images"
     said = [(split.captions[at][0],) for at in indices]
     pictures.save(captions.page(split.images.fetch(indices), said, title=title), asked.path)
 
@@ -295,7 +297,8 @@ def _show_clips(asked: _Asked) -> None:
     indices = asked.choose(len(data.splits[asked.split]))
     shown = data.splits[asked.split].fetch(indices)
     labels = [[data.classes[label] for label in row] for row in shown.labels.reshape(len(indices), -1).tolist()]
-    title = f"{data.name}, {asked.split}: {len(indices):,} of {len(data.splits[asked.split]):,} clips"
+    there = len(data.splits[asked.split])
+    title = f"{pictures.own_name(data.name)}, {asked.split}: {len(indices):,} of {there:,} clips"
     pictures.save(clips.draw(shown.pixels, labels, title=title), asked.path)
     if console.settings.json:
         records = [{"index": int(at), "labels": names} for at, names in zip(indices, labels, strict=True)]

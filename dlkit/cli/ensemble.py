@@ -9,8 +9,8 @@ import typer
 
 from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
-from dlkit.cli.inspect import check_picture_name
 from dlkit.cli.live import count, duration
+from dlkit.cli.outputs import check_picture_name, new_file
 from dlkit.errors import Interrupted, UsageError
 from dlkit.tasks import TASKS
 from dlkit.train.setting import Setting
@@ -33,7 +33,11 @@ def ensemble(
     ],
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="FILE.png", show_default=False, help="Where --png writes; by default ensemble.png."),
+        typer.Argument(
+            metavar="FILE.png",
+            show_default=False,
+            help="Where --png writes, a new file; by default ensemble.png, or else ensemble-2.png ...",
+        ),
     ] = None,
     *,
     members: Annotated[int, typer.Option("--members", min=2, max=100, metavar="N", help="How many there are.")] = 5,
@@ -94,7 +98,7 @@ def ensemble(
     if file is not None and not png:
         raise UsageError(f"what to do with {file}?", f"`--png {file}` draws a picture into it")
     check_picture_name(file)
-    picture = opt.new_file(file, "ensemble", ".png") if png else None
+    picture = new_file(file, "ensemble") if png else None
     if branch is not None and by != "heads":
         raise UsageError(f"--branch is for --by heads, and this is --by {by}", "leave it out")
     if len(runtime.process().addresses) > 1:

@@ -12,8 +12,8 @@ import typer
 
 from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
-from dlkit.cli.inspect import picture_path
-from dlkit.cli.lines import check_output, writer
+from dlkit.cli.lines import writer
+from dlkit.cli.outputs import check_output, new_file, picture_path
 from dlkit.errors import UsageError
 from dlkit.tasks import POINTS, TASKS
 from dlkit.train.setting import About, Setting, about_writing, check_about, not_together
@@ -67,8 +67,8 @@ def evaluate(
             autocompletion=opt.complete_run,
             callback=opt.all_with_weights,
             help="A run (runs/x: its best weights) or a checkpoint (runs/x@last, runs/x@step-1200); several are"
-            " compared, or with --ensemble averaged. After them, with --png, the FILE.png to write; by default it goes"
-            " into the run.",
+            " compared, or with --ensemble averaged. After them, with --png, the new FILE.png to write; by default it"
+            " goes into the run, in place of the one before, or with --ensemble here.",
         ),
     ],
     split: Annotated[str, typer.Option("--split", metavar="SPLIT", help="train, validation or test.")] = "test",
@@ -182,7 +182,7 @@ def evaluate(
     drawn = "evaluation" if len(operands) == 1 else "comparison"
     path = None
     if png:
-        path = opt.new_file(file, "ensemble", ".png") if ensemble else picture_path(first, drawn, file)
+        path = new_file(file, "ensemble") if ensemble else picture_path(first, drawn, file)
     runtime.import_tensorflow()
     if ensemble:
         _ensemble(operands, setting, devices, picture=path)
@@ -327,6 +327,13 @@ def _examples(result: Mapping[str, Any]) -> str:
     return f"{result['examples']:,} examples of {result['data']}, {result['split']}"
 
 
+def _title(result: Mapping[str, Any]) -> str:
+    """The same over a picture, where there is no room for a path."""
+    from dlkit.probe.pictures import own_name
+
+    return _examples({**result, "data": own_name(result["data"])})
+
+
 def _value(name: str, value: float | None) -> str:
     if value is None:
         return "-"
@@ -412,7 +419,7 @@ def _draw_captions(setting: Setting, path: Path, task: Any, written: Any) -> Non
     figure = captions.page(
         task.data.splits[setting.split].images.fetch(rows),
         [(written.outputs[row], written.references[row][0]) for row in rows.tolist()],
-        title=f"{task.options['name']}, {setting.split}: above {above}, below what a person said",
+        title=f"{pictures.own_name(task.options['name'])}, {setting.split}: above {above}, below what a person said",
     )
     pictures.save(figure, path)
 
@@ -438,7 +445,7 @@ def _picture_of_classes(result: Mapping[str, Any]) -> "Figure":
     figures = ", ".join(f"{title} {_value(name, result[name])}" for name, title in _titles(result).items())
     return classification.picture(
         np.array(result["confusion"]), [r["class"] for r in result["classes"]], bins,
-        title=f"{result['run']}: {_examples(result)}", subtitle=figures,
+        name=result["run"], title=_title(result), subtitle=figures,
     )  # fmt: skip
 
 
@@ -452,7 +459,7 @@ def _picture_by_length(results: Sequence[Mapping[str, Any]]) -> "Figure":
     }
     return translation.by_length(
         [(record["shortest"], record["longest"]) for record in results[0]["by_length"]], values,
-        measure=OF_TRANSLATIONS.get(name, f"{name}, %"), title=_examples(results[0]),
+        measure=OF_TRANSLATIONS.get(name, f"{name}, %"), title=_title(results[0]),
     )  # fmt: skip
 
 
@@ -474,7 +481,7 @@ def _picture_of_sequences(results: Sequence[Mapping[str, Any]]) -> "Figure":
             for result in results
         },
         {result["run"]: scale * result[name] for result in results},
-        measure=unit, title=_examples(first), logarithmic=name == "mse",
+        measure=unit, title=_title(first), logarithmic=name == "mse",
         memoryless=None if memoryless is None else scale * memoryless,
         points=first.get("points", []) if len(results) == 1 else [],
         lengths=[(record["shortest"], record["longest"]) for record in parts[0]],

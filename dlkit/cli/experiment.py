@@ -9,6 +9,7 @@ import typer
 
 from dlkit import console
 from dlkit.cli import options as opt
+from dlkit.cli.outputs import check_picture_name, new_file
 from dlkit.errors import UsageError, unknown
 from dlkit.experiments import EXPERIMENTS, function_of, options_of
 
@@ -32,7 +33,11 @@ def experiment(
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="FILE.png", show_default=False, help="Where --png draws; by default NAME.png here."),
+        typer.Argument(
+            metavar="FILE.png",
+            show_default=False,
+            help="Where --png draws, a new file; by default NAME.png here, or else NAME-2.png ...",
+        ),
     ] = None,
     *,
     full: Annotated[bool, typer.Option("--full", help="In a larger size, where there is one: much longer.")] = False,
@@ -53,8 +58,6 @@ def experiment(
             {"--full": full, "--first-look": first_look, "--set": bool(sets), "--png": png, "--seed": seed is not None}
         )
         return
-    from dlkit.cli.inspect import check_picture_name
-
     if full and name in EXPERIMENTS and not EXPERIMENTS[name].full:
         raise UsageError(f"{name} has no larger size", "leave --full out")
     if full and first_look:
@@ -62,11 +65,7 @@ def experiment(
     if file is not None and not png:
         raise UsageError(f"what to do with {file}?", f"`--png {file}` draws a picture into it")
     check_picture_name(file)
-    path = (file or Path(f"{name}.png")) if png else None
-    if path is not None and path.exists():
-        raise UsageError(f"{path} exists", "name another file after --png, or remove this one")
-    if path is not None and not path.parent.is_dir():  # said now, and not after an hour
-        raise UsageError(f"there is no folder {path.parent}", "make it, or name another file after --png")
+    path = new_file(file, name) if png else None
     finding, options, seconds = run(name, sets or [], full=full, first_look=first_look, seed=seed)
     if not console.settings.json:
         for line in finding.notes:

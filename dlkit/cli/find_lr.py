@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlkit import cluster, console, runtime
-from dlkit.cli import options as opt
 from dlkit.cli.live import amount
+from dlkit.cli.outputs import new_file
 from dlkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def find(recipe: "Recipe", *, updates: int | None, devices: str, lr_range: str |
     if recipe.sources.get("train.steps") == "set":
         raise UsageError("train.steps is not for --find-lr", "`--steps` says in how many updates")
     recipe = replace(recipe, train=recipe.train.model_copy(update={"ema": None, "tensorboard": False}))  # for runs
-    picture = opt.new_file(None, f"{recipe.name}_lr", ".png") if png else None
+    picture = new_file(None, f"{recipe.name}_lr") if png else None
     runtime.import_tensorflow()
     from dlkit.cli.training import introduce, live_of
     from dlkit.train import start as worker

@@ -1,16 +1,15 @@
 """`dlkit inspect`: what goes on inside a net, as a table, as JSON, as a picture or as a page."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dlkit import console, durable
+from dlkit import console
 from dlkit.cli import options as opt
-from dlkit.errors import DlkitError, UsageError
+from dlkit.cli.outputs import check_picture_name, picture_path, write_page
+from dlkit.errors import UsageError
 from dlkit.probe.views import DEFAULT_LIMIT, VIEWS, Subject, View, show
-from dlkit.runs import Run
 
 
 def _complete_view(incomplete: str) -> list[str]:
@@ -31,7 +30,9 @@ def inspect(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="FILE", show_default=False, help="Where --png or --html writes; by default into the run."
+            metavar="FILE",
+            show_default=False,
+            help="Where --png or --html writes, a new file; by default into the run, in place of the one before.",
         ),
     ] = None,
     *,
@@ -127,29 +128,6 @@ def _check_file(file: Path | None, *, png: bool, html: bool) -> None:
         check_picture_name(file)
 
 
-def check_picture_name(file: Path | None) -> None:
-    """Raises a UsageError when a file is named that is none of a picture."""
-    if file is not None and file.suffix.lower() != ".png":
-        raise UsageError(f"{file} has no name for a picture", "pictures are PNG files: let the name end in .png")
-
-
-def picture_path(run: Run | str | None, what: str, file: Path | None, *, suffix: str = ".png") -> Path:
-    """Where a picture goes: into the run, or where we are when the run is only to be read.
-
-    Only the run's own picture is made anew. Of what is no run, its name stands before that of the picture.
-    """
-    own = run.path / f"{what}{suffix}" if isinstance(run, Run) else None
-    if isinstance(run, Run):
-        is_ours = os.access(run.path, os.W_OK) and not run.is_shipped
-        default = run.path / f"{what}{suffix}" if is_ours else Path(f"{run.name}_{what}{suffix}")
-    else:
-        default = Path(f"{run}_{what}{suffix}" if run else f"{what}{suffix}")
-    path = file or default
-    if os.path.lexists(path) and (own is None or path.resolve() != own.resolve()):
-        raise UsageError(f"{path} exists", f"name another file after --{suffix[1:]}, or remove this one")
-    return path
-
-
 def _draw(view: View, path: Path) -> None:
     from dlkit.probe import pictures
 
@@ -160,16 +138,3 @@ def _write_page(view: View, path: Path, *, title: str) -> None:
     from dlkit.probe import page
 
     write_page(page.of_view(view, title=title), path)
-
-
-def write_page(text: str, path: Path) -> None:
-    """Writes a page, in one step.
-
-    Raises:
-        dlkit.errors.DlkitError: the place cannot be written.
-    """
-    try:
-        durable.write(path, text)
-    except OSError as failure:
-        hint = "name another file after --html"
-        raise DlkitError(f"cannot write {path}: {failure.strerror or failure}", hint) from None

@@ -13,7 +13,7 @@ from pathlib import Path
 import typer
 
 from dlkit import console, durable
-from dlkit.errors import DataError, UsageError
+from dlkit.errors import DataError
 
 Line = str | DataError
 Stream = AbstractContextManager[Iterable[bytes]]
@@ -145,20 +145,6 @@ class Failures:
         """Ends the command with the exit code of what failed, if anything did."""
         if self._last:
             raise typer.Exit(self._last.code)
-
-
-def check_output(output: Path | None) -> None:
-    """Says before any work is done that a file cannot be written where it is to be.
-
-    Raises:
-        dlkit.errors.UsageError: it is a folder, or lies in none.
-    """
-    if output is None:
-        return
-    if output.is_dir():
-        raise UsageError(f"cannot write {output}: it is a folder", "name a file")
-    if not output.parent.is_dir():
-        raise UsageError(f"cannot write {output}: there is no folder {output.parent}", "make it first")
 
 
 @contextmanager

@@ -267,18 +267,6 @@ def runs_and_file(texts: list[str], wanted: Mapping[str, bool], *, verb: str) ->
     return others, Path(last)
 
 
-def new_file(file: Path | None, what: str, suffix: str) -> Path:
-    """The file that a picture of several runs goes to: the one that is named, else one here.
-
-    Raises:
-        dlkit.errors.UsageError: it exists.
-    """
-    path = file or Path(f"{what}{suffix}")
-    if path.exists():
-        raise UsageError(f"{path} exists", f"name another file after --{suffix[1:]}, or remove this one")
-    return path
-
-
 def runs_or_newest(models: list[str] | None, task: str, runs_dir: Path | None) -> list[str]:
     """The runs that were named; else the newest run of a task in a folder, which is then told.
 

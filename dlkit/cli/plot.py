@@ -8,6 +8,7 @@ import typer
 
 from dlkit import console, runs
 from dlkit.cli import options as opt
+from dlkit.cli.outputs import picture_path, write_page
 from dlkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ def plot(
             metavar="RUN...",
             show_default=False,
             autocompletion=opt.complete_model_or_run,
-            help="Runs, such as runs/x; with --schedule one model or run. After them, with --png or --html, the FILE to"
-            " write; by default it goes into the run, or, of several, here.",
+            help="Runs, such as runs/x; with --schedule one model or run. After them, with --png or --html, the new"
+            " FILE to write; by default it goes into the run, in place of the one before, or, of several, here.",
         ),
     ],
     metrics: Annotated[
@@ -122,7 +123,6 @@ def _record(panel: "Panel") -> dict[str, Any]:
 def _write(
     kind: str, panels: Sequence["Panel"], title: str, run: runs.Run | None, file: Path | None, *, schedule: bool
 ) -> Path:
-    from dlkit.cli.inspect import picture_path, write_page
     from dlkit.probe import charts
 
     path = picture_path(run, "schedule" if schedule else "curves", file, suffix=f".{kind}")

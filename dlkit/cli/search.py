@@ -116,7 +116,12 @@ def search(
         int, typer.Option("--seed", min=0, help="Of the values that are drawn; that of trainings is train.seed.")
     ] = 0,
     png: Annotated[
-        bool, typer.Option("--png", help="Draw what matters how much, and each key against the score, into the folder.")
+        bool,
+        typer.Option(
+            "--png",
+            help="Draw what matters how much, and each key against the score, into the folder, in place of the picture"
+            " before.",
+        ),
     ] = False,
 ) -> int:
     """Search for good hyperparameters: a training for each trial, in a process of its own.

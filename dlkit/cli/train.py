@@ -113,7 +113,10 @@ def train(
         typer.Option("--lr-range", metavar="LOW,HIGH", help="With --find-lr: the rates to try.  [default: 1e-7,10]"),
     ] = None,
     png: Annotated[
-        bool, typer.Option("--png", help="With --find-lr: draw the loss over the rate into RECIPE_lr.png.")
+        bool,
+        typer.Option(
+            "--png", help="With --find-lr: draw the loss over the rate into RECIPE_lr.png, or else RECIPE_lr-2.png ..."
+        ),
     ] = False,
 ) -> int:
     """Train a model, or go on with a run.

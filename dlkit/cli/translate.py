@@ -9,7 +9,7 @@ import typer
 
 from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
-from dlkit.cli.inspect import check_picture_name
+from dlkit.cli.outputs import check_new, check_output, check_picture_name
 from dlkit.decode.step import ENDED, KEPT, PRUNED
 from dlkit.errors import DataError, UsageError
 
@@ -57,7 +57,9 @@ def translate(
     png: Annotated[
         Path | None,
         typer.Option(
-            "--png", metavar="FILE", help="Draw the tree of one line as a picture; with --align, where it looked."
+            "--png",
+            metavar="FILE",
+            help="Draw the tree of one line, or with --align where it looked, into a new file.",
         ),
     ] = None,
     format_: Annotated[
@@ -91,8 +93,9 @@ def translate(
     """
     from dlkit.cli import lines
 
+    check_output(output)
     check_picture_name(png)
-    lines.check_output(output)
+    check_new(png, "--png")
     searching = {"--length-norm": length_norm, "--alpha": alpha}
     drawing = {"--temperature": temperature, "--top-k": top_k, "--top-p": top_p, "--seed": seed}
     check_search(

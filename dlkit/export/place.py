@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dlkit import __version__, durable, runs
-from dlkit.errors import UsageError
+from dlkit import __version__, durable
+from dlkit.errors import UsageError, cannot_write
 from dlkit.runs import Run
 
 MARK = "dlkit.json"  # says of a folder that it is an export, and of what
@@ -47,4 +47,5 @@ def filled(folder: Path, run: Run, checkpoint: Path, **about: Any) -> Iterator[P
             yield new
             (new / MARK).write_text(json.dumps(content, indent=1), encoding="utf-8")
     except OSError as failure:
-        raise runs.cannot_write(folder, failure) from None
+        full = "free some space, or name a folder elsewhere with --output"
+        raise cannot_write(folder, failure, full=full) from None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dlkit.console import safe
 from dlkit.metrics import Reliability, expected_calibration_error
 from dlkit.probe.look import plain
-from dlkit.probe.pictures import BLUE, ORANGE, fitting, spread
+from dlkit.probe.pictures import BLUE, ORANGE, fitting, heading, letters, spread
 
 COUNTED = 120  # up to so many classes every count and every name is written
 NAMED = 100  # of more classes so many are named
@@ -22,7 +22,13 @@ SHADES = LinearSegmentedColormap.from_list("shades", ["white", BLUE, "#00253b"])
 
 
 def picture(
-    confusion: NDArray[np.int64], classes: Sequence[str], bins: Reliability, *, title: str, subtitle: str = ""
+    confusion: NDArray[np.int64],
+    classes: Sequence[str],
+    bins: Reliability,
+    *,
+    name: str,
+    title: str,
+    subtitle: str = "",
 ) -> Figure:
     """The confusion matrix at the left, the reliability diagram at the right. All sizes are in inches.
 
@@ -30,7 +36,8 @@ def picture(
         confusion: (K, K), of `dlkit.metrics.confusion_matrix`.
         classes: the K names.
         bins: of `dlkit.metrics.reliability`.
-        title: the first line.
+        name: of whose answers these are, the beginning of the first line.
+        title: the rest of it.
         subtitle: below it, on as many lines as it needs.
     """
     count = len(classes)
@@ -43,7 +50,7 @@ def picture(
     left, below = MARGIN + 0.25 + longest, 0.25 + (longest if upright else 0.2)
     gap, panel, strip = 0.9, 3.6, 0.8
     width = left + side + gap + panel + MARGIN
-    title, *lines = [fitting(title, _letters(width, 12)), *_broken_at_commas(subtitle, _letters(width, 9))]
+    title, lines = heading(name, title, letters(width, 12)), _broken_at_commas(subtitle, letters(width, 9))
     head, foot = 0.7 + 0.15 * len(lines), 0.45
     height = head + max(side + below, panel + strip + 0.6) + foot
     figure = Figure(figsize=(width, height))
@@ -62,11 +69,6 @@ def picture(
     note = "Shade: share of the true class, from white for 0 to dark for 1; its root, so that rare mistakes show."
     figure.text(MARGIN / width, 0.1 / height, note, va="bottom", fontsize=8, color="0.3")
     return figure
-
-
-def _letters(width: float, size: int) -> int:
-    """How many letters of a font size, in points, stand side by side in so many inches."""
-    return int(width / (0.0095 * size))
 
 
 def _broken_at_commas(text: str, length: int) -> list[str]:

@@ -1,7 +1,8 @@
 """A picture of an ensemble: its members and what they make together, by number of members, and how much they differ."""
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dlkit.probe.look import plain
-from dlkit.probe.pictures import BLUE, ORANGE, fitting
+from dlkit.probe.pictures import BLUE, ORANGE, fitting, letters, own_name, told_apart
 
 NAME = 30  # letters of a member
 COUNTED = 12  # up to so many members every share is written
@@ -27,11 +28,12 @@ def picture(found: Mapping[str, Any]) -> Figure:
     panels = [(5.2, _draw_members)]
     panels += [(3.8, _draw_sizes)] * ("by_size" in found) + [(4.2, _draw_disagreements)] * ("disagreements" in found)
     widths = [width for width, _ in panels]
-    figure = Figure(figsize=(sum(widths), max(3.4, 1.6 + 0.3 * (members + 3))), layout="constrained")
+    width = sum(widths)
+    figure = Figure(figsize=(width, max(3.4, 1.6 + 0.3 * (members + 3))), layout="constrained")
     for axes, (_, draw) in zip(figure.subplots(1, len(panels), width_ratios=widths), panels, strict=True):
         draw(axes, found)
-    title = f"{members} members, {found['examples']:,} examples of {found['data']}, {found['split']}"
-    figure.suptitle(fitting(title), x=0.01, ha="left", fontsize=12, parse_math=False)
+    title = f"{members} members, {found['examples']:,} examples of {own_name(found['data'])}, {found['split']}"
+    figure.suptitle(fitting(title, letters(width, 12)), x=0.01, ha="left", fontsize=12, parse_math=False)
     return figure
 
 
@@ -40,12 +42,37 @@ def _scale(found: Mapping[str, Any]) -> tuple[float, str]:
     return scales.get(found["measure"], (100.0, f"{found['measure']}, %"))
 
 
+class _Possible(MaxNLocator):
+    """Ticks where values can be."""
+
+    def __init__(self, most: float) -> None:
+        super().__init__(nbins="auto", steps=[1, 2, 2.5, 5, 10])
+        self.most = most
+
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+        """The ticks between two ends."""
+        return [tick for tick in super().tick_values(vmin, vmax) if 0 <= tick <= self.most]
+
+
+def _keep_within(axes: Axes, along: Literal["x", "y"], found: Mapping[str, Any]) -> None:
+    """Ends an axis a little beyond the values that are possible, so that marks at its end are whole."""
+    most = math.inf if found["measure"] == "mse" else 100.0  # percent, or BLEU
+    low, high = axes.get_xlim() if along == "x" else axes.get_ylim()
+    room = 0.05 * (min(high, most) - max(low, 0))
+    (axes.set_xlim if along == "x" else axes.set_ylim)(max(low, -room), min(high, most + room))
+    (axes.xaxis if along == "x" else axes.yaxis).set_major_locator(_Possible(most))
+
+
 def _draw_members(axes: Axes, found: Mapping[str, Any]) -> None:
     scale, unit = _scale(found)
     together = [
         (name, found[key]) for name, key in (("averaged", "averaged"), ("majority vote", "vote")) if key in found
     ]
-    rows = [(each["name"], each, BLUE) for each in found["members"]]
+    names = told_apart([each["name"] for each in found["members"]], NAME)
+    # Their numbers are those of the other panels, and tell apart what no room is left to tell apart by.
+    rows = [
+        (f"{at}  {name}", each, BLUE) for at, (name, each) in enumerate(zip(names, found["members"], strict=True), 1)
+    ]
     rows += [(name, record, ORANGE) for name, record in together]
     for at, (_, record, colour) in enumerate(rows):
         value = scale * record[found["measure"]]
@@ -55,11 +82,14 @@ def _draw_members(axes: Axes, found: Mapping[str, Any]) -> None:
         axes.plot(value, at, "o", color=colour, markersize=6)
     mean = scale * found["mean"][found["measure"]]
     axes.axvline(mean, color="0.45", linestyle=(0, (2, 2)), linewidth=1.2)
+    _keep_within(axes, "x", found)
+    is_at_the_right = mean > sum(axes.get_xlim()) / 2
     axes.annotate(
-        "mean of the members", (mean, 0), xycoords=("data", "axes fraction"), xytext=(3, 3),
+        "mean of the members", (mean, 0), xycoords=("data", "axes fraction"),
+        xytext=(-3 if is_at_the_right else 3, 3), ha="right" if is_at_the_right else "left",
         textcoords="offset points", fontsize=8, color="0.35",
     )  # fmt: skip
-    axes.set_yticks(range(len(rows)), [fitting(name, NAME) for name, *_ in rows], fontsize=8, parse_math=False)
+    axes.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=8, parse_math=False)
     axes.set_ylim(len(rows) - 0.2, -0.5)  # downwards, with room for what the line is
     axes.set_title("each, and together", loc="left", fontsize=10)
     axes.set_xlabel(f"{unit}, with 95 % intervals", fontsize=9)
@@ -75,6 +105,7 @@ def _draw_sizes(axes: Axes, found: Mapping[str, Any]) -> None:
     axes.set_ylabel(unit, fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.ticklabel_format(axis="y", useOffset=False)
+    _keep_within(axes, "y", found)
     plain(axes)
 
 

@@ -16,7 +16,7 @@ from dlkit.data.augment import alternation, augment, example_keys, option_names
 from dlkit.data.batching import shuffled
 from dlkit.data.images import ImageData, check_division, statistics
 from dlkit.data.split_names import check_split
-from dlkit.errors import DataError, DlkitError
+from dlkit.errors import DataError
 from dlkit.probe import pictures
 from dlkit.recipe import DataSection, image_options
 
@@ -129,7 +129,7 @@ class Gallery:
             dlkit.errors.DlkitError: the place cannot be written.
         """
         shown, there = len(self.examples), len(self.data.splits[self.split])
-        title = f"{self.section.name}, {self.split}: {shown:,} of {there:,} images"
+        title = f"{pictures.own_name(self.section.name)}, {self.split}: {shown:,} of {there:,} images"
         subtitle = note = ""
         if self.section.augment:
             subtitle = ", ".join(map(self._in_words, self.section.augment))
@@ -137,10 +137,7 @@ class Gallery:
                 f"Left as it is, right as training sees it: the first batch of epoch {self.epoch} with seed "
                 f"{self.seed}, if batches are of {shown}."
             )
-        try:
-            pictures.save(draw(self.examples, title=title, subtitle=subtitle, note=note), path)
-        except DlkitError as failure:
-            raise DlkitError(failure.message, "name another file with -o") from None
+        pictures.save(draw(self.examples, title=title, subtitle=subtitle, note=note), path)
 
     def _in_words(self, name: str) -> str:
         """An augmentation and how strong it is: `mixup (alpha 0.2)`."""

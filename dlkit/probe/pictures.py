@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from dlkit import durable
 from dlkit.console import safe
-from dlkit.errors import DlkitError
+from dlkit.errors import cannot_write
 from dlkit.probe.look import COLOURS, plain
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ def save(figure: Figure, path: Path) -> None:
     try:
         durable.write(path, content)
     except OSError as failure:
-        hint = "name another file after --png"
-        raise DlkitError(f"cannot write {path}: {failure.strerror or failure}", hint) from None
+        raise cannot_write(path, failure) from None
 
 
 def spread(count: int, limit: int) -> list[int]:
@@ -194,6 +194,59 @@ def fitting(text: str, length: int = 100) -> str:
     """A text as it can stand over a picture: nothing invisible, and cut in the middle when it is too long."""
     text = safe(text)
     return text if len(text) <= length else f"{text[: length // 2 - 1]} … {text[-length // 2 + 2 :]}"
+
+
+def letters(width: float, size: int) -> int:
+    """How many letters of a font size, in points, stand side by side in so many inches."""
+    return int(width / (0.0095 * size))
+
+
+def heading(name: str, text: str, length: int = 100) -> str:
+    """`NAME: TEXT` as it can stand over a picture; when it is too long the name loses of its beginning what it has to.
+
+    Example:
+        >>> heading("runs/lenet_digits-1", "360 examples of digits, test", 45)
+        '… enet_digits-1: 360 examples of digits, test'
+    """
+    name, text = safe(name), safe(text)
+    room = max(length - len(text) - 2, length // 3)
+    name = name if len(name) <= room else f"… {name[2 - room :]}"
+    return f"{name}: {fitting(text, length - len(name) - 2)}"
+
+
+def own_name(data: str) -> str:
+    """A data name without the folders that it lies in.
+
+    Example:
+        >>> own_name("/home/me/photos"), own_name("/data/x.en,/data/x.de"), own_name("imagenette/160px-v2")
+        ('photos', 'x.en,x.de', 'imagenette/160px-v2')
+    """
+    parts = data.split(",")
+    return ",".join(Path(part).name or part if part.startswith(("/", "~", ".")) else part for part in parts)
+
+
+def told_apart(names: Sequence[str], length: int) -> list[str]:
+    """Names of runs that stand beside each other, shortened where all are alike, so that they still differ.
+
+    Example:
+        >>> told_apart(["runs/resnet20_cifar10_split-1", "runs/resnet20_cifar10_split-2"], 16)
+        ['resnet … split-1', 'resnet … split-2']
+    """
+    folder = _common_beginning(names).rpartition("/")[0]
+    names = [safe(name.removeprefix(f"{folder}/") if folder else name) for name in names]
+    shared = _common_beginning(names)
+    left_out = max(map(len, names)) - length + 3
+    if left_out <= 3:
+        return names
+    if left_out > len(shared):
+        return [fitting(name, length) for name in names]
+    kept = (len(shared) - left_out) // 2
+    return [f"{name[:kept]} … {name[kept + left_out :]}".lstrip() for name in names]
+
+
+def _common_beginning(texts: Sequence[str]) -> str:
+    pairs = zip(min(texts), max(texts), strict=False)  # what these two share all share
+    return "".join(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _of(shown: int, count: int) -> str:

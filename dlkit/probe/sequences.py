@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from dlkit.probe.look import colour_of, dash_of, marker_of, plain
-from dlkit.probe.pictures import BLUE, fitting
+from dlkit.probe.pictures import BLUE, fitting, told_apart
 
 Curve = Sequence[tuple[int, float]]
 NAME = 24  # letters of a run
@@ -44,10 +44,10 @@ def picture(
     """
     figure = Figure(figsize=(11, 4.4), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08, wspace=0.06))
     left, right = figure.subplots(1, 2)
-    for at, (run, series) in enumerate(curves.items()):
+    for at, (name, series) in enumerate(zip(told_apart(list(curves), NAME), curves.values(), strict=True)):
         steps, reached = zip(*series, strict=True) if series else ((), ())
         left.plot(
-            steps, reached, label=fitting(run, NAME), color=colour_of(at),
+            steps, reached, label=name, color=colour_of(at),
             marker=marker_of(at), linestyle=dash_of(at), linewidth=1.6, markersize=3.5,
         )  # fmt: skip
     left.set_xlabel("steps of training", fontsize=9)
@@ -105,7 +105,7 @@ def _draw_by_length(
 def _draw_bars(axes: Axes, values: Mapping[str, float], measure: str) -> None:
     places = np.arange(len(values))
     axes.barh(places, list(values.values()), 0.6, color=[colour_of(at) for at in range(len(values))])
-    axes.set_yticks(places, [fitting(run, NAME) for run in values], fontsize=9, parse_math=False)
+    axes.set_yticks(places, told_apart(list(values), NAME), fontsize=9, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlabel(measure, fontsize=9)
     for at, value in zip(places, values.values(), strict=True):

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from dlkit.probe.classification import SHADES
 from dlkit.probe.look import colour_of, dash_of, marker_of, plain
-from dlkit.probe.pictures import fitting
+from dlkit.probe.pictures import fitting, told_apart
 
 PIECE = 16  # letters of a token
+NAME = 40  # letters of a run
 CELL, LETTER, MARGIN, HEAD, FOOT = 0.26, 0.075, 0.15, 0.5, 0.32  # inches
 
 
@@ -62,9 +63,9 @@ def by_length(
     figure = Figure(figsize=(8.5, 4.2), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
     axes = figure.subplots()
     places = np.arange(len(lengths))
-    for at, (run, series) in enumerate(values.items()):
+    for at, (name, series) in enumerate(zip(told_apart(list(values), NAME), values.values(), strict=True)):
         axes.plot(
-            places, series, label=fitting(run, 40), color=colour_of(at), marker=marker_of(at),
+            places, series, label=name, color=colour_of(at), marker=marker_of(at),
             linestyle=dash_of(at), linewidth=1.8, markersize=6, clip_on=False,
         )  # fmt: skip
     axes.set_xticks(places, [f"{low}" if low == high else f"{low}-{high}" for low, high in lengths], fontsize=9)

@@ -63,9 +63,9 @@ def evaluate_ensemble(texts: Sequence[str], setting: Setting, *, devices: str = 
     Returns:
         JSON values: "task", "data", "split", "examples", "batch_size"; "measure", `accuracy` or `mse`; "members", each
         with its "name", "loss", the measure with its "interval", and cost: "parameters", "multiply_adds" of an answer,
-        "training_seconds" (None where no run says it) and "answer_seconds"; their "mean" and their "best"; "averaged",
-        their mean probabilities or numbers; "by_size", what the average of fewer members would reach, a mean over as
-        many choices as there are members; "cost", all members together.
+        "training_seconds" (None where no run says it) and "answer_seconds"; their "mean" and their "best", of equals
+        the one with the lowest loss; "averaged", their mean probabilities or numbers; "by_size", what the average of
+        fewer members would reach, a mean over as many choices as there are members; "cost", all members together.
 
         Of classes besides "vote", with the number of "ties"; "disagreement", the share of answers in which two members
         differ, on average, and for each pair "disagreements"; "against_best", the paired test of the average and the
@@ -130,6 +130,12 @@ def _record(name: str, values: Mapping[str, Any], outputs: Outputs, cost: Mappin
     return {"name": name, "loss": values["loss"], measure: values[measure], "interval": _interval(outputs), **cost}
 
 
+def best_of(records: Sequence[dict[str, Any]], measure: str, *, highest: bool) -> dict[str, Any]:
+    """The best of some members: the one with the best measure, of equals with the lowest loss."""
+    sign = -1 if highest else 1
+    return min(records, key=lambda record: (sign * record[measure], record["loss"]))
+
+
 def measure_of(outputs: Outputs) -> str:
     """What an ensemble is measured by: `mse` of numbers, `accuracy` of classes."""
     return "mse" if outputs.labels.dtype.kind == "f" else "accuracy"
@@ -184,7 +190,7 @@ def combined(outputs: Sequence[Outputs], records: list[dict[str, Any]]) -> dict[
         records: of each member "name", "loss" and the measure.
     """
     measure = measure_of(outputs[0])
-    best = (max if measure == "accuracy" else min)(records, key=lambda record: record[measure])
+    best = best_of(records, measure, highest=measure == "accuracy")
     figures = ("loss", measure)
     found: dict[str, Any] = {
         "measure": measure, "members": records,

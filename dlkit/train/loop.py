@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from dlkit import workers
 from dlkit.cluster import ALONE, Peers
 from dlkit.data.batching import Batch, prefetch, until_failure
-from dlkit.errors import DataError, DivergedError, DlkitError, Interrupted
+from dlkit.errors import DataError, DivergedError, DlkitError, Interrupted, cannot_write
 from dlkit.recipe import TrainSection, seconds
-from dlkit.runs import Run, best_whole, cannot_write, find_checkpoint, load_weights
+from dlkit.runs import Run, best_whole, find_checkpoint, load_weights
 from dlkit.runtime import Devices
 from dlkit.tasks import Direction
 from dlkit.tasks.task import Task
@@ -51,8 +51,9 @@ class Progress:
         seconds: time spent training, over all attempts.
         attempt: how often the run was started.
         best: the best value of the monitored metric.
-        best_step: when that was.
-        stale: evaluations since.
+        best_step: when that was; where it was reached several times, when the loss was lowest.
+        best_loss: the validation loss then; None where that is not known, or no number.
+        stale: evaluations since the best value was first reached.
         plateau: what the plateau schedule remembers.
     """
 
@@ -63,6 +64,7 @@ class Progress:
     attempt: int = 1
     best: float | None = None
     best_step: int | None = None
+    best_loss: float | None = None
     stale: int = 0
     plateau: dict[str, Any] = field(default_factory=dict)
 
@@ -222,6 +224,11 @@ def high_norm(norms: Sequence[float]) -> float:
     Clipping looks at the norm of single updates, which their mean over an interval says little of.
     """
     return float(np.percentile(norms, 90, method="inverted_cdf"))
+
+
+def _no_room(run: Run, failure: OSError) -> DlkitError:
+    """The error of a run that cannot be written to."""
+    return cannot_write(run.path, failure, full=f"free some space; `dlkit train --resume {run.path}` goes on")
 
 
 def peak_memory() -> int:
@@ -525,7 +532,7 @@ class Loop:
                     monitored = self._evaluate(self.validation, "ema", decode=decode)
             self.evaluation_seconds[decode] = time.monotonic() - started
             # Evaluations without decoding have no BLEU: where it is monitored, only the others choose and count.
-            improved = self.monitor in monitored and self._observe(monitored[self.monitor])
+            improved = self.monitor in monitored and self._observe(monitored[self.monitor], monitored["loss"])
         self.save(best=improved)
         self._reset_interval()
 
@@ -547,16 +554,23 @@ class Loop:
             return False
         return step >= self.length.steps or step // self.length.evaluate_every % every == 0
 
-    def _observe(self, value: float) -> bool:
-        """Takes note of the monitored metric, and says whether it is the best so far."""
-        improved = is_better(value, self.progress.best, self.direction)
+    def _observe(self, value: float, loss: float) -> bool:
+        """Takes note of the monitored metric, and says whether the weights are the best so far.
+
+        On a small split an accuracy is often reached again: of equals the one with the lower loss is the better one.
+        Patience waits for a better metric all the same.
+        """
+        progress = self.progress
+        improved = is_better(value, progress.best, self.direction)
+        progress.stale = 0 if improved else progress.stale + 1
+        if value == progress.best and progress.best_loss is not None:
+            improved = is_better(loss, progress.best_loss, "lower")
         if improved:
-            self.progress.best, self.progress.best_step, self.progress.stale = value, self.progress.step, 0
-        else:
-            self.progress.stale += 1
+            progress.best, progress.best_step = value, progress.step
+            progress.best_loss = loss if math.isfinite(loss) else None
         if self.plateau:
             self.plateau.observe(value)
-            self.progress.plateau = self.plateau.state
+            progress.plateau = self.plateau.state
         return improved
 
     def _evaluate(self, split: str, weights: str, *, decode: bool = True, show: bool = True) -> dict[str, float]:
@@ -589,7 +603,7 @@ class Loop:
         try:
             self.run.log(record)
         except OSError as failure:
-            raise cannot_write(self.run.path, failure) from None
+            raise _no_room(self.run, failure) from None
         if self.settings.tensorboard:
             self.writer = self.writer or tf.summary.create_file_writer(str(self.run.path / "tensorboard"))
             prefix = record["kind"] if record["kind"] == "train" else f"{record['split']}/{record['weights']}"
@@ -618,7 +632,7 @@ class Loop:
                 self.run.point("best", name)
             self.run.point("last", name)
         except OSError as failure:
-            raise cannot_write(self.run.path, failure) from None
+            raise _no_room(self.run, failure) from None
         self._remove_old(self.run)
 
     def _remove_old(self, run: Run) -> None:

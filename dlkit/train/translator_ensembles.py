@@ -16,7 +16,7 @@ from dlkit.tasks.translation import Translation
 from dlkit.tasks.translator import Translator
 from dlkit.train import translation_quality
 from dlkit.train.comparison import check_same_examples, paired_test
-from dlkit.train.ensembles import cost_of, total_cost
+from dlkit.train.ensembles import best_of, cost_of, total_cost
 from dlkit.train.evaluation import Evaluation
 from dlkit.train.run_evaluation import Subject
 from dlkit.train.setting import Setting
@@ -62,7 +62,7 @@ def translated_together(subjects: Sequence[Subject], setting: Setting, devices: 
     together = Translator(models, [task.tokenizers for task in tasks], max(task.max_len for task in tasks))
     translations, averaged, seconds = _searched(tasks[0], models[0], decode, setting, together)
     measure = "bleu" if translations.is_text else "exact"
-    best = max(records, key=lambda record: record[measure])
+    best = best_of(records, measure, highest=True)
     differ = [[float(np.mean([a != b for a, b in zip(one.outputs, other.outputs, strict=True)]))
                for other in of_members] for one in of_members]  # fmt: skip
     alone = of_members[records.index(best)]

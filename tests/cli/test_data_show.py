@@ -101,12 +101,17 @@ def test_augmented_images_stand_beside_their_originals(dlkit, tmp_path):
 
 def test_a_picture_is_never_written_over(dlkit, tmp_path):
     (tmp_path / "digits_train.png").write_bytes(b"mine")
-    result = dlkit("data", "show", "digits")
+    result = dlkit("data", "show", "digits", "-o", "digits_train.png")
     assert result.code == 2
     assert result.err.splitlines() == [
-        "error: digits_train.png exists", "hint: name another file with -o, or remove this one"
+        "error: digits_train.png exists", "hint: name another file after -o, or remove this one"
     ]  # fmt: skip
+    for number in (2, 3):
+        result = dlkit("data", "show", "digits", "--count", "2", "--augment", ["crop", "flip"][number - 2])
+        assert result.err.splitlines()[-1] == f"picture digits_train-{number}.png"
     assert (tmp_path / "digits_train.png").read_bytes() == b"mine"
+    misspelt = dlkit("data", "show", "digits", "-o", "digits_train.png", "--augment", "flpi")
+    assert misspelt.err.startswith("error: unknown augmentation: flpi\n")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +125,7 @@ def test_a_picture_is_never_written_over(dlkit, tmp_path):
         (["digits", "--data-dir", "x"], "digits is no set of TensorFlow Datasets", "leave it out"),
         (["digist"], "unknown dataset: digist", "`digits`"),
         (["synthetic:reverse", "--kind", "images"], "synthetic:reverse has no labelled images", "dlkit data list"),
-        (["digits", "-o", "nowhere/a.png"], "cannot write nowhere/a.png", "-o"),
+        (["digits", "-o", "nowhere/a.png"], "cannot write nowhere/a.png: there is no folder nowhere", "make it"),
         (["digits", "--count", "0"], "--count must be", "--help"),
     ],
 )

@@ -175,7 +175,12 @@ def test_a_failure_leaves_the_earlier_export(dlkit, run, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(SubwordTokenizer, "save", full)
-    assert dlkit("export", str(run), "--to", "ctranslate2", "-o", "out", "--quantization", "int8").code == 1
+    result = dlkit("export", str(run), "--to", "ctranslate2", "-o", "out", "--quantization", "int8")
+    assert result.code == 1
+    assert result.err.splitlines()[-2:] == [
+        "error: cannot write to out: No space left on device",
+        "hint: free some space, or name a folder elsewhere with --output",
+    ]
     assert {file.name: file.read_bytes() for file in Path("out").iterdir()} == before
     assert not list(Path().glob(".*"))
 

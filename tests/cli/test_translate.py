@@ -297,10 +297,12 @@ def test_an_ensemble_has_one_target_vocabulary(translate, made):
         (["--sample", "--top-p", "0"], "--top-p 0 leaves nothing to draw from"),
         (["--json", "--format", "tsv"], "--json and --format tsv are two formats"),
         (["-o", "{folder}"], "cannot write {folder}: it is a folder"),
+        (["--png", "{folder}/mine.png"], "{folder}/mine.png exists"),
         (["-o", "{folder}/none/o.txt"], "cannot write {folder}/none/o.txt: there is no folder {folder}/none"),
     ],
 )
 def test_what_cannot_be_is_told_before_any_work(arguments, message, tmp_path, capsys):
+    (tmp_path / "mine.png").write_bytes(b"precious")
     assert main(["translate", "chat", *(argument.format(folder=tmp_path) for argument in arguments)]) == 2
     error = "".join(capsys.readouterr().err.split())
     assert "".join(message.format(folder=tmp_path).split()) in error

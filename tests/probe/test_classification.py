@@ -11,8 +11,8 @@ from dlkit.probe import classification
 BINS = metrics.reliability([0.3, 0.5, 0.5, 0.9, 0.9, 0.9, 0.9], [0, 1, 0, 1, 1, 1, 0], bins=5)
 
 
-def picture(confusion, classes, **options):
-    return classification.picture(np.array(confusion), classes, BINS, title="runs/x: 7 examples", **options)
+def picture(confusion, classes, *, name="runs/x", title="7 examples", **options):
+    return classification.picture(np.array(confusion), classes, BINS, name=name, title=title, **options)
 
 
 def some(classes, count):
@@ -68,6 +68,15 @@ def test_all_figures_stand_over_a_narrow_picture():
     _, subtitle, _ = (text.get_text() for text in figure.texts)
     assert subtitle.count("\n") == 1
     assert subtitle.replace("\n", " ").split(", ") == figures
+
+
+def test_a_long_title_still_says_how_many_examples_of_what():
+    run, title = "/home/someone/experiments/runs/lenet_photos-12", "1,234 examples of photos, validation"
+    figure = picture(some(3, 50), ["cat", "dog", "owl"], name=run, title=title)
+    assert_readable(figure)
+    shown = figure.texts[0].get_text()
+    assert shown.endswith(f"lenet_photos-12: {title}")
+    assert shown.startswith("… ")
 
 
 def test_a_hundred_classes_are_readable():

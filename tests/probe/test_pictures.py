@@ -182,8 +182,41 @@ def test_hostile_names_are_shown_as_text(tmp_path):
         assert not {"\x1b", "\u202e"} & set(shown)
 
 
+def test_over_a_picture_the_name_of_a_run_gives_way_to_what_it_was_tested_on():
+    text = "360 examples of digits, test"  # 28 letters
+    assert pictures.heading("runs/lenet_digits-1", text, 49) == f"runs/lenet_digits-1: {text}"
+    shortened = pictures.heading("runs/lenet_digits-1", text, 45)
+    assert shortened == f"… enet_digits-1: {text}"
+    assert len(shortened) == 45
+    both = pictures.heading("x" * 60, f"360 examples of {'y' * 60}, test", 60)
+    assert len(both) <= 60
+    assert ": 360 examples of y" in both
+    assert both.endswith("y, test")
+    assert "\x1b" not in pictures.heading("\x1b[31m", "\x1b[31m")
+
+
+def test_data_are_called_by_their_own_name():
+    names = ["/home/me/photos", "./photos/", "~/a.en,/b/a.de", "imagenette/160px-v2", "synthetic:shapes", "./"]
+    assert [pictures.own_name(name) for name in names] == ["photos", "photos", "a.en,a.de", *names[3:]]
+
+
+@pytest.mark.parametrize("length", [10, 16, 24, 40])
+def test_names_are_shortened_where_they_are_alike(length):
+    names = [f"runs/resnet20_cifar10_bootstrap-{number}" for number in (1, 2, 10)]  # without the folder 28 and 29
+    shown = pictures.told_apart(names, length)
+    assert len(set(shown)) == 3
+    assert max(map(len, shown)) == min(length, 29)
+    assert [name.rpartition("-")[2] for name in shown] == ["1", "2", "10"]
+
+
+def test_names_that_are_short_stay_as_they_are_but_for_a_folder_of_all():
+    assert pictures.told_apart(["runs/a", "runs/b@step-12"], 30) == ["a", "b@step-12"]
+    assert pictures.told_apart(["one/a", "two/a"], 30) == ["one/a", "two/a"]
+    assert pictures.told_apart(["runs/a", "runs/a"], 30) == ["a", "a"]
+
+
 def test_a_picture_that_cannot_be_written(tmp_path):
     figure = pictures.features([], np.zeros((4, 4, 1), np.float32), title="t")
     with pytest.raises(DlkitError, match="cannot write") as caught:
         pictures.save(figure, tmp_path / "nowhere" / "a.png")
-    assert "--png" in caught.value.hint
+    assert "a place that you may write to" in caught.value.hint

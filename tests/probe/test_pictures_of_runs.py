@@ -21,21 +21,48 @@ def test_a_range_test_can_be_read():
     assert_readable(lr_range.picture(found, title=f"learning rate range test of {NAMES[0]}"))
 
 
+def ensemble(values, names=NAMES):
+    """Of so many members, each with its accuracy."""
+    random = np.random.default_rng(0)
+    records = [{"accuracy": value, "interval": (value - 0.02, min(1, value + 0.02))} for value in values]
+    return {
+        "members": [{"name": names[at % len(names)], **record} for at, record in enumerate(records)],
+        "averaged": records[0], "vote": records[1], "mean": {"accuracy": np.mean(values)}, "measure": "accuracy",
+        "examples": 10_000, "data": "cifar10", "split": "test",
+        "by_size": np.linspace(values[0], max(values), len(values)).tolist(),
+        "disagreements": random.uniform(0.01, 0.2, (len(values), len(values))).tolist(),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("members", [2, 16])
 def test_an_ensemble_can_be_read(members):
-    random = np.random.default_rng(0)
+    assert_readable(ensembles.picture(ensemble(np.random.default_rng(0).uniform(0.9, 0.91, members))))
 
-    def record():
-        value = random.uniform(0.9, 0.91)
-        return {"accuracy": value, "interval": (value - 0.02, value + 0.02)}
 
-    found = {
-        "members": [{"name": NAMES[at % 3], **record()} for at in range(members)], "averaged": record(),
-        "vote": record(), "mean": {"accuracy": 0.905}, "measure": "accuracy", "examples": 10_000,
-        "data": "cifar10", "split": "test", "by_size": np.linspace(0.9, 0.93, members).tolist(),
-        "disagreements": random.uniform(0.01, 0.2, (members, members)).tolist(),
-    }  # fmt: skip
-    assert_readable(ensembles.picture(found))
+@pytest.mark.parametrize("values", [[1.0, 1.0, 1.0], [0.97, 0.99, 1.0], [0.0, 0.0, 0.1]])
+def test_nothing_of_an_ensemble_is_beyond_what_is_possible(values):
+    """All that is written stands within the axes or at their left, and no tick is below 0 or above 100 %."""
+    figure = ensembles.picture(ensemble(values))
+    assert_readable(figure)
+    each, sizes, _ = figure.axes
+    for ticks, (low, high) in ((each.get_xticks(), each.get_xlim()), (sizes.get_yticks(), sizes.get_ylim())):
+        assert min(ticks) >= 0
+        assert max(ticks) <= 100
+        assert sum(low <= tick <= high for tick in ticks) >= 2
+    (label,) = [text for text in each.texts if text.get_text() == "mean of the members"]
+    left, right = each.get_window_extent().intervalx
+    shown = label.get_window_extent()
+    assert left <= shown.x0 < shown.x1 <= right
+    line = each.transData.transform((100 * np.mean(values), 0))[0]
+    assert min(abs(line - shown.x0), abs(line - shown.x1)) < 10, "beside its line"
+
+
+def test_members_of_an_ensemble_are_told_apart():
+    names = [f"runs/a_net_with_a_name_of_great_length_bootstrap-{number}" for number in (1, 2)]
+    each, *_ = ensembles.picture(ensemble([0.9, 0.8], names)).axes
+    first, second, *_ = [label.get_text() for label in each.get_yticklabels()]
+    assert (first[:3], second[:3]) == ("1  ", "2  "), "as in the other panels"
+    assert (first[-2:], second[-2:]) == ("-1", "-2")
 
 
 @pytest.mark.parametrize("keys", [1, 5])

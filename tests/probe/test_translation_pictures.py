@@ -43,7 +43,7 @@ def test_a_line_for_each_run_and_a_place_for_each_length(tmp_path):
     values = {"runs/plain": [100.0, 60.0, 20.0], "runs/attention": [100.0, 99.0, 98.0]}
     figure = translation.by_length([(1, 5), (6, 12), (13, 13)], values, measure="exact, %", title="reverse")
     (axes,) = figure.axes
-    assert {line.get_label(): line.get_ydata().tolist() for line in axes.lines} == values
+    assert {f"runs/{line.get_label()}": line.get_ydata().tolist() for line in axes.lines} == values, "no folder"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1-5", "6-12", "13"]
     assert axes.get_ylim()[0] == 0
     assert axes.get_ylabel() == "exact, %"

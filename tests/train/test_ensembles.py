@@ -52,6 +52,15 @@ def test_the_vote_the_disagreement_and_the_best_against_numpy():
     assert found["against_best"]["only_second"] == (~right & best).sum()
 
 
+def test_of_equal_members_the_best_is_the_one_with_the_lower_loss():
+    labels = np.array([0, 1], np.int32)
+    outputs = [Outputs(labels, sure * np.eye(2)[labels], np.arange(2)) for sure in (1.0, 3.0, 2.0)]
+    records = [{"name": f"m{at}", "loss": loss, "accuracy": 1.0} for at, loss in enumerate((0.3, 0.05, 0.1))]
+    assert ensembles.combined(outputs, records)["best"] == {"name": "m1", "loss": 0.05, "accuracy": 1.0}
+    records[2]["accuracy"] = 1.5  # the measure stands before the loss
+    assert ensembles.combined(outputs, records)["best"]["name"] == "m2"
+
+
 def test_fewer_members_are_averaged_over_choices_of_them():
     labels, logits, found = classes(200)
     probabilities = softmax(logits)

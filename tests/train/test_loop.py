@@ -224,12 +224,13 @@ def test_evaluate_repeats_what_training_said(tmp_path, capsys):
     assert {line["weights"] for line in both} == {"raw", "ema"}, "both weights are evaluated"
 
 
-def scripted_evaluation(monkeypatch, values):
-    """Lets the monitored metric be what the test says."""
-    series = iter(values)
+def scripted_evaluation(monkeypatch, values, losses=()):
+    """Lets the monitored metric be what the test says, and the loss, which is 1 otherwise."""
+    series, of_loss = iter(values), iter(losses)
 
     def evaluate(self, split, *, decode):
-        return {"loss": 1.0, "accuracy": next(series) if split == "validation" else 0.0}
+        measured = split == "validation"
+        return {"loss": next(of_loss, 1.0) if measured else 1.0, "accuracy": next(series) if measured else 0.0}
 
     monkeypatch.setattr(Evaluation, "__call__", evaluate)
 
@@ -269,6 +270,35 @@ def test_early_stopping_and_the_best_checkpoint(tmp_path, monkeypatch, capsys):
     assert main(["train", "--resume", str(run.path)]) == 0
     assert "early stopping after step 10" in capsys.readouterr().err, "and not a step further"
     assert run.checkpoints() == ["step-4", "step-8", "step-10"]
+
+
+def test_of_equals_the_best_is_the_one_with_the_lower_loss(tmp_path, monkeypatch):
+    """Patience waits for a better accuracy all the same; and a run that is stopped between two equals knows of it."""
+    script = [0.9, 0.9, 0.9, 0.8, 0.9], [0.06, 0.02, 0.04, 0.01, 0.03]
+    watching = ["--set", "train.patience=4", "--set", "train.monitor=accuracy", "--set", "train.keep=9", "-q"]
+    scripted_evaluation(monkeypatch, *script)
+    assert train(tmp_path, "--epochs", "6", *watching) == 0
+    run = runs.open_run(tmp_path / "x")
+    assert (run.pointer("best"), run.pointer("last")) == ("step-4", "step-10"), "early stopping, four after the first"
+    state = checkpoints.read_state(run.path / "checkpoints" / "step-10")
+    assert (state["best"], state["best_step"], state["best_loss"], state["stale"]) == (0.9, 4, 0.02, 4)
+    for name in ("step-6", "step-8", "step-10"):
+        shutil.rmtree(run.path / "checkpoints" / name)
+    scripted_evaluation(monkeypatch, *(each[2:] for each in script))
+    assert main(["train", "--resume", str(run.path), "-q"]) == 0
+    assert (run.pointer("best"), run.pointer("last")) == ("step-4", "step-10")
+    assert checkpoints.read_state(run.path / "checkpoints" / "step-10")["best_loss"] == 0.02
+
+
+def test_a_best_checkpoint_of_unknown_loss_gives_way_to_a_better_metric_alone(tmp_path, monkeypatch):
+    """As in a run of an older dlkit that is resumed."""
+    scripted_evaluation(monkeypatch, [0.9, 0.9, 0.95], [float("nan"), 0.02, 0.03])
+    watching = ["--set", "train.monitor=accuracy", "--set", "train.keep=9", "-q"]
+    assert train(tmp_path, "--epochs", "3", *watching) == 0
+    run = runs.open_run(tmp_path / "x")
+    states = [checkpoints.read_state(run.path / "checkpoints" / name) for name in run.checkpoints()]
+    assert [state["best_step"] for state in states] == [2, 2, 6]
+    assert run.pointer("best") == "step-6"
 
 
 def scripted_decoding(monkeypatch, values):

@@ -31,8 +31,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from dlkit import console, durable
-from dlkit.errors import DataError, DlkitError, UsageError
-from dlkit.runs import cannot_write, check_name
+from dlkit.errors import DataError, DlkitError, UsageError, cannot_write
+from dlkit.runs import check_name
 from dlkit.tasks import Direction
 from dlkit.train.search.space import Space, Value
 

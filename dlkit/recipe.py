@@ -11,7 +11,7 @@ import inspect
 import re
 import tomllib
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -119,7 +119,11 @@ class TrainSection(_Section):
         "float32", description="bfloat16 multiplies in bfloat16 and keeps the weights in float32"
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of everything that is drawn")
-    monitor: str | None = Field(None, description="metric that the best checkpoint is best in; by default the task's")
+    monitor: str | None = Field(
+        None,
+        description="metric that the best checkpoint is best in, of equals the one with the lower loss; by default the "
+        "task's",
+    )
     patience: Count | None = Field(None, description="evaluations without progress after which training stops")
     evaluate_every: Positive = Field(1.0, description="epochs between evaluations")
     decode_every: Count | None = Field(
@@ -721,14 +725,9 @@ def _check_train(train: Mapping[str, Any], task: str, data: str) -> None:
             f"train.monitor is {monitor}, and train.decode_every is none: it would never be measured",
             "`--set train.decode_every=1` decodes at each evaluation",
         )
-    if train.get("batch_tokens") and not TASKS[task].texts:
-        raise UsageError(
-            f"train.batch_tokens is for tasks on text, not for {TASKS[task].title}", "`--batch-size` counts examples"
-        )
-    if train.get("sampling") and not TASKS[task].generates:
-        raise UsageError(f"train.sampling is for tasks that generate, not for {TASKS[task].title}", "leave it out")
-    if train.get("sampling") and task == "language_modelling":
-        raise UsageError("train.sampling is for decoders of a source, not for language models", "leave it out")
+    for name in ("batch_tokens", "sampling", "progressive", "progressive_until"):
+        if train.get(name) and (failure := not_read(f"train.{name}", task)):
+            raise failure
     by_examples = train.get("batch_tokens") is None
     if by_examples and train.get("accumulate", 1) > train.get("batch_size", _default_in("train", "batch_size")):
         raise UsageError(
@@ -736,13 +735,11 @@ def _check_train(train: Mapping[str, Any], task: str, data: str) -> None:
             "a micro-batch has at least one example",
         )
     _check_rises("train.milestones", train.get("milestones", []), example="[0.5, 0.75]")
-    _check_progressive(train.get("progressive", []), train.get("progressive_until", []), task)
+    _check_progressive(train.get("progressive", []), train.get("progressive_until", []))
     _check_resampling(train, task)
 
 
-def _check_progressive(sides: list[float], ends: list[float], task: str) -> None:
-    if sides and task != "image_classification":
-        raise UsageError(f"train.progressive is for images, not for {TASKS[task].title}", "leave it out")
+def _check_progressive(sides: list[float], ends: list[float]) -> None:
     if len(sides) != len(ends):
         raise UsageError(
             f"train.progressive has {len(sides)} sides, and train.progressive_until says of {len(ends)} how long",
@@ -775,8 +772,8 @@ def _check_rises(key: str, shares: list[float], *, example: str) -> None:
 def _check_data(data: Mapping[str, Any], task: str) -> None:
     names = data.get("augment", [])
     kind = TASKS[task].data_kind
-    if names and kind not in AUGMENTED:
-        raise UsageError(f"data.augment is for images, not for {TASKS[task].title}", "leave it out")
+    if names and (failure := not_read("data.augment", task)):
+        raise failure
     if names:
         from dlkit.data.augment import MIXES, check_names
 
@@ -788,9 +785,14 @@ def _check_data(data: Mapping[str, Any], task: str) -> None:
     check_data_dir(data["name"], data.get("dir"), kind=kind)
 
 
+def lies_prepared(function: Callable[..., Any]) -> bool:
+    """Whether the data of a builder lie prepared in a folder, which data.dir names."""
+    return "dir" in parameters_of(function)
+
+
 def check_data_dir(name: str, folder: Path | None, *, kind: str | None = None) -> None:
     """Raises a UsageError when a folder of prepared data is given for a dataset that is not prepared."""
-    if folder is not None and "dir" not in parameters_of(datasets.builder(name, folder, kind=kind)):
+    if folder is not None and not lies_prepared(datasets.builder(name, folder, kind=kind)):
         raise UsageError(f"{name} is no set of TensorFlow Datasets: --data-dir is for those", "leave it out")
 
 
@@ -825,6 +827,35 @@ _READ_BY_SEARCHES = {
 FLAGS = {"train.optimizer": "--optimizer", "train.schedule": "--schedule"}
 
 
+def not_read(key: str, task: str, model: str = "") -> UsageError | None:
+    """What is to be said of a key that no training of a task reads, whatever its value; None of the others.
+
+    Args:
+        key: "section.key".
+        task: a key of `TASKS`.
+        model: that is trained, for the message.
+    """
+    about, model = TASKS[task], model or "the model"
+    kind, hint = about.data_kind, "leave it out"
+    if key in _READ_BY_WRITERS and not about.generates:
+        message = f"{key} is for tasks that generate, and {model} does not"
+    elif key in _READ_BY_SEARCHES and not about.decoded:
+        message, hint = f"{key} is for models that answer, and {model} writes freely", _READ_BY_SEARCHES[key]
+    elif key == "train.batch_tokens" and not about.texts:
+        message, hint = f"{key} is for tasks on text, not for {about.title}", "`--batch-size` counts examples"
+    elif key == "train.sampling" and not about.generates:
+        message = f"{key} is for tasks that generate, not for {about.title}"
+    elif key == "train.sampling" and kind == "corpus":
+        message = f"{key} is for decoders of a source, not for language models"
+    elif (key in {"train.progressive", "train.progressive_until"} and kind != "images") or (
+        key == "data.augment" and kind not in AUGMENTED
+    ):
+        message = f"{key} is for images, not for {about.title}"
+    else:
+        return not_read(_READ_BY[key][0], task, model) if key in _READ_BY else None
+    return UsageError(message, hint)
+
+
 def is_read(key: str, values: Mapping[str, Any]) -> bool:
     """Whether a key has a meaning beside others: the momentum of sgd has none beside the optimizer adam.
 
@@ -848,14 +879,10 @@ def _unread(recipe: Recipe) -> dict[str, UsageError]:
         chosen = values[other] if other in values else _default_of(other, recipe)
         if chosen not in (*choices, inspect.Parameter.empty) and not _holds_default(key, recipe):
             found[key] = _is_for(key, chosen, flag=FLAGS.get(other))
-    task = TASKS[recipe.task]
-    for key in _READ_BY_WRITERS if not task.generates else ():
-        if recipe.sources.get(key) in _BY_USER and not _holds_default(key, recipe):
-            message = f"{key} is for tasks that generate, and {recipe.model.name} does not"
-            found[key] = UsageError(message, "leave it out")
-    for key, hint in _READ_BY_SEARCHES.items() if task.generates and not task.decoded else ():
-        if recipe.sources.get(key) in _BY_USER and not _holds_default(key, recipe):
-            found[key] = UsageError(f"{key} is for models that answer, and {recipe.model.name} writes freely", hint)
+    for key in _READ_BY_WRITERS:
+        failure = not_read(key, recipe.task, recipe.model.name)
+        if failure and recipe.sources.get(key) in _BY_USER and not _holds_default(key, recipe):
+            found[key] = failure
     return found
 
 

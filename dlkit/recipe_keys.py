@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from dlkit import data as datasets
@@ -40,31 +41,37 @@ class Key:
     required: bool = False
 
 
-def keys(model: str | None = None, data: str | None = None) -> list[Key]:
+def keys(model: str | None = None, data: str | None = None, *, data_dir: Path | None = None) -> list[Key]:
     """All keys in the order of the sections.
 
     Args:
-        model: adds the options of this model, and what its task takes for defaults.
-        data: adds the options of this dataset.
+        model: adds the options of this model, and what its task takes for defaults; leaves out what nothing reads then.
+        data: adds the options of this dataset; leaves out `data.dir` where nothing lies prepared.
+        data_dir: the folder of prepared data.
 
     Raises:
-        dlkit.errors.UsageError: there is no such model or dataset.
+        dlkit.errors.UsageError: there is no such model or dataset, or the dataset lies in no folder of prepared data.
     """
-    of_task = TASKS[models.task_of(model)].defaults if model else {}
+    task = models.task_of(model) if model else None
+    of_task, kind = (TASKS[task].defaults, TASKS[task].data_kind) if task else ({}, None)
+    dataset = datasets.builder(data, data_dir, kind=kind) if data else None
+    if data:
+        recipe.check_data_dir(data, data_dir, kind=kind)
     found = []
     for section, fields in recipe.SECTIONS.items():
         for name, declared in fields.model_fields.items():
-            if name != "options":
-                key, required = f"{section}.{name}", declared.is_required()
-                default = of_task.get(key, None if required else declared.default)
-                accepts = accepted(recipe.type_of(declared))
-                found.append(Key(key, accepts, default, declared.description or "", required))
+            key, required = f"{section}.{name}", declared.is_required()
+            unread = task is not None and recipe.not_read(key, task) is not None
+            if name == "options" or unread or (key == "data.dir" and dataset and not recipe.lies_prepared(dataset)):
+                continue
+            default = of_task.get(key, None if required else declared.default)
+            accepts = accepted(recipe.type_of(declared))
+            found.append(Key(key, accepts, default, declared.description or "", required))
         if section == "model" and model:
             builder = models.builder(model)
             found += _options("model", builder, arguments_in(builder), without=OF_DATA)
-        if section == "data" and data:
-            kind = TASKS[models.task_of(model)].data_kind if model else None
-            found += _of_dataset(datasets.builder(data, kind=kind), kind)
+        if section == "data" and dataset:
+            found += _of_dataset(dataset, kind)
     return found
 
 

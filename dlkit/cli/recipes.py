@@ -8,7 +8,8 @@ import typer
 
 from dlkit import console
 from dlkit.cli.grammar import App
-from dlkit.cli.options import complete_data, complete_model, complete_override, complete_recipe
+from dlkit.cli.options import DataDir, complete_data, complete_model, complete_override, complete_recipe
+from dlkit.cli.outputs import check_output
 
 app = App("List, show and copy recipes, and list their keys.")
 
@@ -62,7 +63,12 @@ def show(name: Name) -> None:
 def copy(
     name: Name,
     target: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", show_default=False, help="By default here, under its own name.")
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]",
+            show_default=False,
+            help="A new file; by default here, under its own name.",
+        ),
     ] = None,
 ) -> None:
     """Copy a recipe to a file of your own, to change it.
@@ -70,20 +76,20 @@ def copy(
     Example: dlkit recipes copy lenet_digits mine.toml
     """
     from dlkit import recipe
-    from dlkit.errors import DataError, UsageError
+    from dlkit.errors import UsageError, cannot_write
 
     source = recipe.find(name)
     target = target or Path(source.name)
     if target.is_dir():
         target /= source.name
-    another = f"name another file: `dlkit recipes copy {name} FILE`"
+    check_output(target)
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(source.read_text(encoding="utf-8"))
     except FileExistsError:
-        raise UsageError(f"{target} exists", another) from None
+        raise UsageError(f"{target} exists", f"name another file: `dlkit recipes copy {name} FILE`") from None
     except OSError as failure:
-        raise DataError(f"cannot write {target}: {str(failure.strerror).lower()}", another) from None
+        raise cannot_write(target, failure) from None
     model = recipe.read(target).get("model", {}).get("name", "MODEL")
     if console.settings.json:
         console.data_json({"recipe": source.stem, "file": str(target)})
@@ -108,12 +114,18 @@ def keys(
     *,
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="NAME", autocompletion=complete_model, help="Also the options of this model."),
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            autocompletion=complete_model,
+            help="Also the options of this model, and no keys that its training does not read.",
+        ),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option("--data", metavar="NAME", autocompletion=complete_data, help="Also the options of this dataset."),
     ] = None,
+    data_dir: DataDir = None,
 ) -> None:
     """List the keys of a recipe, for files and for `--set`: what each takes, its default, what it does.
 
@@ -121,15 +133,19 @@ def keys(
 
     Example: dlkit recipes keys train.l
     """
-    from dlkit import models, recipe_keys
-    from dlkit.errors import unknown
+    from dlkit import models, recipe, recipe_keys
+    from dlkit.errors import UsageError, unknown
     from dlkit.values import toml_value
 
     prefix = which
     if which in models.targets():
         model, prefix = which, "model."
-    known = recipe_keys.keys(model, data)
+    if data_dir is not None and data is None:
+        raise UsageError("--data-dir is where a dataset lies, and none is named", "add --data NAME, or leave it out")
+    known = recipe_keys.keys(model, data, data_dir=data_dir)
     found = [key for key in known if key.key.startswith(prefix)]
+    if not found and model and (of_others := [key for key in recipe.all_keys() if key.startswith(which)]):
+        raise recipe.not_read(of_others[0], models.task_of(model), model) or unknown("key", which, of_others)
     if not found:
         raise unknown("key", which, [*(key.key for key in known), *models.names()], "`dlkit recipes keys` lists all")
     if console.settings.json:

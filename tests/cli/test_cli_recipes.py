@@ -8,6 +8,7 @@ import pytest
 
 from dlkit import data as datasets
 from dlkit import models, recipe, recipe_keys
+from dlkit.errors import UsageError
 from dlkit.tasks import TASKS
 
 TEXT = """# LeNet-5 on the handwritten digits (LeCun et al. 1998),
@@ -90,11 +91,10 @@ def test_what_is_not_there(dlkit):
     ]  # fmt: skip
     assert dlkit("recipes", "show", "./none.toml").code == 3
     nowhere = dlkit("recipes", "copy", "lenet_digits", "no/such/folder.toml")
-    assert nowhere.code == 3
+    assert nowhere.code == 2
     assert nowhere.err.splitlines() == [
-        "error: cannot write no/such/folder.toml: no such file or directory",
-        "hint: name another file: `dlkit recipes copy lenet_digits FILE`",
-    ]
+        "error: cannot write no/such/folder.toml: there is no folder no/such", "hint: make it, or name another file"
+    ]  # fmt: skip
 
 
 def test_a_damaged_recipe_is_named_with_its_line(dlkit, shipped):
@@ -154,6 +154,63 @@ def test_keys_of_a_model_and_of_data_are_those_of_their_functions(dlkit):
     assert texts["data.vocabulary"]["about"] == "most ids of a tokenizer, the four special ones included"
     assert texts["data.split"]["about"] == "how validation and test pairs are chosen"
     assert "data.class_weights" not in texts
+
+
+# Keys that not all tasks read -> a value, with what it needs beside it.
+ASKED = {
+    "data.augment": ["data.augment=crop"],
+    "data.dir": ["data.dir=prepared"],
+    "train.batch_tokens": ["train.batch_tokens=64"],
+    "train.sampling": ["train.sampling=linear"],
+    "train.sampling_rate": ["train.sampling=linear", "train.sampling_rate=0.5"],
+    "train.progressive": ["train.progressive=[0.5]", "train.progressive_until=[0.3]"],
+    "train.progressive_until": ["train.progressive=[0.5]", "train.progressive_until=[0.3]"],
+    "train.decode_every": ["train.decode_every=2"],
+    "decode.max_len": ["decode.max_len=7"],
+    "decode.beams": ["decode.beams=3"],
+    "decode.length_norm": ["decode.length_norm=gnmt"],
+    "decode.alpha": ["decode.length_norm=gnmt", "decode.alpha=1"],
+    "train.lr": ["train.lr=0.5"],
+}
+
+
+@pytest.mark.parametrize(
+    "model", ["lenet", "seq2seq", "text_bag", "tagger_lstm", "gpt", "gru", "video_lstm", "captioner"]
+)
+def test_keys_of_a_pair_are_those_that_it_takes(model):
+    data = TASKS[models.task_of(model)].default_data
+    taken = []
+    for key, texts in ASKED.items():
+        try:
+            recipe.resolve(model, data, overrides=[(*text.split("=", 1), "set") for text in texts], shipped=False)
+        except UsageError:
+            continue
+        taken.append(key)
+    assert taken
+    assert sorted(taken) == sorted(key.key for key in recipe_keys.keys(model, data) if key.key in ASKED)
+
+
+def test_keys_of_a_net_that_classifies_have_none_of_decoding(dlkit):
+    shown = dlkit("recipes", "keys", "--model", "lenet", "--data", "synthetic:shapes", "--json")
+    listed = {key["key"] for key in json.loads(shown.out)}
+    of_texts = {"train.sampling", "train.sampling_rate", "train.batch_tokens", "train.decode_every", "data.dir"}
+    assert not [key for key in listed if key.startswith("decode.")]
+    assert not listed & of_texts
+    assert {"train.momentum", "train.progressive", "data.augment", "data.class_weights", "model.pool"} <= listed
+    told = dlkit("recipes", "keys", "decode", "--model", "lenet").err
+    assert told == "error: decode.max_len is for tasks that generate, and lenet does not\nhint: leave it out\n"
+
+
+def test_keys_of_prepared_data(dlkit):
+    listed = dlkit(
+        "recipes", "keys", "data.d", "--model", "resnet20", "--data", "cifar10", "--data-dir", "here", "--json"
+    )
+    assert [key["key"] for key in json.loads(listed.out)] == ["data.dir"]
+    refused = dlkit("recipes", "keys", "--data", "digits", "--data-dir", "here")
+    assert (refused.code, refused.err.splitlines()[0]) == (
+        2, "error: digits is no set of TensorFlow Datasets: --data-dir is for those"
+    )  # fmt: skip
+    assert dlkit("recipes", "keys", "--data-dir", "here").code == 2
 
 
 def test_every_option_of_ours_says_what_it_does():

@@ -124,6 +124,11 @@ class TrainSection(_Section):
         description="metric that the best checkpoint is best in, of equals the one with the lower loss; by default the "
         "task's",
     )
+    select: Literal["best", "last"] = Field(
+        "best",
+        description="the checkpoint that the run stands for and is tested by: the best on the validation split, or the "
+        "last, as suits a rate that ends at 0 and a small split",
+    )
     patience: Count | None = Field(None, description="evaluations without progress after which training stops")
     evaluate_every: Positive = Field(1.0, description="epochs between evaluations")
     decode_every: Count | None = Field(

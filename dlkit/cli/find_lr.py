@@ -21,8 +21,8 @@ HEIGHT, WIDEST = 12, 100
 # Keys of [train] that a test of a few updates, each with a rate of its own, does not read.
 UNREAD = (
     "epochs", "lr", "schedule", "warmup", "final_lr", "milestones", "gamma", "power", "plateau_patience", "ema",
-    "monitor", "patience", "evaluate_every", "decode_every", "checkpoint_every", "keep", "log_every", "max_time",
-    "tensorboard",
+    "monitor", "select", "patience", "evaluate_every", "decode_every", "checkpoint_every", "keep", "log_every",
+    "max_time", "tensorboard",
 )  # fmt: skip
 ENDED = {
     "diverged": "the mean of five losses was over four times the least one",

@@ -19,7 +19,8 @@ from pydantic import Field
 
 from dlkit.data.images import ImageData, Split, fingerprint
 from dlkit.data.pairs import Ragged
-from dlkit.data.tokenizer import UNKNOWN, Tokenizer, TokenizerOptions
+from dlkit.data.tokenizer import UNKNOWN, Tokenizer
+from dlkit.data.tokenizer_options import TokenizerOptions
 from dlkit.errors import DataError, nothing_to_train_on
 
 _SIDES = {"left": "right", "right": "left"}

@@ -25,7 +25,8 @@ from dlkit.data.pairs import Ragged, prepared
 from dlkit.data.split_files import files_by_role
 from dlkit.data.split_names import ROLES, own_names
 from dlkit.data.text_files import binary, decoded, read_content
-from dlkit.data.tokenizer import END, PAD, START, UNKNOWN, CharacterTokenizer, Kind, Tokenizer, TokenizerOptions
+from dlkit.data.tokenizer import END, PAD, START, UNKNOWN, CharacterTokenizer, Kind, Tokenizer
+from dlkit.data.tokenizer_options import TokenizerOptions
 from dlkit.errors import DataError, UsageError, nothing_to_train_on
 
 Share = Annotated[float, Field(ge=0, lt=1)]

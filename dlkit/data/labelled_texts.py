@@ -24,7 +24,8 @@ from dlkit.data.parallel import read_lines
 from dlkit.data.split_files import files_by_role
 from dlkit.data.split_names import ROLES
 from dlkit.data.text_files import binary
-from dlkit.data.tokenizer import SPECIAL, UNKNOWN, Tokenizer, TokenizerOptions
+from dlkit.data.tokenizer import SPECIAL, UNKNOWN, Tokenizer
+from dlkit.data.tokenizer_options import TokenizerOptions
 from dlkit.errors import DataError, UsageError, not_there, nothing_to_train_on, unreadable
 
 HELD_OUT, MOST_HELD_OUT = 0.1, 2000  # of the training texts, for validation and for test where there are none

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlkit.data.tokenizer import CONTROL, END, PAD, START, UNKNOWN, Kind, Tokenizer, TokenizerOptions
+from dlkit.data.tokenizer import CONTROL, END, PAD, START, UNKNOWN, Kind, Tokenizer
+from dlkit.data.tokenizer_options import TokenizerOptions
 from dlkit.errors import DataError, nothing_to_train_on
 
 # Batches are padded to multiples of this, so that few shapes occur: each costs a trace of the training step.

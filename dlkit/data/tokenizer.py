@@ -14,12 +14,9 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
-
-from pydantic import Field
+from typing import Any, Literal, get_args
 
 from dlkit import durable
 from dlkit.errors import DataError, UsageError
@@ -444,36 +441,6 @@ def train(
     return SubwordTokenizer.train(
         texts, kind=kind, size=size, coverage=coverage, normalization=normalization, lower=lower
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerOptions:
-    """How a tokenizer is made from training text. What becomes ids by one has these options, and others of its own.
-
-    Args:
-        tokenizer: `word` takes what is apart by white space, `unigram` and `bpe` learn pieces of words, `char` takes
-            single characters.
-        vocabulary: most ids of a tokenizer, the four special ones included.
-        min_count: words that occur less often in training are `<unk>`; for `word`.
-        coverage: share of the training text that the known characters make up; not for `word`.
-        normalization: `nmt_nfkc` takes compatible characters and all white space as the same, `identity` leaves text
-            alone; for `unigram` and `bpe`.
-        lower: turn texts into lower case.
-    """
-
-    tokenizer: Kind = "word"
-    vocabulary: Annotated[int, Field(ge=8)] = 8000
-    min_count: Annotated[int, Field(ge=1)] = 2
-    coverage: Annotated[float, Field(gt=0.9, le=1)] = 1.0
-    normalization: Normalization = "nmt_nfkc"
-    lower: bool = False
-
-    def train(self, texts: Iterable[str]) -> Tokenizer:
-        """A tokenizer made from training text; see `train` for errors."""
-        return train(
-            self.tokenizer, texts, size=self.vocabulary, min_count=self.min_count, coverage=self.coverage,
-            normalization=self.normalization, lower=self.lower,
-        )  # fmt: skip
 
 
 def load(path: Path) -> Tokenizer:

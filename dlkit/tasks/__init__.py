@@ -8,7 +8,7 @@ Direction = Literal["higher", "lower"]
 # Metrics from 0 to 100, as the field tells them. The others are losses or shares.
 POINTS = frozenset({"bleu", "chrf", "bleu_1", "bleu_2", "bleu_3"})
 
-# The keys that a tokenizer is made by, those of `dlkit.data.tokenizer.TokenizerOptions`.
+# The keys that a tokenizer is made by, those of `dlkit.data.tokenizer_options.TokenizerOptions`.
 OF_TOKENIZER = tuple(
     f"data.{key}" for key in ("tokenizer", "vocabulary", "min_count", "coverage", "normalization", "lower")
 )

@@ -391,7 +391,7 @@ class Loop:
             yield float(measured["loss"]) / float(measured["weight"]) if bool(measured["finite"]) else math.nan
 
     def test(self) -> dict[str, Any]:
-        """Evaluates the best checkpoint on the test split, and keeps the result in the run.
+        """Evaluates the checkpoint that the run stands for on the test split, and keeps the result in the run.
 
         Returns:
             "split" ("test", or None when there is none), "metrics", "step" and "epoch" of the weights, "weights" ("raw"
@@ -399,7 +399,7 @@ class Loop:
         """
         assert self.run is not None
         split = "test" if "test" in self.task.splits else None
-        best = self.validation is not None
+        best = self.validation is not None and self.settings.select == "best"
         path = best_whole(self.run) if best else find_checkpoint(self.run, "last")
         weights = "ema" if self.training_step.ema else "raw"
         load_weights(self.model, checkpoints.read(path, "weights" if weights == "raw" else "ema"), where=str(path))
@@ -533,7 +533,7 @@ class Loop:
             self.evaluation_seconds[decode] = time.monotonic() - started
             # Evaluations without decoding have no BLEU: where it is monitored, only the others choose and count.
             improved = self.monitor in monitored and self._observe(monitored[self.monitor], monitored["loss"])
-        self.save(best=improved)
+        self.save(best=improved and self.settings.select == "best")
         self._reset_interval()
 
     def _evaluations_left(self) -> float:

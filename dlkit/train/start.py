@@ -440,7 +440,7 @@ def resumed_loop(run: runs.Run, prepared: Prepared, display: Display) -> Loop:
         best = checkpoints.name_of(progress.best_step) if progress.best_step is not None else None
         if chief:
             run.point("last", path.name)
-            if best in run.checkpoints():
+            if prepared.recipe.train.select == "best" and best in run.checkpoints():
                 run.point("best", best)
     return _loop(prepared, run if chief else None, step, display, progress)
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlkit.data import tokenizer
-from dlkit.data.tokenizer import CharacterTokenizer, SubwordTokenizer, TokenizerOptions, WordTokenizer
+from dlkit.data.tokenizer import CharacterTokenizer, SubwordTokenizer, WordTokenizer
+from dlkit.data.tokenizer_options import TokenizerOptions
 from dlkit.errors import DataError, UsageError
 from dlkit.tasks import OF_TOKENIZER
 

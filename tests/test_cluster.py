@@ -284,11 +284,6 @@ def test_a_bad_tf_config(monkeypatch, capsys, text):
     assert hint.startswith("hint: it has the form ")
 
 
-def test_unless_told_otherwise_nobody_is_waited_for_longer_than_a_minute(monkeypatch):
-    monkeypatch.delenv("DLKIT_WORKER_TIMEOUT", raising=False)
-    assert 20 <= cluster.timeout() < 60
-
-
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "1e3", ""])
 def test_a_bad_timeout(monkeypatch, text):
     monkeypatch.setenv("DLKIT_WORKER_TIMEOUT", text)

@@ -51,8 +51,8 @@ def test_the_pods_of_kubernetes_start_the_script_of_the_page_with_variables_that
 
 def test_how_long_a_worker_is_waited_for(monkeypatch):
     monkeypatch.delenv(cluster.TIMEOUT, raising=False)
-    said = f"`{cluster.TIMEOUT}=600` waits for ten minutes instead of {cluster.timeout()} seconds."
-    assert said in " ".join(README.split())
+    sentence = f"`{cluster.TIMEOUT}=600` waits for ten minutes instead of {cluster.timeout()} seconds."
+    assert sentence in " ".join(README.split())
 
 
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)

@@ -215,6 +215,12 @@ def makes(function: Callable[..., Any]) -> str:
     return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
 
 
+def kind_made(function: Callable[..., Any]) -> str:
+    """The kind of data that a builder returns, a key of `KINDS`; images where it does not say so."""
+    made = makes(function)
+    return next((kind for kind, each in KINDS.items() if each.target.endswith(f":{made}")), "images")
+
+
 def load(name: str, **options: Any) -> Any:
     """Builds the dataset `name`; the options are those of its builder, checked by name and type.
 

@@ -24,7 +24,7 @@ from dlkit.data.folders import (
     ImageFile,
     Listing,
     Part,
-    Unread,
+    Unreadable,
     attempt,
     divide,
     images_below,
@@ -356,8 +356,8 @@ def _read(
     headers = dict(zip(paths, in_threads(_header, pictures, f"{content.root}: headers of images"), strict=True))
     shape = _common_shape(content.root, headers, size)
     if skip:
-        decoded = in_threads(partial(_unread, shape=shape), pictures, f"{content.root}: images")
-        bad = {path: unread.reason for path, unread in zip(paths, decoded, strict=True) if unread}
+        decoded = in_threads(partial(_unreadable, shape=shape), pictures, f"{content.root}: images")
+        bad = {path: failure.reason for path, failure in zip(paths, decoded, strict=True) if failure}
         headers = {path: header for path, header in headers.items() if path not in bad}
         if bad:
             path, reason = next(iter(bad.items()))
@@ -375,16 +375,16 @@ def _read(
     return splits
 
 
-def _header(picture: Picture) -> Header | Unread:
+def _header(picture: Picture) -> Header | Unreadable:
     return attempt(lambda _: picture.header(), picture.path)
 
 
-def _unread(picture: Picture, *, shape: tuple[int, int, int]) -> Unread | None:
+def _unreadable(picture: Picture, *, shape: tuple[int, int, int]) -> Unreadable | None:
     found = attempt(lambda _: picture.pixels(shape), picture.path)
-    return found if isinstance(found, Unread) else None
+    return found if isinstance(found, Unreadable) else None
 
 
-def _common_shape(root: Path, headers: Mapping[str, Header | Unread], size: int | None) -> tuple[int, int, int]:
+def _common_shape(root: Path, headers: Mapping[str, Header | Unreadable], size: int | None) -> tuple[int, int, int]:
     """Height, width and channels that all images are given, by the headers that can be read."""
     known = [header for header in headers.values() if isinstance(header, Header)]
     if not known:
@@ -399,7 +399,7 @@ def _common_shape(root: Path, headers: Mapping[str, Header | Unread], size: int 
 def _lazy(
     content: _Content,
     paths: Sequence[str],
-    headers: Mapping[str, Header | Unread],
+    headers: Mapping[str, Header | Unreadable],
     shape: tuple[int, int, int],
     *,
     keep: bool,

@@ -13,7 +13,16 @@ import numpy as np
 
 from dlkit import data as datasets
 from dlkit import runtime
-from dlkit.data.folders import DRAW_OTHERS, Unread, attempt, divide, in_threads, list_images, progress, unread
+from dlkit.data.folders import (
+    DRAW_OTHERS,
+    Unreadable,
+    attempt,
+    divide,
+    ignored_options,
+    in_threads,
+    list_images,
+    progress,
+)
 from dlkit.data.image_files import is_gray, open_image, pixel_digest
 from dlkit.data.images import ImageData, ImageSplit, in_runs
 from dlkit.data.split_names import ROLES
@@ -153,7 +162,7 @@ def _check_folder(name: str) -> Report:
     files = [(file, split) for split, held in splits.items() for file in sorted(held, key=lambda file: file.path)]
     paths = [listing.root / file.path for file, _ in files]
     for (file, split), looked in zip(files, in_threads(partial(attempt, _look), paths, f"{name}: images"), strict=True):
-        if isinstance(looked, Unread):
+        if isinstance(looked, Unreadable):
             line = f" (line {file.line})" if file.line else ""
             report.findings.append(Finding(UNREADABLE, file.path, looked.reason + line))
             continue
@@ -167,7 +176,7 @@ def _check_folder(name: str) -> Report:
     report.findings += _same_names(seen)
     report.findings += [Finding("empty class", path, "is a folder without images") for path in listing.empty]
     report.findings += unbalanced(report.counts)
-    drawn = {"validation", "test"}.difference(unread(listing.files))
+    drawn = {"validation", "test"}.difference(ignored_options(listing.files))
     report.findings += not_measured(report.counts, report.splits, drawn=drawn)
     report.findings += [Finding("left out", path, "is in no class") for path in listing.strays]
     report.findings += [Finding("left out", path, "is a link to a folder") for path in listing.links]

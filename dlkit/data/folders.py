@@ -37,7 +37,7 @@ from dlkit.data.images import (
     Kept,
     LazySplit,
     Split,
-    check_unread,
+    check_ignored,
     fits_in_memory,
 )
 from dlkit.data.split_names import ROLES, split_of
@@ -394,14 +394,14 @@ def divide(
         splits[file.split or "train"].append(file)
     own = [name for name in splits if any(file.split == name for file in files)]
     if own:
-        check_unread("test", test, own)
+        check_ignored("test", test, own)
     elif test == "all":
         splits = {"test": splits["train"]}
     else:
         splits["train"], splits["test"] = _draw(splits["train"], test, "test", split_seed)
     if "validation" in own or not splits.get("train"):
-        check_unread("validation", validation, own or splits)
-        check_unread("split_seed", split_seed, own or splits)
+        check_ignored("validation", validation, own or splits)
+        check_ignored("split_seed", split_seed, own or splits)
     else:
         splits["train"], splits["validation"] = _draw(splits["train"], validation, "validation", split_seed)
     return {name: sorted(held, key=lambda file: _place(file.path)) for name, held in splits.items() if held}
@@ -479,17 +479,17 @@ def folder(
     if size is None and max(height, width) > 2 * DEFAULT_SIZE:
         smaller = f"`--set data.size={DEFAULT_SIZE}` trains on smaller ones"
         console.warn(f"{path}: all images are {height}x{width} and stay so; {smaller}")
-    return ImageData(path, listing.classes, splits, unread=unread(listing.files))
+    return ImageData(path, listing.classes, splits, ignored_options=ignored_options(listing.files))
 
 
-def unread(files: Iterable[ImageFile]) -> tuple[str, ...]:
-    """The options of `divide` that have no say over these files."""
+def ignored_options(files: Iterable[ImageFile]) -> tuple[str, ...]:
+    """The options of `divide` that these files leave without effect."""
     own = {file.split for file in files if file.split}
     return ("test",) * bool(own) + ("validation", "split_seed") * ("validation" in own)
 
 
 # The files of each split with their headers, or with the reason why a header cannot be read.
-Found = Mapping[str, Sequence[tuple[ImageFile, "Header | Unread"]]]
+Found = Mapping[str, Sequence[tuple[ImageFile, "Header | Unreadable"]]]
 
 
 def _lazy(listing: Listing, found: Found, size: int | None, reader: "_Reader") -> dict[str, Split]:
@@ -510,7 +510,7 @@ def _whole(listing: Listing, found: Found, size: int | None, reader: "_Reader") 
     """The splits of the files that can be decoded, which is tried with each of them."""
     shape = _common_shape(listing, found, size)
     keep = fits_in_memory(sum(map(len, found.values())), shape)
-    whole: dict[str, list[tuple[ImageFile, Header | Unread]]] = {}
+    whole: dict[str, list[tuple[ImageFile, Header | Unreadable]]] = {}
     splits: dict[str, Split] = {}
     for name, pairs in found.items():
         rows, images = reader.decode(pairs, shape, f"{listing.root}: {name} images", keep=keep)
@@ -551,7 +551,7 @@ def _common_shape(listing: Listing, found: Found, size: int | None) -> tuple[int
     return *own.pop(), channels
 
 
-def _source(pairs: Iterable[tuple[ImageFile, "Header | Unread"]]) -> str:
+def _source(pairs: Iterable[tuple[ImageFile, "Header | Unreadable"]]) -> str:
     """A checksum of the names and marks of files; that of a copy of the folder is the same."""
     digest = hashlib.sha256()
     for file, header in pairs:
@@ -588,13 +588,13 @@ class _Reader:
         self.root = root
         self.bad: dict[str, str] = {}  # path -> reason
 
-    def headers(self, files: Sequence[ImageFile], doing: str) -> list[tuple[ImageFile, "Header | Unread"]]:
+    def headers(self, files: Sequence[ImageFile], doing: str) -> list[tuple[ImageFile, "Header | Unreadable"]]:
         """Each file with its header."""
         return list(zip(files, self._each(read_header, files, doing), strict=True))
 
     def decode(
         self,
-        pairs: Sequence[tuple[ImageFile, "Header | Unread"]],
+        pairs: Sequence[tuple[ImageFile, "Header | Unreadable"]],
         shape: tuple[int, int, int],
         doing: str,
         *,
@@ -606,7 +606,7 @@ class _Reader:
         kept: list[int] = []
         images = np.empty((len(files) if keep else 0, *shape), np.uint8)
         for index, image in zip(readable, self._each(partial(read_image, shape=shape), files, doing), strict=True):
-            if isinstance(image, Unread):
+            if isinstance(image, Unreadable):
                 continue
             if keep:
                 images[len(kept)] = image
@@ -615,11 +615,11 @@ class _Reader:
 
     def _each(
         self, read: Callable[[Path], Result], files: Sequence[ImageFile], doing: str
-    ) -> "Iterator[Result | Unread]":
+    ) -> "Iterator[Result | Unreadable]":
         """What `read` gives for each file."""
         with closing(in_threads(partial(attempt, read), [self.root / file.path for file in files], doing)) as results:
             for file, result in zip(files, results, strict=True):
-                if isinstance(result, Unread):
+                if isinstance(result, Unreadable):
                     self.bad[file.path] = result.reason
                 yield result
 
@@ -658,18 +658,18 @@ QUIET = 30  # seconds between lines about the progress, where there is no termin
 
 
 @dataclass(frozen=True)
-class Unread:
+class Unreadable:
     """Says why a file could not be read. The exception itself would hold all that was in memory when it was raised."""
 
     reason: str
 
 
-def attempt(read: Callable[[Path], Result], path: Path) -> Result | Unread:
+def attempt(read: Callable[[Path], Result], path: Path) -> Result | Unreadable:
     """What `read` gives for an image file, or why the file cannot be read."""
     try:
         return read(path)
     except UnreadableImage as failure:
-        return Unread(failure.reason)
+        return Unreadable(failure.reason)
 
 
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item], doing: str) -> Generator[Result]:

@@ -174,13 +174,13 @@ class ImageData:
         name: the name it is loaded by.
         classes: the class names; a label is an index into them.
         splits: split name -> images and labels; one at least. Without `train` there is nothing to train on.
-        unread: the options of [data] that would divide the images, and that nothing reads: they are divided already.
+        ignored_options: those of [data] that would divide the images, and have no effect: they are divided already.
     """
 
     name: str
     classes: list[str]
     splits: Mapping[str, Split]
-    unread: tuple[str, ...] = ()
+    ignored_options: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -201,7 +201,7 @@ def hold_out(splits: Mapping[str, Split], validation: float) -> dict[str, Split]
         dlkit.errors.UsageError: nothing would be left to train on, or a number is given where nothing is held out.
     """
     if "validation" in splits or "train" not in splits:
-        check_unread("validation", validation, splits)
+        check_ignored("validation", validation, splits)
         return dict(splits)
     train = splits["train"]
     count = round(validation * len(train)) if validation < 1 else int(validation)
@@ -219,7 +219,7 @@ def hold_out(splits: Mapping[str, Split], validation: float) -> dict[str, Split]
     }
 
 
-def check_unread(option: str, given: object, splits: Iterable[str]) -> None:
+def check_ignored(option: str, given: object, splits: Iterable[str]) -> None:
     """Raises a UsageError when a user asks for a division of data that are divided already.
 
     Args:
@@ -241,7 +241,7 @@ def check_division(data: ImageData, asked: Mapping[str, object]) -> None:
         asked: options of [data] and their values, those that a user wrote and not those of a recipe, which may be for
             several data.
     """
-    for option in data.unread:
+    for option in data.ignored_options:
         # Nothing to hold out is what there is, and the way to overrule a recipe.
         if asked.get(option, 0) != 0:
             raise changes_nothing(option, data.splits)

@@ -35,8 +35,7 @@ def kind_of(name: str, folder: Path | None = None, *, wanted: str | None = None)
             raise unknown("kind of data", wanted, datasets.KINDS)
         return wanted
     if name in datasets.targets():
-        made = datasets.makes(datasets.builder(name, folder))
-        return next((kind for kind, each in datasets.KINDS.items() if each.target.endswith(f":{made}")), "images")
+        return datasets.kind_made(datasets.builder(name, folder))
     if datasets.paths(name):
         return _of_path(name)
     return _of_prepared(name, folder) if tfds_names.is_known(name, folder) else "images"

@@ -407,9 +407,8 @@ def _rows_with_unknown(ids: Sequence[Sequence[int]] | Ragged) -> list[int]:
 def prepared(read: Callable[..., Data], how: type[TokenizerOptions] = PairPreparation) -> Callable[..., Data]:
     """Gives a function that reads texts the options of `PairPreparation`, or of another such class, beside its own.
 
-    They are stated once, in that class, the attribute `preparation`, and yet stand in the signature, which is what
-    recipes are checked against. A function that has to know them, too, has an argument `options`, which is not in the
-    signature.
+    That class is kept as `preparation`; its fields are added to the signature, which recipes are checked against. A
+    function that has to know them, too, has an argument `options`, which is not in the signature.
     """
     own, shared = inspect.signature(read), inspect.signature(how)
     parameters = {name: parameter for name, parameter in own.parameters.items() if name != "options"}

@@ -71,7 +71,7 @@ def tfds_set(
         },
         validation,
     )
-    return ImageData(name, classes, splits, unread=("validation",) if "validation" in roles else ())
+    return ImageData(name, classes, splits, ignored_options=("validation",) if "validation" in roles else ())
 
 
 def image_and_label(name: str, features: dict[str, Any], supervised: tuple[str, str] | None) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Pictures of captions: a page of images with what is said of them, and where in an image each word looked."""
+"""Pictures of captions: a page of images with their captions, and where in an image each word looked."""
 
 import textwrap
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """A picture of an ensemble: its members and what they make together, by number of members, and how much they differ."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -42,25 +42,15 @@ def _scale(found: Mapping[str, Any]) -> tuple[float, str]:
     return scales.get(found["measure"], (100.0, f"{found['measure']}, %"))
 
 
-class _Possible(MaxNLocator):
-    """Ticks where values can be."""
-
-    def __init__(self, most: float) -> None:
-        super().__init__(nbins="auto", steps=[1, 2, 2.5, 5, 10])
-        self.most = most
-
-    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
-        """The ticks between two ends."""
-        return [tick for tick in super().tick_values(vmin, vmax) if 0 <= tick <= self.most]
-
-
 def _keep_within(axes: Axes, along: Literal["x", "y"], found: Mapping[str, Any]) -> None:
-    """Ends an axis a little beyond the values that are possible, so that marks at its end are whole."""
+    """Ends an axis a little beyond the values that are possible, so that marks at its end are whole.
+
+    That is less than from one tick to the next, so that there is none beyond 0 and 100 %.
+    """
     most = math.inf if found["measure"] == "mse" else 100.0  # percent, or BLEU
-    low, high = axes.get_xlim() if along == "x" else axes.get_ylim()
+    low, high = (axes.xaxis if along == "x" else axes.yaxis).get_view_interval()
     room = 0.05 * (min(high, most) - max(low, 0))
-    (axes.set_xlim if along == "x" else axes.set_ylim)(max(low, -room), min(high, most + room))
-    (axes.xaxis if along == "x" else axes.yaxis).set_major_locator(_Possible(most))
+    axes.set(**{f"{along}lim": (max(low, -room), min(high, most + room))})
 
 
 def _draw_members(axes: Axes, found: Mapping[str, Any]) -> None:

@@ -106,13 +106,13 @@ def view(subject: Subject) -> View:
     seen, answered = calls_by_name(net, image[np.newaxis])
     maps = _maps(seen, subject.chosen(list(seen)))
     facts: dict[str, Any] = {"image": called}
-    told = called
+    subtitle = called
     if net is subject.model:
         logits = np.asarray(answered, dtype=np.float32)[0]
         odds = np.exp(logits - logits.max())
         best = int(odds.argmax())
         answer, probability = subject.classes[best], float(odds[best] / odds.sum())
-        told = f"{called}: the model says {answer} ({100 * probability:.1f} %)"
+        subtitle = f"{called}: the model says {answer} ({100 * probability:.1f} %)"
         facts |= {"predicted": answer, "probability": probability}
 
     def draw() -> "Figure":
@@ -128,7 +128,7 @@ def view(subject: Subject) -> View:
         main = main_layers({one.layer: seen[one.layer] for one in spatial})
         drawn = spatial if few or subject.layers else [one for one in spatial if one.layer in main]
         return pictures.features(
-            drawn, image, layers=len(spatial), title=f"{subject.operand}: feature maps", subtitle=told
+            drawn, image, layers=len(spatial), title=f"{subject.operand}: feature maps", subtitle=subtitle
         )
 
     return View(
@@ -148,7 +148,7 @@ def view(subject: Subject) -> View:
             }
             for one in maps
         ],
-        notes=[told],
+        notes=[subtitle],
         draw=draw,
         facts=facts,
     )

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
+from dlkit import data as datasets
 from dlkit import durable
 from dlkit.console import safe
 from dlkit.errors import cannot_write
@@ -87,7 +88,7 @@ def mosaic(tiles: NDArray[np.floating], columns: int) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class _Strip:
-    """A mosaic across the picture, with what is said of it at its left; gray or colours as they are, else a map."""
+    """A mosaic across the picture, with its label at its left; gray or colours as they are, else a map."""
 
     image: NDArray[np.floating]
     label: str
@@ -218,11 +219,11 @@ def own_name(data: str) -> str:
     """A data name without the folders that it lies in.
 
     Example:
-        >>> own_name("/home/me/photos"), own_name("/data/x.en,/data/x.de"), own_name("imagenette/160px-v2")
+        >>> own_name("my/photos/"), own_name("/data/x.en,/data/x.de"), own_name("imagenette/160px-v2")
         ('photos', 'x.en,x.de', 'imagenette/160px-v2')
     """
     parts = data.split(",")
-    return ",".join(Path(part).name or part if part.startswith(("/", "~", ".")) else part for part in parts)
+    return ",".join(Path(part).name or part if datasets.is_path(part) else part for part in parts)
 
 
 def told_apart(names: Sequence[str], length: int) -> list[str]:

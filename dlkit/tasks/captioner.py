@@ -24,7 +24,7 @@ Images = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Captioned:
-    """One image and what is said of it.
+    """One image and its captions.
 
     Args:
         pixels: (height, width, channels) uint8, as the first model takes it.

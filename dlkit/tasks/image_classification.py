@@ -172,7 +172,7 @@ class ImageClassification(ImageTask):
         there = {split: {names[label] for label in np.unique(splits[split].labels)} for split in splits}
         learned = there.pop("train", set())
         told = {name: classes_without(learned - classes, f"{name} images") for name, classes in there.items()}
-        drawn = set(told).difference(self.data.unread) if "split_seed" in self.options else set()
+        drawn = set(told).difference(self.data.ignored_options) if "split_seed" in self.options else set()
         return [f"{line}; {DRAW_OTHERS}" if name in drawn else line for name, line in told.items() if line]
 
     def check_model(self, model: keras.Model) -> None:

@@ -349,7 +349,7 @@ class Task(ABC):
         raise NotImplementedError(f"{type(self).__name__} reads no text")
 
     def batch_of_ids(self, ids: NDArray[np.int64]) -> Batch:
-        """Ids of words (rows, time), whatever they mean, as a batch in which nothing is said of them."""
+        """Ids of words (rows, time), whatever they mean, as a batch without labels."""
         raise NotImplementedError(f"{type(self).__name__} reads no words")
 
     def logits(self, model: keras.Model, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -374,7 +374,7 @@ class Task(ABC):
         return sums.loss
 
     def likelihood(self, model: keras.Model, batch: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, str] | None:
-        """The log-probability that a model gives to what is to be said of one example, and whose it is, in words.
+        """The log-probability that a model gives to the right output for one example, and whose it is, in words.
 
         None where a logit, or a number, says what the model tells.
         """

@@ -83,7 +83,7 @@ class TextTask(Task):
             raise nothing_to_train_on(self.options["name"], self.data.texts)
 
     def fingerprint(self) -> str:
-        """sha256 of the training texts and what is to be said of them, whatever the tokenizer."""
+        """sha256 of the training texts and their labels, whatever the tokenizer."""
         self._check_trains()
         return self.data.fingerprint()
 

@@ -29,6 +29,7 @@ def quality(outputs: Outputs, classes: Sequence[str]) -> dict[str, Any]:
     probabilities, predicted = metrics.softmax(logits), np.argmax(logits, axis=1)
     confusion = metrics.confusion_matrix(labels, predicted, len(classes))
     bins = metrics.reliability(probabilities.max(axis=1), outputs.right)
+    edges = np.arange(len(bins.examples) + 1) / len(bins.examples)  # of the bins, from 0 to 1
     found: dict[str, Any] = {"intervals": {}}
     if len(classes) > 5:
         hits = int(metrics.top_k_hits(logits, labels, 5).sum())
@@ -39,11 +40,7 @@ def quality(outputs: Outputs, classes: Sequence[str]) -> dict[str, Any]:
         "ece": metrics.expected_calibration_error(bins),
         "reliability": [
             {"above": low, "up_to": high, **record}
-            for (low, high), record in zip(
-                pairwise((np.arange(len(bins.examples) + 1) / len(bins.examples)).tolist()),
-                _records(bins._asdict()),
-                strict=True,
-            )
+            for (low, high), record in zip(pairwise(edges.tolist()), _records(bins._asdict()), strict=True)
         ],
         "classes": _records({"class": np.array(classes, object), **metrics.by_class(confusion)._asdict()}),
         "confusion": confusion.tolist(),
@@ -60,6 +57,5 @@ def quality(outputs: Outputs, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def _records(columns: Mapping[str, NDArray]) -> list[dict[str, Any]]:
-    return [
-        dict(zip(columns, row, strict=True)) for row in zip(*(c.tolist() for c in columns.values()), strict=True)
-    ]  # fmt: skip
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]

@@ -15,7 +15,7 @@ from dlkit.tasks.task import Task
 from dlkit.train import caption_quality, sequence_quality, translation_quality
 from dlkit.train.caption_quality import Captions
 from dlkit.train.evaluation import Outputs
-from dlkit.train.run_evaluation import Subject
+from dlkit.train.run_evaluation import Predictions, Subject
 from dlkit.train.setting import DEFAULT, Setting
 from dlkit.train.translation_quality import Translations
 
@@ -59,9 +59,7 @@ def compare_runs(texts: Sequence[str], setting: Setting = DEFAULT, *, devices: s
     return compared
 
 
-def _paired(
-    first: Outputs | Translations | Captions, second: Outputs | Translations | Captions, setting: Setting
-) -> dict[str, Any]:
+def _paired(first: Predictions, second: Predictions, setting: Setting) -> dict[str, Any]:
     if isinstance(first, Captions) and isinstance(second, Captions) and first.is_text:
         return caption_quality.paired_bleu(first, second)
     if isinstance(first, Translations) and isinstance(second, Translations) and first.is_text:

@@ -27,6 +27,8 @@ from dlkit.train.evaluation_data import data_section
 from dlkit.train.setting import DEFAULT, Setting, about_writing, check_about
 from dlkit.train.translation_quality import Translations
 
+Predictions = Outputs | Translations | Captions  # what a model gives for each example, as its task has it
+
 
 def evaluate_run(
     text: str,
@@ -113,7 +115,7 @@ class Subject:
 
     def evaluated(
         self, task: Task, setting: Setting, devices: Devices, *, write: Callable[[str], None] | None = None
-    ) -> tuple[dict[str, Any], Outputs | Translations | Captions | None]:
+    ) -> tuple[dict[str, Any], Predictions | None]:
         """The result as JSON values, and the outputs for each example where these are looked at."""
         model, weights = self.model(task, setting, devices)
         evaluation = Evaluation(task, model, devices, batch_size=setting.batch_size)
@@ -133,7 +135,7 @@ class Subject:
         setting: Setting,
         *,
         write: Callable[[str], None] | None = None,
-    ) -> tuple[dict[str, Any], Outputs | Translations | Captions | None]:
+    ) -> tuple[dict[str, Any], Predictions | None]:
         """As `evaluated`, of a model that is there."""
         run, task, split = self.run, evaluation.task, setting.split
         count = task.size(split)
@@ -155,7 +157,7 @@ class Subject:
 
 Write = Callable[[str], None] | None
 # The task's metrics, the outputs for each example, and what else is found, with its "intervals".
-Judgement = tuple[dict[str, float], Outputs | Translations | Captions | None, dict[str, Any]]
+Judgement = tuple[dict[str, float], Predictions | None, dict[str, Any]]
 
 
 def _decode(run: Run, setting: Setting) -> DecodeSection:

@@ -160,7 +160,7 @@ def test_a_division_that_nothing_reads_is_refused():
 def test_what_a_user_asks_for_of_a_division_that_there_is_is_refused():
     """Of what is asked for, not of what is so by default or in a recipe; to hold out nothing is no division."""
     splits = {name: split_of(np.zeros((10, 1, 1, 1))) for name in ("train", "validation")}
-    data = ImageData("made", ["a"], splits, unread=("validation", "split_seed"))
+    data = ImageData("made", ["a"], splits, ignored_options=("validation", "split_seed"))
     for asked in ({}, {"validation": 0}, {"test": 0.1, "size": 8}):
         check_division(data, asked)
     for option, asked in (("validation", {"validation": 0.1}), ("split_seed", {"validation": 0, "split_seed": 1})):

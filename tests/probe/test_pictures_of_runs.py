@@ -46,9 +46,10 @@ def test_nothing_of_an_ensemble_is_beyond_what_is_possible(values):
     assert_readable(figure)
     each, sizes, _ = figure.axes
     for ticks, (low, high) in ((each.get_xticks(), each.get_xlim()), (sizes.get_yticks(), sizes.get_ylim())):
-        assert min(ticks) >= 0
-        assert max(ticks) <= 100
-        assert sum(low <= tick <= high for tick in ticks) >= 2
+        drawn = [tick for tick in ticks if low <= tick <= high]
+        assert len(drawn) >= 2
+        assert min(drawn) >= 0
+        assert max(drawn) <= 100
     (label,) = [text for text in each.texts if text.get_text() == "mean of the members"]
     left, right = each.get_window_extent().intervalx
     shown = label.get_window_extent()

@@ -38,7 +38,7 @@ def test_classes_that_are_learned_and_not_measured_are_told():
     splits["test"] = ImageSplit(train.images[:2], np.array([0, 1], np.int32))
     assert task.remarks()[1] == "1 class has no test images (owl)"
     task.options["split_seed"] = 0  # of a folder, whose test images have a folder of their own
-    task.data = ImageData("made", CLASSES, splits, unread=("test",))
+    task.data = ImageData("made", CLASSES, splits, ignored_options=("test",))
     assert ["data.split_seed=1" in line for line in task.remarks()] == [True, False]
 
 
@@ -270,8 +270,8 @@ def test_balanced_weights_let_a_net_name_what_is_rare(chosen):
     whole = task.batch("train", np.arange(200), epoch=0)
     for number in range(200):
         step(whole, step=number, lr=0.5)
-    said = model(whole["images"]).numpy().argmax(axis=1)
-    recall = [float((said[labels == label] == label).mean()) for label in (0, 1)]
+    predicted = model(whole["images"]).numpy().argmax(axis=1)
+    recall = [float((predicted[labels == label] == label).mean()) for label in (0, 1)]
     if chosen:
         assert min(recall) > 0.6
     else:

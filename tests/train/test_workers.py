@@ -68,11 +68,11 @@ def test_two_workers_train_as_one_process_although_a_port_is_taken(alone, tmp_pa
     assert os.listdir(tmp_path) == ["x"], "only the chief writes"
     assert run.info["devices"].startswith("2 workers x CPU")
     assert run.info["threads"] == max(1, len(os.sched_getaffinity(0)) // 2)
-    said = capfd.readouterr()
-    assert said.out == ""
-    assert len([line for line in said.err.splitlines() if line.startswith("recipe ")]) == 1, "only the chief speaks"
-    assert said.err.count("test accuracy") == 1
-    assert "error" not in said.err
+    output = capfd.readouterr()
+    assert output.out == ""
+    assert len([line for line in output.err.splitlines() if line.startswith("recipe ")]) == 1, "only the chief speaks"
+    assert output.err.count("test accuracy") == 1
+    assert "error" not in output.err
 
 
 def start(*arguments):
@@ -247,9 +247,9 @@ def test_more_workers_than_processors_are_warned_of_and_started(monkeypatch, cap
     monkeypatch.setattr(workers, "_start", start)
     with pytest.raises(Started):
         workers.train(["train", "mlp"], count)
-    said = capfd.readouterr().err
-    assert said.startswith(warning)
-    assert said.count("\n") == bool(warning)
+    err = capfd.readouterr().err
+    assert err.startswith(warning)
+    assert err.count("\n") == bool(warning)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])

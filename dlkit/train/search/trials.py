@@ -17,7 +17,7 @@ from dlkit.train.search.study import run_path
 STOPPED = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
 
 
-class Process:
+class TrialProcess:
     """The training of one trial in a process of its own.
 
     Args:
@@ -141,7 +141,7 @@ class Processes:
         names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
         self.environment = {name: threads for name in names if jobs > 1 and name not in os.environ}
 
-    def begin(self, number: int, values: Mapping[str, Value], folder: Path, lock: int) -> Process | Finished:
+    def begin(self, number: int, values: Mapping[str, Value], folder: Path, lock: int) -> TrialProcess | Finished:
         """Begins a trial, or goes on with its run when it has one."""
         path = run_path(folder, number)
         run = _opened(path)
@@ -154,7 +154,7 @@ class Processes:
             arguments = ["train", "--recipe", str(self.recipe), *sets, "--runs-dir", str(folder), "--name", path.name]
         log = path.with_name(f"{path.name}.log")
         arguments += ["--devices", self.devices]
-        return Process(arguments, run=path, log=log, environment=self.environment, lock=lock)
+        return TrialProcess(arguments, run=path, log=log, environment=self.environment, lock=lock)
 
 
 def _opened(path: Path) -> runs.Run | None:

@@ -11,7 +11,7 @@ import pytest
 from dlkit import recipe, runs, workers
 from dlkit.train.search.loop import Outcome
 from dlkit.train.search.study import claim
-from dlkit.train.search.trials import Finished, Process, Processes
+from dlkit.train.search.trials import Finished, Processes, TrialProcess
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_without_a_run_there_is_nothing_yet(program, tmp_path):
     os.close(lock)
     assert (job.scores(), job.figures(), job.at_its_end()) == ([], {}, False)
     outcome_of(job)
-    assert isinstance(job, Process)
+    assert isinstance(job, TrialProcess)
 
 
 def test_processors_are_divided_among_the_jobs(monkeypatch):

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 from dlkit import data as datasets
 from dlkit import models
 from dlkit.errors import DataError, DlkitError, UsageError, nearest, unknown
-from dlkit.tasks import POINTS, TASKS
+from dlkit.tasks import POINTS, TASKS, TaskInfo
 from dlkit.values import (
     Count,
     Positive,
@@ -121,13 +121,12 @@ class TrainSection(_Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of everything that is drawn")
     monitor: str | None = Field(
         None,
-        description="metric that the best checkpoint is best in, of equals the one with the lower loss; by default the "
-        "task's",
+        description="metric that chooses the best checkpoint, the lower loss deciding a tie; by default the task's",
     )
     select: Literal["best", "last"] = Field(
         "best",
         description="the checkpoint that the run stands for and is tested by: the best on the validation split, or the "
-        "last, as suits a rate that ends at 0 and a small split",
+        "last that was evaluated, as suits a rate that ends at 0",
     )
     patience: Count | None = Field(None, description="evaluations without progress after which training stops")
     evaluate_every: Positive = Field(1.0, description="epochs between evaluations")
@@ -434,11 +433,11 @@ def resolve(
     layers += [_Given(key, text, source, is_text=True) for key, text, source in overrides]
     layers += _from_flags({"model.name": model, "data.name": data} | dict(flags or {}))
     recipe = _build(layers, path)
-    unread = _unread(recipe)
-    for key, failure in unread.items():
+    ignored = _ignored(recipe)
+    for key, failure in ignored.items():
         if not _is_overruled(key, recipe):
             raise _in_file(failure, recipe.sources[key], path)
-    return _build([item for item in layers if item.key not in unread], path) if unread else recipe
+    return _build([item for item in layers if item.key not in ignored], path) if ignored else recipe
 
 
 def load(path: Path, flags: Mapping[str, Any] | None = None) -> Recipe:
@@ -730,9 +729,11 @@ def _check_train(train: Mapping[str, Any], task: str, data: str) -> None:
             f"train.monitor is {monitor}, and train.decode_every is none: it would never be measured",
             "`--set train.decode_every=1` decodes at each evaluation",
         )
-    for name in ("batch_tokens", "sampling", "progressive", "progressive_until"):
-        if train.get(name) and (failure := not_read(f"train.{name}", task)):
-            raise failure
+    if train.get("select") == "last" and train.get("patience"):
+        raise UsageError(
+            "train.patience waits for a better checkpoint, and train.select is last", "`--set train.select=best`"
+        )
+    _check_task_reads("train", train, task)
     by_examples = train.get("batch_tokens") is None
     if by_examples and train.get("accumulate", 1) > train.get("batch_size", _default_in("train", "batch_size")):
         raise UsageError(
@@ -777,8 +778,7 @@ def _check_rises(key: str, shares: list[float], *, example: str) -> None:
 def _check_data(data: Mapping[str, Any], task: str) -> None:
     names = data.get("augment", [])
     kind = TASKS[task].data_kind
-    if names and (failure := not_read("data.augment", task)):
-        raise failure
+    _check_task_reads("data", data, task)
     if names:
         from dlkit.data.augment import MIXES, check_names
 
@@ -823,42 +823,75 @@ _READ_BY: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 # Keys that only models read which write.
 _READ_BY_WRITERS = ("train.decode_every", *(f"decode.{name}" for name in DecodeSection.model_fields))
-# Keys that only an evaluation reads which decodes -> what to do instead.
-_READ_BY_SEARCHES = {
-    "train.decode_every": "leave it out",
-    "decode.beams": "leave it out: `dlkit generate RUN --beam 5` searches",
-}
+
+
+class _OfTasks(NamedTuple):
+    """Keys that only the training of some tasks reads, whatever their values.
+
+    Args:
+        keys: as "section.key".
+        ignored_by: whether a task is none of these.
+        purpose: the rest of a sentence that begins with "KEY is for"; `{model}` and `{task}` are what ignores it.
+        hint: what to do instead.
+    """
+
+    keys: tuple[str, ...]
+    ignored_by: Callable[[TaskInfo], bool]
+    purpose: str
+    hint: str = "leave it out"
+
+
+# Of several rules for one key and task the first holds.
+_OF_TASKS = (
+    _OfTasks(_READ_BY_WRITERS, lambda task: not task.generates, "tasks that generate, and {model} does not"),
+    _OfTasks(("train.decode_every",), lambda task: not task.decoded, "models that answer, and {model} writes freely"),
+    _OfTasks(
+        ("decode.beams",), lambda task: not task.decoded, "models that answer, and {model} writes freely",
+        "leave it out: `dlkit generate RUN --beam 5` searches",
+    ),
+    _OfTasks(
+        ("train.batch_tokens",), lambda task: not task.texts, "tasks on text, not for {task}",
+        "`--batch-size` counts examples",
+    ),
+    _OfTasks(("train.sampling",), lambda task: not task.generates, "tasks that generate, not for {task}"),
+    _OfTasks(
+        ("train.sampling",), lambda task: task.data_kind == "corpus", "decoders of a source, not for language models"
+    ),
+    _OfTasks(
+        ("train.progressive", "train.progressive_until"), lambda task: task.data_kind != "images",
+        "images, not for {task}",
+    ),
+    _OfTasks(("data.augment",), lambda task: task.data_kind not in AUGMENTED, "images, not for {task}"),
+)  # fmt: skip
 # The flags that `train` has for those other keys. Other commands have `--set` alone.
 FLAGS = {"train.optimizer": "--optimizer", "train.schedule": "--schedule"}
 
 
-def not_read(key: str, task: str, model: str = "") -> UsageError | None:
-    """What is to be said of a key that no training of a task reads, whatever its value; None of the others.
+def why_ignored(key: str, task: str, model: str = "") -> UsageError | None:
+    """The error for a key that no training of a task reads, whatever its value; None for the others.
 
     Args:
         key: "section.key".
         task: a key of `TASKS`.
         model: that is trained, for the message.
     """
-    about, model = TASKS[task], model or "the model"
-    kind, hint = about.data_kind, "leave it out"
-    if key in _READ_BY_WRITERS and not about.generates:
-        message = f"{key} is for tasks that generate, and {model} does not"
-    elif key in _READ_BY_SEARCHES and not about.decoded:
-        message, hint = f"{key} is for models that answer, and {model} writes freely", _READ_BY_SEARCHES[key]
-    elif key == "train.batch_tokens" and not about.texts:
-        message, hint = f"{key} is for tasks on text, not for {about.title}", "`--batch-size` counts examples"
-    elif key == "train.sampling" and not about.generates:
-        message = f"{key} is for tasks that generate, not for {about.title}"
-    elif key == "train.sampling" and kind == "corpus":
-        message = f"{key} is for decoders of a source, not for language models"
-    elif (key in {"train.progressive", "train.progressive_until"} and kind != "images") or (
-        key == "data.augment" and kind not in AUGMENTED
-    ):
-        message = f"{key} is for images, not for {about.title}"
-    else:
-        return not_read(_READ_BY[key][0], task, model) if key in _READ_BY else None
-    return UsageError(message, hint)
+    about = TASKS[task]
+    for rule in _OF_TASKS:
+        if key in rule.keys and rule.ignored_by(about):
+            purpose = rule.purpose.format(model=model or "the model", task=about.title)
+            return UsageError(f"{key} is for {purpose}", rule.hint)
+    return why_ignored(_READ_BY[key][0], task, model) if key in _READ_BY else None
+
+
+def _check_task_reads(section: str, given: Mapping[str, Any], task: str) -> None:
+    """Raises a UsageError when a key of a section has a value, and no training of the task reads it.
+
+    Those of writers are in the file of every run; `_ignored` tells the ones that a user gave.
+    """
+    for key in dict.fromkeys(key for rule in _OF_TASKS for key in rule.keys if key not in _READ_BY_WRITERS):
+        home, _, name = key.partition(".")
+        if home == section and given.get(name) and (failure := why_ignored(key, task)):
+            raise failure
 
 
 def is_read(key: str, values: Mapping[str, Any]) -> bool:
@@ -872,8 +905,8 @@ def is_read(key: str, values: Mapping[str, Any]) -> bool:
     return other not in values or str(values[other]) in choices
 
 
-def _unread(recipe: Recipe) -> dict[str, UsageError]:
-    """The keys that a user gave and that nothing reads, with what is to be said of each.
+def _ignored(recipe: Recipe) -> dict[str, UsageError]:
+    """The keys that a user gave and that nothing reads, with the error for each.
 
     A value in a file counts when it is not the default: a resolved recipe holds all keys.
     """
@@ -885,7 +918,7 @@ def _unread(recipe: Recipe) -> dict[str, UsageError]:
         if chosen not in (*choices, inspect.Parameter.empty) and not _holds_default(key, recipe):
             found[key] = _is_for(key, chosen, flag=FLAGS.get(other))
     for key in _READ_BY_WRITERS:
-        failure = not_read(key, recipe.task, recipe.model.name)
+        failure = why_ignored(key, recipe.task, recipe.model.name)
         if failure and recipe.sources.get(key) in _BY_USER and not _holds_default(key, recipe):
             found[key] = failure
     return found

@@ -61,8 +61,8 @@ def keys(model: str | None = None, data: str | None = None, *, data_dir: Path | 
     for section, fields in recipe.SECTIONS.items():
         for name, declared in fields.model_fields.items():
             key, required = f"{section}.{name}", declared.is_required()
-            unread = task is not None and recipe.not_read(key, task) is not None
-            if name == "options" or unread or (key == "data.dir" and dataset and not recipe.lies_prepared(dataset)):
+            ignored = task is not None and recipe.why_ignored(key, task) is not None
+            if name == "options" or ignored or (key == "data.dir" and dataset and not recipe.lies_prepared(dataset)):
                 continue
             default = of_task.get(key, None if required else declared.default)
             accepts = accepted(recipe.type_of(declared))
@@ -71,28 +71,25 @@ def keys(model: str | None = None, data: str | None = None, *, data_dir: Path | 
             builder = models.builder(model)
             found += _options("model", builder, arguments_in(builder), without=OF_DATA)
         if section == "data" and dataset:
-            found += _of_dataset(dataset, kind)
+            found += _of_dataset(dataset, kind or datasets.kind_made(dataset))
     return found
 
 
-def _of_dataset(function: Callable[..., Any], kind: str | None) -> list[Key]:
+def _of_dataset(function: Callable[..., Any], kind: str) -> list[Key]:
     """The options of a dataset and, where it is of images, of training on them."""
     from dlkit.data.augment import AUGMENTATIONS, MIXES
 
-    declared, captions = set(recipe.DataSection.model_fields), kind == "captions"
-    found = _options("data", function, arguments_in(function), without=declared)
-    if "tokenizer" in parameters_of(function) and not captions:
+    found = _options("data", function, arguments_in(function), without=set(recipe.DataSection.model_fields))
+    if kind not in recipe.AUGMENTED:
         return found
-    if datasets.makes(function) in {"SequenceData", "VideoData"}:
-        return found
+    captions = kind == "captions"
     if not captions:
         weights = accepted(recipe.image_options()["class_weights"])
         found.append(
             Key("data.class_weights", weights, None, "what an image of each class weighs in the training loss")
         )
-    mixes = {name for name in AUGMENTATIONS if captions and name in MIXES}
     for name, own in recipe.augmentation_options().items():
-        if name in mixes:
+        if captions and name in MIXES:
             continue
         described = arguments_in(AUGMENTATIONS[name])
         for key, parameter in own.items():
@@ -114,7 +111,7 @@ def _options(section: str, function: Callable[..., Any], described: dict[str, st
 def arguments_in(function: Callable[..., Any]) -> dict[str, str]:
     """What the docstring of a function or class says of each argument, in one line.
 
-    So do those of the classes that a class extends, and that of a class whose options a reader of texts takes, too.
+    Base classes are looked through as well, and the `preparation` of a reader of texts.
 
     Example:
         >>> arguments_in(lenet)["classes"]

@@ -169,7 +169,9 @@ class Run:
         name = name or self.monitor[0]
         lines = [line for line in self.metrics() if line["kind"] == "evaluation" and line.get("split") == "validation"]
         averaged = [line for line in lines if line.get("weights") == "ema"]
-        return {line["step"]: float(line[name]) for line in averaged or lines if _is_number(line.get(name))}
+        # While it trains, the line of the averaged weights may not be there yet: then the other has no say.
+        chosen = averaged if averaged or _is_number(self.recipe["train"].get("ema")) else lines
+        return {line["step"]: float(line[name]) for line in chosen if _is_number(line.get(name))}
 
     def update_info(self, **values: Any) -> "Run":
         """Writes `values` into run.json and returns the run with them."""

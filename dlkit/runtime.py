@@ -189,8 +189,8 @@ class Devices:
     Args:
         strategy: the distribution strategy; the default one for a single device.
         description: in a few words for people, such as "CPU, 2 threads".
-        worker: index of this process, 0 unless several machines work together.
-        workers: number of processes.
+        rank: number of this process, 0 unless several train together.
+        processes: how many they are.
         replicas: number of devices over all processes.
         local_replicas: number of devices of this process.
         on_gpu: whether they are GPUs.
@@ -198,8 +198,8 @@ class Devices:
 
     strategy: "tf.distribute.Strategy"
     description: str
-    worker: int = 0
-    workers: int = 1
+    rank: int = 0
+    processes: int = 1
     replicas: int = 1
     local_replicas: int = 1
     on_gpu: bool = False
@@ -207,11 +207,11 @@ class Devices:
     @property
     def is_chief(self) -> bool:
         """Whether this process prepares data and writes the run folder."""
-        return self.worker == 0
+        return self.rank == 0
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` holds in at least one process; every process has to ask, at the same point of its work."""
-        if self.workers == 1:
+        if self.processes == 1:
             return flag
         import tensorflow as tf
 
@@ -220,7 +220,7 @@ class Devices:
 
     def sum(self, counts: "NDArray[np.int64]") -> "NDArray[np.int64]":
         """The sum of what each process has counted; every process has to ask, at the same point of its work."""
-        if self.workers == 1:
+        if self.processes == 1:
             return counts
         import tensorflow as tf
 
@@ -452,14 +452,14 @@ def _cluster(here: Process, description: str, *, on_gpu: bool = False) -> Device
         if "Could not start gRPC server" not in failure.message:
             raise
         raise port_taken(here) from None
-    workers, replicas = len(here.addresses), strategy.num_replicas_in_sync
+    processes, replicas = len(here.addresses), strategy.num_replicas_in_sync
     return Devices(
         strategy,
-        f"{workers} workers x {description}",
+        f"{processes} workers x {description}",
         here.rank,
-        workers,
+        processes,
         replicas=replicas,
-        local_replicas=replicas // workers,  # TensorFlow wants as many on each
+        local_replicas=replicas // processes,  # TensorFlow wants as many on each
         on_gpu=on_gpu,
     )
 

@@ -105,7 +105,7 @@ def train(arguments: Sequence[str], count: int) -> int:
         raise UsageError("--workers starts all workers, and TF_CONFIG says that they are started", "leave one of both")
     if count > processors():
         there = f"{processors()} processor{'s' * (processors() > 1)}"
-        console.warn(f"--workers {count} on {there}: workers that share one wait for each other, and all take longer")
+        console.warn(f"--workers {count} on {there}: without a GPU each, workers that share one take longer")
     with noted_signals() as received:
         for _ in range(ATTEMPTS):
             with ExitStack() as stack:
@@ -155,10 +155,10 @@ def _start(arguments: Sequence[str], count: int, stack: ExitStack) -> list[_Work
         stack.enter_context(ours)
         silent = index > 0 and not console.settings.verbose
         errors = stack.enter_context(tempfile.TemporaryFile()) if silent else None  # noqa: SIM115 - the stack closes it
-        place = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         environment = {
             "TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads, **os.environ,
-            "TF_CONFIG": json.dumps(place), LAUNCHER: str(theirs.fileno()),
+            "TF_CONFIG": json.dumps(config), LAUNCHER: str(theirs.fileno()),
         }  # fmt: skip
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:

@@ -25,7 +25,7 @@ def test_a_model_is_looked_at(tmp_path, monkeypatch, capsys):
 
 def test_an_experiment_trains_by_itself():
     made = training.prepared("mlp", "digits", {"model.hidden": [4], "data.size": 8, "train.limit": 8}, seed=0)
-    assert made.devices.workers == 1
+    assert made.devices.processes == 1
 
 
 @pytest.mark.parametrize("operands", [["mlp", "train.lr=log:1e-4..1e-1"], ["--resume", "runs/x"]])

@@ -404,6 +404,15 @@ def test_the_best_of_those_that_are_whole(run, capsys):
     assert runs.best_whole(run).name == "step-3", "the newest"
 
 
+def test_raw_weights_have_no_say_where_averaged_ones_are_about_to_be_evaluated(tmp_path):
+    averaging = runs.create(tmp_path, recipe.resolve("mlp", overrides=[("train.ema", "0.9", "set")]), INFO)
+    line = {"kind": "evaluation", "split": "validation", "step": 5, "loss": 0.25}
+    averaging.log({**line, "weights": "raw"})
+    assert averaging.monitored() == {}
+    averaging.log({**line, "weights": "ema", "loss": 0.75})
+    assert averaging.monitored() == {5: 0.75}
+
+
 def test_a_pointer_to_nothing_or_to_elsewhere_is_none(run):
     write(run, 1, w=1)
     (run.path / "checkpoints" / "best").write_text("step-2")

@@ -1,11 +1,13 @@
 """Which devices are chosen, and what is refused in one line."""
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -86,9 +88,9 @@ def test_the_devices_of_a_worker_are_not_counted(monkeypatch, request_):
 
 def test_other_commands_and_a_cluster_of_one_are_no_cluster(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config(WORKERS, "worker", 1))
-    assert runtime.devices("cpu:2", alone=True).workers == 1
+    assert runtime.devices("cpu:2", alone=True).processes == 1
     monkeypatch.setenv("TF_CONFIG", config({"worker": ["a:1"]}, "worker", 0))
-    assert runtime.devices("cpu:2").workers == 1
+    assert runtime.devices("cpu:2").processes == 1
 
 
 def test_local_workers_share_the_gpus_out(monkeypatch):
@@ -114,8 +116,14 @@ def test_what_is_no_request(request_):
 @pytest.mark.parametrize(("request_", "count"), [("cpu", 1), ("cpu:1", 1), ("cpu:2", 2)])
 def test_one_machine_has_all_replicas(request_, count):
     found = runtime.devices(request_)
-    assert (found.replicas, found.local_replicas, found.workers, found.is_chief) == (count, count, 1, True)
+    assert (found.replicas, found.local_replicas, found.processes, found.is_chief) == (count, count, 1, True)
     assert not found.on_gpu
+
+
+def test_a_sum_has_the_counts_of_a_process_once_however_many_devices_it_has():
+    one_of_two = dataclasses.replace(runtime.devices("cpu:2"), processes=2)  # the other has counted nothing
+    counts = np.array([[3, 0], [5, 2**40]], np.int64)
+    np.testing.assert_array_equal(one_of_two.sum(counts), counts)
 
 
 def test_keras_with_another_backend_is_refused(monkeypatch):
@@ -222,7 +230,7 @@ def test_all_gpus_are_used_unless_fewer_are_asked_for(monkeypatch, request_, vis
     assert gpus.mirrored == mirrored
     assert found.strategy == ("a mirrored strategy" if mirrored else tf.distribute.get_strategy())
     assert (found.description, found.on_gpu) == (description, True)
-    assert (found.replicas, found.local_replicas, found.workers) == (visible, visible, 1)
+    assert (found.replicas, found.local_replicas, found.processes) == (visible, visible, 1)
 
 
 def test_a_cpu_is_used_with_gpus_beside_it_when_it_is_asked_for(monkeypatch):

@@ -9,7 +9,7 @@ import typer
 
 from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
-from dlkit.cli.outputs import check_new, check_output, check_picture_name
+from dlkit.cli.files import check_new, check_picture_name, check_writable
 from dlkit.cli.predict import STDIN, inputs
 from dlkit.cli.translate import check_search
 from dlkit.errors import DataError, UsageError
@@ -86,7 +86,7 @@ def caption(
     """  # fmt: skip
     from dlkit.cli import lines
 
-    check_output(output)
+    check_writable(output)
     check_picture_name(png)
     check_new(png, "--png")
     check_search(
@@ -132,7 +132,7 @@ def caption(
 
 
 class _Printer:
-    """Turns what is said of images into rows of output, and keeps the first ones for a picture."""
+    """Turns the captions of images into rows of output, and keeps the first ones for a picture."""
 
     def __init__(self, captioner: "Captioner", search: "Search", *, scores: bool, keep: int) -> None:
         self.captioner, self.search, self.scores, self.keep = captioner, search, scores, keep
@@ -211,6 +211,6 @@ class _Printer:
         else:
             texts = [tuple(hypothesis.text for hypothesis in answer.hypotheses[:3]) for _, answer in self.kept]
             pixels = np.stack([answer.pixels for _, answer in self.kept])
-            figure = captions.page(pixels, texts, title="What is said of images")
+            figure = captions.page(pixels, texts, title="Captions of images")
         pictures.save(figure, path)
         console.note(f"picture {path}" + (f" ({name})" if self.search.align else ""))

@@ -9,9 +9,9 @@ import typer
 
 from dlkit import console
 from dlkit.cli import options as opt
+from dlkit.cli.files import check_new, check_picture_name, new_file
 from dlkit.cli.grammar import App
 from dlkit.cli.models import about
-from dlkit.cli.outputs import check_new, check_picture_name, new_file
 from dlkit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -282,8 +282,8 @@ def _draw_captions(data: "CaptionData", asked: _Asked) -> None:
     split = data.splits[asked.split]
     indices = asked.choose(len(split))
     title = f"{pictures.own_name(data.name)}, {asked.split}: {len(indices):,} of {len(split):,} images"
-    said = [(split.captions[at][0],) for at in indices]
-    pictures.save(captions.page(split.images.fetch(indices), said, title=title), asked.path)
+    texts = [(split.captions[at][0],) for at in indices]
+    pictures.save(captions.page(split.images.fetch(indices), texts, title=title), asked.path)
 
 
 def _show_clips(asked: _Asked) -> None:

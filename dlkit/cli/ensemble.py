@@ -9,8 +9,8 @@ import typer
 
 from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
+from dlkit.cli.files import check_picture_name, new_file
 from dlkit.cli.live import count, duration
-from dlkit.cli.outputs import check_picture_name, new_file
 from dlkit.errors import Interrupted, UsageError
 from dlkit.tasks import TASKS
 from dlkit.train.setting import Setting

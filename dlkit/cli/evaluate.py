@@ -12,8 +12,8 @@ import typer
 
 from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
+from dlkit.cli.files import check_writable, new_file, picture_path
 from dlkit.cli.lines import writer
-from dlkit.cli.outputs import check_output, new_file, picture_path
 from dlkit.errors import UsageError
 from dlkit.tasks import POINTS, TASKS
 from dlkit.train.setting import About, Setting, about_writing, check_about, not_together
@@ -67,8 +67,8 @@ def evaluate(
             autocompletion=opt.complete_run,
             callback=opt.all_with_weights,
             help="A run (runs/x: its best weights) or a checkpoint (runs/x@last, runs/x@step-1200); several are"
-            " compared, or with --ensemble averaged. After them, with --png, the new FILE.png to write; by default it"
-            " goes into the run, in place of the one before, or with --ensemble here.",
+            " compared, or with --ensemble averaged. After them, with --png, the new FILE.png to write; by default"
+            " into the run, replacing the last one; with --ensemble into this folder.",
         ),
     ],
     split: Annotated[str, typer.Option("--split", metavar="SPLIT", help="train, validation or test.")] = "test",
@@ -115,7 +115,7 @@ def evaluate(
         bool,
         typer.Option(
             "--mirror",
-            help="Average what is said of each image and of its mirror image; for classes that a mirror leaves alone.",
+            help="Average the outputs for each image and for its mirror image; for classes that a mirror leaves alone.",
         ),
     ] = False,
     ensemble: Annotated[
@@ -163,7 +163,7 @@ def evaluate(
     """  # fmt: skip
     tables = _Tables(per_class, confusion, reliability)
     operands, file = opt.runs_and_file(models, {".png": png}, verb="evaluate")
-    check_output(output)
+    check_writable(output)
     setting = Setting(
         split=split, weights=weights, data=data, data_dir=data_dir, batch_size=batch_size, limit=limit, on_bad=on_bad,
         source=source, target=target,

@@ -9,7 +9,7 @@ import typer
 
 from dlkit import console
 from dlkit.cli import options as opt
-from dlkit.cli.outputs import check_picture_name, new_file
+from dlkit.cli.files import check_picture_name, new_file
 from dlkit.errors import UsageError, unknown
 from dlkit.experiments import EXPERIMENTS, function_of, options_of
 

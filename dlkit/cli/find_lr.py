@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlkit import cluster, console, runtime
+from dlkit.cli.files import new_file
 from dlkit.cli.live import amount
-from dlkit.cli.outputs import new_file
 from dlkit.errors import UsageError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import typer
 
 from dlkit import console
 from dlkit.cli import options as opt
-from dlkit.cli.outputs import check_picture_name, picture_path, write_page
+from dlkit.cli.files import check_picture_name, picture_path, write_page
 from dlkit.errors import UsageError
 from dlkit.probe.views import DEFAULT_LIMIT, VIEWS, Subject, View, show
 
@@ -32,7 +32,7 @@ def inspect(
         typer.Argument(
             metavar="FILE",
             show_default=False,
-            help="Where --png or --html writes, a new file; by default into the run, in place of the one before.",
+            help="Where --png or --html writes, a new file; by default into the run, replacing the last one.",
         ),
     ] = None,
     *,

@@ -8,7 +8,7 @@ import typer
 
 from dlkit import console, runs
 from dlkit.cli import options as opt
-from dlkit.cli.outputs import picture_path, write_page
+from dlkit.cli.files import picture_path, write_page
 from dlkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def plot(
             show_default=False,
             autocompletion=opt.complete_model_or_run,
             help="Runs, such as runs/x; with --schedule one model or run. After them, with --png or --html, the new"
-            " FILE to write; by default it goes into the run, in place of the one before, or, of several, here.",
+            " FILE to write; by default into the run, replacing the last one, or, of several, into this folder.",
         ),
     ],
     metrics: Annotated[

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from dlkit import console
+from dlkit.cli.files import check_writable
 from dlkit.cli.grammar import App
 from dlkit.cli.options import DataDir, complete_data, complete_model, complete_override, complete_recipe
-from dlkit.cli.outputs import check_output
 
 app = App("List, show and copy recipes, and list their keys.")
 
@@ -82,7 +82,7 @@ def copy(
     target = target or Path(source.name)
     if target.is_dir():
         target /= source.name
-    check_output(target)
+    check_writable(target)
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(source.read_text(encoding="utf-8"))
@@ -145,7 +145,12 @@ def keys(
     known = recipe_keys.keys(model, data, data_dir=data_dir)
     found = [key for key in known if key.key.startswith(prefix)]
     if not found and model and (of_others := [key for key in recipe.all_keys() if key.startswith(which)]):
-        raise recipe.not_read(of_others[0], models.task_of(model), model) or unknown("key", which, of_others)
+        task = models.task_of(model)
+        if failure := next(filter(None, (recipe.why_ignored(key, task, model) for key in of_others)), None):
+            raise failure
+        if which.startswith("data.") and data is None:
+            raise UsageError(f"whether there is {which} depends on the data", "add --data NAME")
+        raise UsageError(f"{data if which.startswith('data.') else model} has no {which}", "leave it out")
     if not found:
         raise unknown("key", which, [*(key.key for key in known), *models.names()], "`dlkit recipes keys` lists all")
     if console.settings.json:

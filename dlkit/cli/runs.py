@@ -39,8 +39,7 @@ def _line(run: "Run") -> dict[str, Any]:
     from dlkit.train import checkpoints
 
     values, (monitor, direction) = run.monitored(), run.monitor
-    is_last = run.recipe["train"].get("select") == "last"
-    checkpoint = run.pointer("last" if is_last else "best")
+    checkpoint = run.pointer("best")
     choose = min if direction == "lower" else max
     best = values.get(checkpoints.step_of(checkpoint)) if checkpoint else choose(values.values(), default=None)
     begun = (run.path / "recipe.toml").stat().st_mtime

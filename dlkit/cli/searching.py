@@ -128,8 +128,10 @@ def _planned(question: Question) -> tuple[Plan, str]:
         raise UsageError("nothing is to be searched", f"name keys of the recipe with their spaces, {EXAMPLES}")
     flags = {
         "train.epochs": question.epochs, "train.steps": question.steps, "train.limit": question.limit,
-        "data.dir": question.data_dir,
+        "data.dir": question.data_dir, "train.select": "best",
     }  # fmt: skip
+    if any(recipes.parse_override(text)[0] == "train.select" for text in question.sets):
+        raise UsageError("a trial stands for its best checkpoint, whatever train.select says", "leave it out")
     given = {key: value for key, value in flags.items() if value is not None}
 
     def resolved(values: Mapping[str, str]) -> recipes.Recipe:

@@ -9,7 +9,7 @@ import typer
 
 from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
-from dlkit.cli.outputs import check_new, check_output, check_picture_name
+from dlkit.cli.files import check_new, check_picture_name, check_writable
 from dlkit.decode.step import ENDED, KEPT, PRUNED
 from dlkit.errors import DataError, UsageError
 
@@ -93,7 +93,7 @@ def translate(
     """
     from dlkit.cli import lines
 
-    check_output(output)
+    check_writable(output)
     check_picture_name(png)
     check_new(png, "--png")
     searching = {"--length-norm": length_norm, "--alpha": alpha}

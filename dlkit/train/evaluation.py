@@ -111,11 +111,11 @@ class Evaluation:
         """
         indices = self.task.evaluation_plan(self.model, split, batch_size=self.batch_size)[0]
         batch = self.task.batch(split, indices, epoch=None)
-        placed = distribute(pad_rows(batch, self.devices.replicas, always_weighted=True), self.devices)
+        distributed = distribute(pad_rows(batch, self.devices.replicas, always_weighted=True), self.devices)
         spans = []
         for _ in range(times + 1):
             started = time.perf_counter()
-            sums, *_ = self._run(placed, keep=False)
+            sums, *_ = self._run(distributed, keep=False)
             float(self.devices.strategy.experimental_local_results(sums["loss"])[0])
             spans.append(time.perf_counter() - started)
         return statistics.median(spans[1:]) / len(indices)
@@ -131,8 +131,8 @@ class Evaluation:
         for indices, batch in zip(plan, batches, strict=True):
             self._agree(batch if isinstance(batch, DataError) else None)
             assert not isinstance(batch, DataError)
-            padded = pad_rows(batch | carry, multiple // self.devices.workers, always_weighted=True)
-            size = len(padded[ROW_WEIGHTS]) * self.devices.workers
+            padded = pad_rows(batch | carry, multiple // self.devices.processes, always_weighted=True)
+            size = len(padded[ROW_WEIGHTS]) * self.devices.processes
             sums, logits, carried = self._run(distribute(padded, self.devices, size=size), keep=kept is not None)
             carry = {key: strategy.gather(carried[key], axis=0).numpy()[: len(rows)] for key, rows in carry.items()}
             for name, value in sums.items():
@@ -150,7 +150,7 @@ class Evaluation:
 
         They are padded here, since a process may have none: `multiple` is that of the rows of all processes.
         """
-        if self.devices.workers == 1:
+        if self.devices.processes == 1:
             return self.task.batch(split, indices, epoch=None)
         size = len(indices) + -len(indices) % multiple
         rows = rows_here(size, self.devices)

@@ -51,7 +51,8 @@ class Progress:
         seconds: time spent training, over all attempts.
         attempt: how often the run was started.
         best: the best value of the monitored metric.
-        best_step: when that was; where it was reached several times, when the loss was lowest.
+        best_step: of the checkpoint that the run stands for: when that was, or where it was reached several times, when
+            the loss was lowest; with the recipe's train.select=last the last evaluation.
         best_loss: the validation loss then; None where that is not known, or no number.
         stale: evaluations since the best value was first reached.
         plateau: what the plateau schedule remembers.
@@ -400,11 +401,11 @@ class Loop:
         assert self.run is not None
         split = "test" if "test" in self.task.splits else None
         best = self.validation is not None and self.settings.select == "best"
-        path = best_whole(self.run) if best else find_checkpoint(self.run, "last")
+        path = best_whole(self.run) if self.validation else find_checkpoint(self.run, "last")
         weights = "ema" if self.training_step.ema else "raw"
         load_weights(self.model, checkpoints.read(path, "weights" if weights == "raw" else "ema"), where=str(path))
         self.progress.step = checkpoints.step_of(path.name)
-        if self.devices.workers > 1:  # the other processes have no checkpoint to load, and may be gone
+        if self.devices.processes > 1:  # the other processes have no checkpoint to load, and may be gone
             alone = Devices(tf.distribute.get_strategy(), self.devices.description)
             self.evaluation = Evaluation(self.task, self.model, alone, batch_size=self.evaluation.batch_size)
         metrics = self._evaluate(split, weights, show=False) if split else {}
@@ -523,7 +524,7 @@ class Loop:
             self._log()
 
     def _evaluate_and_save(self) -> None:
-        improved = True
+        chosen = True
         if self.validation:
             decode, started = self._decodes(self.progress.step), time.monotonic()
             monitored = self._evaluate(self.validation, "raw", decode=decode)
@@ -533,7 +534,10 @@ class Loop:
             self.evaluation_seconds[decode] = time.monotonic() - started
             # Evaluations without decoding have no BLEU: where it is monitored, only the others choose and count.
             improved = self.monitor in monitored and self._observe(monitored[self.monitor], monitored["loss"])
-        self.save(best=improved and self.settings.select == "best")
+            chosen = improved or self.settings.select == "last"
+            if chosen:
+                self.progress.best_step = self.progress.step
+        self.save(best=chosen)
         self._reset_interval()
 
     def _evaluations_left(self) -> float:
@@ -566,7 +570,7 @@ class Loop:
         if value == progress.best and progress.best_loss is not None:
             improved = is_better(loss, progress.best_loss, "lower")
         if improved:
-            progress.best, progress.best_step = value, progress.step
+            progress.best = value
             progress.best_loss = loss if math.isfinite(loss) else None
         if self.plateau:
             self.plateau.observe(value)

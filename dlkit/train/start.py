@@ -133,8 +133,8 @@ def build(recipe: Recipe, task: Task, devices: Devices, peers: Peers = ALONE) ->
         dlkit.errors.DataError: some of the training examples are too long for it, or cannot be read.
     """
     settings = recipe.train
-    if devices.workers > 1:
-        counts = _in_each(lambda: task.count(rank=devices.worker, processes=devices.workers), devices, peers)
+    if devices.processes > 1:
+        counts = _in_each(lambda: task.count(rank=devices.rank, processes=devices.processes), devices, peers)
         if counts is not None:
             task.take_counts(devices.sum(counts))
     arguments = task.model_arguments()  # opens the data, which may draw
@@ -145,7 +145,7 @@ def build(recipe: Recipe, task: Task, devices: Devices, peers: Peers = ALONE) ->
         model = models.build(recipe.model.name, **arguments, **recipe.model.options)
     task.check_model(model)
     accept_sizes(model, settings)
-    if devices.workers > 1 and task.first_carry(model, 1):
+    if devices.processes > 1 and task.first_carry(model, 1):
         raise UsageError("the state is carried by the devices of one process", "`--set data.carry=false`")
     return Prepared(recipe, task.for_model(model), model, devices, peers)
 
@@ -440,7 +440,7 @@ def resumed_loop(run: runs.Run, prepared: Prepared, display: Display) -> Loop:
         best = checkpoints.name_of(progress.best_step) if progress.best_step is not None else None
         if chief:
             run.point("last", path.name)
-            if prepared.recipe.train.select == "best" and best in run.checkpoints():
+            if best in run.checkpoints():
                 run.point("best", best)
     return _loop(prepared, run if chief else None, step, display, progress)
 
@@ -455,7 +455,7 @@ def _fingerprint(prepared: Prepared) -> str:
 
 
 def _in_each(work: Callable[[], Found], devices: Devices, peers: Peers) -> Found:
-    """What one of several processes finds that each read a part of the data; all end when one of them cannot.
+    """Runs `work` in each process; a DataError in one ends all.
 
     Raises:
         dlkit.errors.DataError: some data cannot be read, by this process or by another.

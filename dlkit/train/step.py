@@ -43,8 +43,8 @@ class Draw(NamedTuple):
 
 def _here(places: NDArray[np.int64], devices: Devices) -> NDArray[np.int64]:
     """The part of a `layout` that is of the devices of this process."""
-    count = devices.replicas // devices.workers
-    return places[devices.worker * count :][:count]
+    count = devices.replicas // devices.processes
+    return places[devices.rank * count :][:count]
 
 
 def rows_here(size: int, devices: Devices, *, accumulate: int = 1) -> NDArray[np.int64]:
@@ -237,11 +237,13 @@ class TrainingStep:
         if self.carry and size is not None:
             rows = rows_here(size, self.devices, accumulate=self.accumulate)
         batch = batch | {name: array[rows] for name, array in self.carry.items()}
-        placed = distribute(batch, self.devices, accumulate=self.accumulate, size=size)
+        distributed = distribute(batch, self.devices, accumulate=self.accumulate, size=size)
         micro_rows = -(-(held if size is None else size) // self.accumulate)
         own = None if sampling is None else tf.constant(sampling, tf.float32)
         draw = Draw(tf.constant(seed), tf.constant(micro_rows, tf.int32), own)
-        measured, carried = self._update(placed, tf.constant(step + 1, tf.int64), tf.constant(lr, tf.float64), draw)
+        measured, carried = self._update(
+            distributed, tf.constant(step + 1, tf.int64), tf.constant(lr, tf.float64), draw
+        )
         first = self.devices.strategy.experimental_local_results
         if self.carry:
             places = _layout_of(held, self.devices, accumulate=self.accumulate, size=size)

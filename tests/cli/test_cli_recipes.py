@@ -1,7 +1,9 @@
 """`dlkit recipes` lists, shows and copies the shipped recipes."""
 
+import contextlib
 import json
 import re
+import typing
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from dlkit import data as datasets
 from dlkit import models, recipe, recipe_keys
 from dlkit.errors import UsageError
 from dlkit.tasks import TASKS
+from dlkit.values import check_value, members, toml_value
 
 TEXT = """# LeNet-5 on the handwritten digits (LeCun et al. 1998),
 # with full connections.
@@ -156,22 +159,35 @@ def test_keys_of_a_model_and_of_data_are_those_of_their_functions(dlkit):
     assert "data.class_weights" not in texts
 
 
-# Keys that not all tasks read -> a value, with what it needs beside it.
-ASKED = {
-    "data.augment": ["data.augment=crop"],
-    "data.dir": ["data.dir=prepared"],
-    "train.batch_tokens": ["train.batch_tokens=64"],
-    "train.sampling": ["train.sampling=linear"],
-    "train.sampling_rate": ["train.sampling=linear", "train.sampling_rate=0.5"],
-    "train.progressive": ["train.progressive=[0.5]", "train.progressive_until=[0.3]"],
-    "train.progressive_until": ["train.progressive=[0.5]", "train.progressive_until=[0.3]"],
-    "train.decode_every": ["train.decode_every=2"],
-    "decode.max_len": ["decode.max_len=7"],
-    "decode.beams": ["decode.beams=3"],
-    "decode.length_norm": ["decode.length_norm=gnmt"],
-    "decode.alpha": ["decode.length_norm=gnmt", "decode.alpha=1"],
-    "train.lr": ["train.lr=0.5"],
+# What a key needs beside it.
+BESIDE = {
+    "train.progressive": ["train.progressive_until=[0.3]"],
+    "train.progressive_until": ["train.progressive=[0.5]"],
+    "train.part": ["train.parts=4"],
+    "data.mixup_alpha": ['data.augment=["mixup"]'],
 }
+OF_IMAGES = {"data.class_weights": "balanced", "data.mixup_alpha": 0.5}
+
+
+def another(declared):
+    """A value that a field takes and that is not its default."""
+    literals = [member for member in members(declared.annotation) if typing.get_origin(member) is typing.Literal]
+    choices = [choice for literal in literals for choice in typing.get_args(literal)]
+    for value in [*choices, 2, 0.5, True, False, [0.5], ["crop"], "loss", "10m"]:
+        with contextlib.suppress(UsageError):
+            if check_value(recipe.type_of(declared), value, "key") != declared.default:
+                return value
+    raise AssertionError(declared)
+
+
+def asked():
+    """Every key that is no name -> a value."""
+    return OF_IMAGES | {
+        f"{section}.{name}": another(declared)
+        for section, fields in recipe.SECTIONS.items()
+        for name, declared in fields.model_fields.items()
+        if name not in {"name", "options"}
+    }
 
 
 @pytest.mark.parametrize(
@@ -179,15 +195,17 @@ ASKED = {
 )
 def test_keys_of_a_pair_are_those_that_it_takes(model):
     data = TASKS[models.task_of(model)].default_data
-    taken = []
-    for key, texts in ASKED.items():
-        try:
+    values, taken = asked(), set()
+    for key, value in values.items():
+        texts = [f"{key}={toml_value(value)}", *BESIDE.get(key, [])]
+        if key in recipe._READ_BY:
+            other, choices = recipe._READ_BY[key]
+            texts.append(f"{other}={choices[0]}")
+        with contextlib.suppress(UsageError):
             recipe.resolve(model, data, overrides=[(*text.split("=", 1), "set") for text in texts], shipped=False)
-        except UsageError:
-            continue
-        taken.append(key)
-    assert taken
-    assert sorted(taken) == sorted(key.key for key in recipe_keys.keys(model, data) if key.key in ASKED)
+            taken.add(key)
+    assert len(taken) > 40
+    assert taken == {key.key for key in recipe_keys.keys(model, data) if key.key in values}
 
 
 def test_keys_of_a_net_that_classifies_have_none_of_decoding(dlkit):
@@ -199,6 +217,19 @@ def test_keys_of_a_net_that_classifies_have_none_of_decoding(dlkit):
     assert {"train.momentum", "train.progressive", "data.augment", "data.class_weights", "model.pool"} <= listed
     told = dlkit("recipes", "keys", "decode", "--model", "lenet").err
     assert told == "error: decode.max_len is for tasks that generate, and lenet does not\nhint: leave it out\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "model", "arguments", "told"),
+    [
+        ("data.class_weights", "lenet", [], "whether there is data.class_weights depends on the data"),
+        ("data.dir", "lenet", ["--data", "digits"], "digits has no data.dir"),
+        ("model.norm", "lstm_lm", [], "lstm_lm has no model.norm"),
+    ],
+)
+def test_a_key_that_others_have_is_not_called_unknown(dlkit, key, model, arguments, told):
+    shown = dlkit("recipes", "keys", key, "--model", model, *arguments)
+    assert (shown.code, shown.err.splitlines()[0]) == (2, f"error: {told}")
 
 
 def test_keys_of_prepared_data(dlkit):

@@ -78,6 +78,8 @@ def test_a_grid_of_two_one_of_which_fails(dlkit, monkeypatch, tmp_path):
         (["lenet", "train.lr=0.1..1", "--trials", "2", "--refine", "2"], 2, "too few for 3 rounds"),
         (["lenet", "train.lr=0.1..1", "--time-limit", "soon"], 2, "--time-limit must be a time"),
         (["lenet", "train.lr=0.1..1", "--name", "a/b"], 2, "not a name for a run"),
+        (["lenet", "train.select={best,last}"], 2, "train.select cannot be searched"),
+        (["lenet", "train.lr=0.1..1", "--set", "train.select=last"], 2, "a trial stands for its best checkpoint"),
         (["--resume", "nowhere"], 3, "no search nowhere"),
         (["--resume", "nowhere", "--seed", "1", "--epochs", "2"], 2, "--epochs, --seed cannot change now"),
         (
@@ -109,6 +111,7 @@ def test_the_base_of_the_trials_is_the_recipe_with_absolute_paths(monkeypatch, t
     base = recipe.load(tmp_path / "recipe.toml")
     assert (base.data.name, base.train.epochs) == (f"{tmp_path}/photos", 2.0)
     assert plan.command == ("dlkit", "train", "lenet", "--data", "photos/", "--set", "model.activation=relu")
+    assert base.train.select == "best", "whatever the recipe says"
     assert (plan.trials, plan.refine, plan.seed, plan.sampler, plan.metric) == (20, 1, 4, "random", "accuracy")
 
 

@@ -277,15 +277,16 @@ def test_a_run_may_stand_for_its_last_weights(tmp_path, monkeypatch, capsys):
     assert train(tmp_path, "--epochs", "3", "--set", "train.select=last", "--set", "train.monitor=accuracy") == 0
     assert " with the last weights; " in capsys.readouterr().err
     run = runs.open_run(tmp_path / "x")
-    assert (run.pointer("best"), run.pointer("last")) == (None, "step-6")
+    assert (run.pointer("best"), run.pointer("last")) == ("step-6", "step-6")
     assert (run.info["result"]["step"], run.info["result"]["best"]) == (6, False)
-    assert runs.find_checkpoint(run).name == "step-6"
     assert main(["runs", "list", "--runs-dir", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["best"] == 0.7
     shutil.rmtree(run.path / "checkpoints" / "step-6")
     scripted_evaluation(monkeypatch, [0.8])
     assert main(["train", "--resume", str(run.path), "-q"]) == 0
-    assert (run.pointer("best"), run.pointer("last")) == (None, "step-6"), "step-4 was better, and is not chosen"
+    assert (run.pointer("best"), run.pointer("last")) == ("step-6", "step-6"), "step-4 was better, and is not chosen"
+    assert train(tmp_path, "--set", "train.select=last", "--set", "train.patience=2", name="y") == 2
+    assert "train.patience waits for a better checkpoint" in capsys.readouterr().err
 
 
 def test_of_equals_the_best_is_the_one_with_the_lower_loss(tmp_path, monkeypatch):

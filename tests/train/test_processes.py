@@ -103,7 +103,9 @@ def test_processes_train_stop_and_resume_as_one(alone, photos, tmp_path, count):
     run = runs.open_run(tmp_path / "x")
     assert_same(run, alone)
     assert run.info["data"] == alone.info["data"], "mean and deviation of images of which each has decoded a part"
-    assert run.info["result"]["metrics"]["accuracy"] == alone.info["result"]["metrics"]["accuracy"]
+    # The weights differ in their last digits: an image on the edge between two classes may fall on either side.
+    accuracies = [each.info["result"]["metrics"]["accuracy"] for each in (run, alone)]
+    assert abs(accuracies[0] - accuracies[1]) < 1.5 / 50
 
     # A copy whose last checkpoint is damaged, which is warned of, goes on with all of them from the one before it.
     shutil.copytree(run.path, tmp_path / "cut")

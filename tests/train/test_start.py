@@ -45,8 +45,8 @@ def pair():
 
 
 def as_member(prepared, peers):
-    """The same with the place that it has in a cluster, but for the sums over its devices."""
-    return replace(prepared, peers=peers, devices=replace(prepared.devices, worker=peers.process.rank))
+    """The same with its number in a cluster, but for the sums over its devices."""
+    return replace(prepared, peers=peers, devices=replace(prepared.devices, rank=peers.process.rank))
 
 
 class Recorded(Peers):
@@ -174,7 +174,7 @@ def one_of_two(rank, *, others=0, other_fails=False):
         def sum(self, counts):
             return counts + others
 
-    return OneOfTwo(tf.distribute.get_strategy(), "some", worker=rank, workers=2, replicas=2)
+    return OneOfTwo(tf.distribute.get_strategy(), "some", rank=rank, processes=2, replicas=2)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -262,7 +262,7 @@ def test_another_newest_checkpoint_ends_a_worker_before_the_first_step(pair, tmp
 def test_workers_of_one_machine_share_its_memory(monkeypatch, launched, fits):
     """Three workers need three times what one of three machines needs."""
     prepared = start.prepare(recipe.resolve("mlp", "digits", flags=FLAGS | {"model.hidden": [4000]}))
-    prepared = replace(prepared, devices=replace(prepared.devices, workers=3, replicas=3))
+    prepared = replace(prepared, devices=replace(prepared.devices, processes=3, replicas=3))
     needed = start.expected(prepared).memory
     monkeypatch.setattr(runtime, "memory", lambda: 2 * needed)
     monkeypatch.setattr(workers, "launcher", lambda: launched)

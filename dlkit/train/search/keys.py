@@ -12,6 +12,7 @@ from dlkit.train.search.space import Space, Value
 # Keys that make trials incomparable, and why.
 NOT_SEARCHED = {
     "train.monitor": "it is what trials are compared by",
+    "train.select": "a trial stands for its best checkpoint",
     "data.name": "trials on other data cannot be compared",
 }
 

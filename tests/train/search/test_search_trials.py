@@ -160,7 +160,7 @@ def test_a_run_that_is_there_is_gone_on_with(program, tmp_path, run):
 
 
 def test_a_run_that_is_complete_is_only_read(program, tmp_path, run):
-    run.log({"kind": "evaluation", "step": 9, "split": "validation", "weights": "raw", "loss": 0.5})
+    run.log({"kind": "evaluation", "step": 9, "split": "validation", "weights": "ema", "loss": 0.5})
     run.update_info(result={"split": "test", "metrics": {}})
     asked = program("")
     job, lock = begin(tmp_path)
@@ -172,9 +172,9 @@ def test_a_run_that_is_complete_is_only_read(program, tmp_path, run):
 def test_a_loss_that_is_not_finite_was_measured_and_is_no_score(run):
     job = Finished(run.path)
     assert not job.was_measured()
-    run.log({"kind": "evaluation", "step": 4, "split": "test", "weights": "raw", "loss": 1.0})
+    run.log({"kind": "evaluation", "step": 4, "split": "test", "weights": "ema", "loss": 1.0})
     assert not job.was_measured()
-    run.log({"kind": "evaluation", "step": 4, "split": "validation", "weights": "raw", "loss": float("nan")})
+    run.log({"kind": "evaluation", "step": 4, "split": "validation", "weights": "ema", "loss": float("nan")})
     assert job.was_measured()
     assert job.scores() == []
 
@@ -184,7 +184,7 @@ def test_scores_are_those_of_the_validation_split_in_order(program, tmp_path, ru
     job, lock = begin(tmp_path)
     os.close(lock)
     for step, split, loss in ((4, "validation", 2.0), (8, "validation", 3.0), (8, "test", 0.0), (8, "validation", 1.0)):
-        run.log({"kind": "evaluation", "step": step, "split": split, "weights": "raw", "loss": loss})
+        run.log({"kind": "evaluation", "step": step, "split": split, "weights": "ema", "loss": loss})
     assert job.scores() == [2.0, 1.0]  # the last line of a step counts
     run.log({"kind": "train", "step": 4, "loss": 1.0, "seconds_left": 3.0})
     assert not job.at_its_end()

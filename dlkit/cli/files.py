@@ -14,7 +14,7 @@ from dlkit.errors import UsageError, cannot_write
 from dlkit.runs import Run
 
 
-def check_output(output: Path | None) -> None:
+def check_writable(output: Path | None) -> None:
     """Says before any work is done that a file cannot be written where it is to be.
 
     Raises:
@@ -46,7 +46,7 @@ def check_new(file: Path | None, option: str) -> None:
     """
     if file is not None and os.path.lexists(file):
         raise UsageError(f"{file} exists", f"name another file after {option}, or remove this one")
-    check_output(file)
+    check_writable(file)
 
 
 def new_file(file: Path | None, what: str, *, suffix: str = ".png") -> Path:

@@ -77,9 +77,9 @@ def main(folder):
     models.targets().update([MODEL])
     runtime.devices = cache(runtime.devices)  # a process joins its cluster once
     runtime.import_tensorflow()
-    worker = runtime.devices("auto").worker
+    rank = runtime.devices("auto").rank
     for case, flags in CASES.items():
-        np.savez(folder / f"{case} {worker}.npz", **trained(flags, "auto").arrays)
+        np.savez(folder / f"{case} {rank}.npz", **trained(flags, "auto").arrays)
 
 
 if __name__ == "__main__":

@@ -148,9 +148,10 @@ def keys(
         task = models.task_of(model)
         if failure := next(filter(None, (recipe.why_ignored(key, task, model) for key in of_others)), None):
             raise failure
-        if which.startswith("data.") and data is None:
+        owner = data if which.startswith("data.") else model
+        if owner is None:
             raise UsageError(f"whether there is {which} depends on the data", "add --data NAME")
-        raise UsageError(f"{data if which.startswith('data.') else model} has no {which}", "leave it out")
+        raise UsageError(f"{owner} has no {which}", "leave it out")
     if not found:
         raise unknown("key", which, [*(key.key for key in known), *models.names()], "`dlkit recipes keys` lists all")
     if console.settings.json:

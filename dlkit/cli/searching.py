@@ -131,7 +131,7 @@ def _planned(question: Question) -> tuple[Plan, str]:
         "data.dir": question.data_dir, "train.select": "best",
     }  # fmt: skip
     if any(recipes.parse_override(text)[0] == "train.select" for text in question.sets):
-        raise UsageError("a trial stands for its best checkpoint, whatever train.select says", "leave it out")
+        raise UsageError(f"train.select cannot be set: {checks.NOT_SEARCHED['train.select']}", "leave it out")
     given = {key: value for key, value in flags.items() if value is not None}
 
     def resolved(values: Mapping[str, str]) -> recipes.Recipe:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dlkit import data as datasets
 from dlkit.data import tfds_names
-from dlkit.data.images import Split, moments, standardize, value_counts
+from dlkit.data.images import Split, moments, standardize, statistics, value_counts
 from dlkit.recipe import image_options
 from dlkit.tasks.task import Task
 
@@ -62,7 +62,7 @@ class ImageTask(Task):
 
     def standardization(self) -> dict[str, list[float]]:
         """Mean and standard deviation of the training images, which `info` has as `mean` and `std`."""
-        mean, std = moments(value_counts(self.training_images) if self._counts is None else self._counts)
+        mean, std = statistics(self.training_images) if self._counts is None else moments(self._counts)
         return {"mean": mean.tolist(), "std": std.tolist()}
 
     def dataset_options(self) -> dict[str, Any]:

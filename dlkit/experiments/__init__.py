@@ -123,7 +123,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "deeper plain nets learn worse, deeper residual nets better",
         ("C7", "C8"),
         {"shortcuts": "false"},
-        full={"steps": 64_000},  # as in the paper
+        full={"steps": 64_000, "batch_size": 128},  # as in the paper
         first_look={
             "data": "synthetic:shapes",
             "deep": 32,

@@ -22,8 +22,8 @@ def degradation(
     data: str = "cifar10",
     shallow: Depth = 20,
     deep: Depth = 56,
-    steps: Count = 1500,
-    batch_size: Count = 128,
+    steps: Count = 2400,
+    batch_size: Count = 64,
     rates: Annotated[list[Positive], Field(min_length=1)] = [0.05, 0.1, 0.2],  # noqa: B006
     pilot: Count = 150,
     precision: Literal["float32", "bfloat16"] = "bfloat16",

@@ -36,10 +36,10 @@ class TextClassification(TextTask):
         return data.options.max_length
 
     def adapt(self, model: keras.Model) -> None:
-        """Shows a net that begins with what the training texts count its ids and their classes."""
+        """Shows a net that begins with counts the ids of the texts that it is trained on, and their classes."""
         begin = getattr(model, "begin_with", None)
         if begin is not None:
-            split, rows = self.data.splits["train"], np.arange(self.size("train"))
+            split, rows = self.data.splits["train"], self.trained_on("train", self.size("train"))
             begin(split.ids.take(rows), split.labels[rows])
 
     def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:

@@ -12,6 +12,7 @@ from dlkit import cli, recipe, runs
 from dlkit.data.buckets import of_like_length
 from dlkit.tasks.task import open_task
 from dlkit.tasks.text_classifier import TextClassifier
+from dlkit.train import loop, start
 
 SMALL = [
     *("--set", "data.train=1200", "--set", "data.validation=100", "--set", "data.test=200", "--set", "data.length=8"),
@@ -160,8 +161,6 @@ FLAGS = {
 
 
 def trained(model, data, devices="cpu", **train):
-    from dlkit.train import loop, start
-
     flags = FLAGS | {f"train.{key}": value for key, value in train.items()}
     if model == "text_cnn":
         flags = {"model.maps": 5, **{key: value for key, value in flags.items() if key != "model.embedding_width"}}
@@ -173,6 +172,25 @@ def trained(model, data, devices="cpu", **train):
         for step, drawn in enumerate(islice(batches, 5))
     ]
     return weights, update.arrays()["weights"]
+
+
+def test_naive_bayes_counts_the_texts_that_the_run_is_trained_on_and_no_others(tmp_path):
+    """Each of four texts has a word of its own; the members of an ensemble by parts see two of them each."""
+    table = tmp_path / "x.tsv"
+    table.write_text("p\ta\nq\tb b\np\tc c c\nq\td d d d\n")
+    counted = []
+    for part in range(2):
+        flags = {
+            "data.validation": 0, "data.test": 0, "data.min_count": 1, "model.start": "naive_bayes", "model.width": 2,
+            "model.pairs": 0, "train.resample": "part", "train.part": part, "train.parts": 2,
+        }  # fmt: skip
+        prepared = start.prepare(recipe.resolve("text_bag", str(table), flags=flags), devices="cpu")
+        prepared.task.adapt(prepared.model)
+        vectors = prepared.model.embedding.embeddings.numpy()
+        words = {word: prepared.task.tokenizer.id_of(word) for word in "abcd"}
+        counted.append({word for word, row in words.items() if vectors[row].any()})
+    assert [len(words) for words in counted] == [2, 2]
+    assert counted[0] | counted[1] == set("abcd")
 
 
 @pytest.mark.parametrize(

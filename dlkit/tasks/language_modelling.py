@@ -208,7 +208,7 @@ class LanguageModelling(Task):
 
         Where the state is carried, row r of all batches is one stream, cut into blocks that follow on each other, and
         every epoch is the same. Else blocks begin a random number of tokens behind the beginning, and are shuffled;
-        both depends on (seed, epoch).
+        both depends on (seed, epoch). A text of one block is read from its beginning.
         """
         self.check_split(split)
         part = self._splits[split]
@@ -220,7 +220,8 @@ class LanguageModelling(Task):
         if epoch is None:
             return in_batches(np.arange(count) * part.block, batch_size)
         draw = np.random.default_rng([self.seed, crc32(b"phase"), epoch])
-        phase = int(draw.integers(min(part.block, part.predicted)))
+        # With one block alone, what stands before it would not be read at all.
+        phase = int(draw.integers(part.block)) if count > 1 else 0
         # All epochs have as many blocks: where the last one would be behind the end, it is the first one.
         offsets = phase + np.arange(count) * part.block
         offsets = np.where(offsets < part.predicted, offsets, 0)

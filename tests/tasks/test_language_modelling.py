@@ -136,6 +136,13 @@ def test_an_epoch_of_shuffled_blocks_reads_the_text_once_and_depends_on_seed_and
     assert len({place % 8 for place in plans[1].tolist() if place}) == 1, "all blocks have the same phase"
 
 
+def test_a_text_of_one_block_is_read_from_its_beginning_in_every_epoch(file):
+    task = open_task("language_modelling", {"name": file, "block": 10_000}, seed=3)
+    assert task.size("train") == 1
+    plans = [task.plan("train", batch_size=5, epoch=epoch) for epoch in range(20)]
+    assert [[batch.tolist() for batch in plan] for plan in plans] == [[[0]]] * 20
+
+
 # ------------------------------------------------------------------------------------------------------ carried state
 
 

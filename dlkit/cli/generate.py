@@ -36,7 +36,7 @@ def generate(
         ),
     ] = None,
     min_len: Annotated[
-        int, typer.Option("--min-len", min=0, help="Fewest tokens behind the prefix, before a stop token.")
+        int, typer.Option("--min-len", min=0, help="Fewest tokens behind the prefix, a stop token included.")
     ] = 0,
     stop: Annotated[
         str | None,

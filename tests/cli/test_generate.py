@@ -178,6 +178,19 @@ def test_a_prefix_may_end_with_the_stop_token(pieces, how):
     assert found.text.count("\n") == 1
 
 
+@pytest.mark.parametrize("how", ["greedy", "sample", "beam"])
+@pytest.mark.parametrize("min_len", [0, 1, 3])
+def test_a_model_that_always_wants_to_stop_writes_the_fewest_tokens_the_stop_token_included(how, min_len):
+    write = untrained("gru_lm", END)
+    bias = np.zeros(CHARACTERS.size)
+    bias[END] = 1000
+    write.model.head.bias.assign(bias)
+    (found,) = write(Search(method=how, prefix="ab", min_len=min_len, max_len=6, seed=2))
+    assert len(found.ids) == 2 + max(1, min_len)
+    assert found.ids.index(END) == len(found.ids) - 1
+    assert len(found.text) == len(found.ids) - 1
+
+
 def test_one_beam_is_greedy(gpt, pieces, generate):
     one, greedy = (
         json.loads(generate(gpt, *how, "--prefix", "ab", "--json")) for how in (["--beam", "1"], ["--greedy"])

@@ -83,6 +83,14 @@ def test_keras_trains_on_whole_batches_of_the_same_size_and_times_the_steps_alon
     assert 0 < seconds < all_in_all
 
 
+def test_language_models_of_one_precision_are_held_to_a_mark(module):
+    """1.3 times Keras and 1.5 times PyTorch, in each precision that both train in."""
+    ratios = {(ours, theirs): mark for ours, theirs, mark in module("language_models").RATIOS["lstm"]}
+    for precision, of_keras in (("float32", "float32"), ("bfloat16", "mixed_bfloat16")):
+        assert ratios[f"dlkit {precision}", f"keras {of_keras}"] == 1.3
+        assert ratios[f"dlkit {precision}", f"torch {precision}"] == 1.5
+
+
 def test_a_contender_answers_on_what_was_stdout_whatever_its_library_prints(racing):
     script = "import racing; out = racing.answers(); print('noise'); racing.serve(out, lambda times: times / 4)"
     contenders = {

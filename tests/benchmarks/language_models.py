@@ -5,8 +5,8 @@
 Three works. `gpt` is the recipe gpt_shakespeare (four blocks, four heads, width 128, 12 x 64 characters): dlkit with
 all that `dlkit train` does in a step, PyTorch with a net of the same form in a plain loop. `lstm` is a language model
 of two layers of 256 units with 10,000 words, 32 x 35 of them a batch: dlkit's model and step, Keras' and PyTorch's
-layers. `generate` is ten texts of 500 characters of the net of `gpt`: dlkit in one batch, and PyTorch one text after
-another with the last 64 characters read anew for each, which is how nanoGPT's sampling works.
+layers. `generate` is ten texts of 500 characters of a net of that size, untrained and with GELU: dlkit in one batch,
+and PyTorch one text after another with the last 64 characters read anew for each, as nanoGPT's sampling works.
 
 Each contender is a process of its own that holds its model and waits; in each round all of them do the same work, one
 after another, so that what else the machine does meets all alike. Printed are tokens per second, the medians over the
@@ -53,8 +53,8 @@ RATIOS: dict[str, list[tuple[str, str, float | None]]] = {
         ("dlkit float32", "torch float32", 1.5),
         ("dlkit bfloat16", "keras float32", 1.3),
         ("dlkit bfloat16", "torch float32", 1.5),
-        ("dlkit bfloat16", "keras mixed_bfloat16", None),
-        ("dlkit bfloat16", "torch bfloat16", None),
+        ("dlkit bfloat16", "keras mixed_bfloat16", 1.3),
+        ("dlkit bfloat16", "torch bfloat16", 1.5),
     ],
     "generate": [("dlkit float32", "torch float32", 3.0)],
 }

@@ -155,9 +155,9 @@ def evaluate(
     """Evaluate a run on a split of its data, or compare runs on the same examples.
 
     Intervals hold the true value in 95 of 100 cases: Wilson's for a share, that of Agresti and Min for the difference
-    of two runs, by bootstrap for BLEU and chrF. Whether one of two is better, McNemar's exact test says, and of
-    translations a paired bootstrap. BLEU and chrF compare with the texts as they are, and tell sacrebleu's signatures.
-    Captions are compared with all of an image's: BLEU-1 to BLEU-4 and CIDEr-D.
+    of two runs, by bootstrap for BLEU and chrF of translations. Whether one of two is better, McNemar's exact test
+    says, and of translations a paired bootstrap. BLEU and chrF compare with the texts as they are, and tell sacrebleu's
+    signatures. Captions are compared with all of an image's: BLEU-1 to BLEU-4 and CIDEr-D, without intervals.
 
     Example: dlkit evaluate runs/lenet_digits-1 runs/mlp_digits-1 --split validation
     """  # fmt: skip
@@ -267,6 +267,10 @@ def _tell(result: Mapping[str, Any]) -> None:
     also = ", averaged with mirror images" if result.get("mirrored") else ""
     also += ", images shuffled" if result.get("shuffled_images") else ""
     console.note(f"{result['checkpoint']}, {result['weights']} weights, {_examples(result)}{also}")
+    for remark in result.get("remarks", ()):
+        console.note(remark)
+    if unknown := result.get("unknown"):
+        console.note(f"unknown: {unknown:.2%} of the tokens, of whose text nothing is foretold")
     if "constant" in result:
         console.note(f"one caption for all images, of the training data: {console.safe(result['constant'])}")
     if search := result.get("search"):
@@ -521,9 +525,12 @@ def _compare(operands: list[str], setting: Setting, devices: str, *, picture: Pa
         ranges = [f" ({_interval(name, r['intervals'][name])})" if name in r["intervals"] else "" for r in results]
         rows.append((title, *(_value(name, r[name]) + of for r, of in zip(results, ranges, strict=True))))
     console.table(["metric", *operands], rows)
-    if only := compared.get("comparable"):
-        names = ", ".join(only)
-        console.note(f"They divide texts into different tokens: of these figures only {names} can be compared.")
+    if (only := compared.get("comparable")) is not None:
+        why = "They divide texts into different tokens"
+        if only:
+            console.note(f"{why}: of these figures only {', '.join(only)} can be compared.")
+        else:
+            console.note(f"{why}, some of them unknown, so none of these figures can be compared.")
     _tell_signatures(results[0])
     if "by_length" in results[0]:
         _compare_by_length(results)

@@ -31,17 +31,24 @@ def predict_texts(models: Sequence[str], run: Run, operands: Sequence[str], *, t
     runtime.import_tensorflow()
     from dlkit.tasks.text_classifier import Tagger, TextClassifier
 
-    classifier, tagger = (None, Tagger(models)) if tags else (TextClassifier(models), None)
+    reader: Tagger | TextClassifier = Tagger(models) if tags else TextClassifier(models)
     failures, number = Failures(), 0
     for group in groups:
         texts = [line for line in group if not isinstance(line, DataError)]
         answers: Iterator[Any] = iter(())
-        if classifier and texts:
-            answers = iter(classifier(texts, top=top, batch_size=batch_size))
-        elif tagger and texts:
-            answers = iter(tagger(texts, batch_size=batch_size))
+        if texts:
+            answers = iter(
+                reader(texts, batch_size=batch_size)
+                if isinstance(reader, Tagger)
+                else reader(texts, top=top, batch_size=batch_size)
+            )
+        cut = iter(reader.cut(texts))
         for line in group:
             number += 1
+            if not isinstance(line, DataError) and (lengths := next(cut)):
+                has, read = lengths
+                things, also = ("words", " and have a tag") if tags else ("tokens", "")
+                console.warn(f"line {number} has {has:,} {things}, of which only the first {read:,} are read{also}")
             _print(number, line, None if isinstance(line, DataError) else next(answers), failures, tags=tags)
     failures.end()
 

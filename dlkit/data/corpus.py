@@ -89,6 +89,11 @@ class Stream:
         """Ids that are to be predicted."""
         return max(0, len(self.ids) - 1)
 
+    @property
+    def unknown(self) -> int:
+        """How many of them stand for what is not in the vocabulary."""
+        return int((self.ids[1:] == UNKNOWN).sum())
+
     def limited(self, blocks: int) -> "Stream":
         """The first so many blocks, with their share of the characters."""
         ids = self.ids[: blocks * self.block + 1]
@@ -131,6 +136,11 @@ class Lines:
     def predicted(self) -> int:
         """Ids that are to be predicted, the stop tokens included."""
         return int(self.rows.lengths.sum()) + len(self.rows)
+
+    @property
+    def unknown(self) -> int:
+        """How many of them stand for what is not in the vocabulary."""
+        return int((self.rows.flat == UNKNOWN).sum())
 
     @property
     def characters(self) -> int:

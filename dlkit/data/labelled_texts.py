@@ -167,16 +167,21 @@ class LabelledTexts:
         cut = sum(len(each) > most for each in ids)
         return TextSplit(Ragged.of([each[:most] for each in ids]), split.labels, split.texts, cut)
 
-    def remarks(self) -> list[str]:
-        """What a user should know of the texts: duplicates, what is unknown, and what is not read of long ones."""
-        lines = list(self.notes)
-        for name, split in self.splits.items():
+    def remarks(self, of: str | None = None) -> list[str]:
+        """What a user should know of the texts: duplicates, what is unknown, and what is not read of long ones.
+
+        Args:
+            of: the split; None for all of them, and what else there is to say.
+        """
+        lines = [] if of else list(self.notes)
+        splits = {name: split for name, split in self.splits.items() if of in (None, name)}
+        for name, split in splits.items():
             if split.cut:
                 lines.append(
                     f"{split.cut:,} of {len(split):,} {name} texts have more than {self.options.max_length:,} tokens: "
                     "the rest of them is not read"
                 )
-        shares = {name: float((split.ids.flat == UNKNOWN).mean()) for name, split in self.splits.items() if len(split)}
+        shares = {name: float((split.ids.flat == UNKNOWN).mean()) for name, split in splits.items() if len(split)}
         unknown = [f"{share:.2%} of {name} tokens" for name, share in shares.items() if share > 0]
         return [*lines, f"unknown: {', '.join(unknown)}"] if unknown else lines
 

@@ -135,16 +135,17 @@ class TaggedTexts:
         cut = sum(len(words) > most for words in split.words)
         return TagSplit(Ragged.of(ids), Ragged.of([tags[:most] for tags in split.tags]), cut)
 
-    def remarks(self) -> list[str]:
-        """What a user should know of the sentences."""
-        lines = list(self.notes)
+    def remarks(self, of: str | None = None) -> list[str]:
+        """What a user should know of the sentences: of one split, or of all and what else there is to say."""
+        lines = [] if of else list(self.notes)
+        splits = {name: split for name, split in self.splits.items() if of in (None, name)}
         lines += [
             f"{split.cut:,} of {len(split):,} {name} sentences have more than {self.max_length:,} words: the rest is "
             "neither read nor counted"
-            for name, split in self.splits.items()
+            for name, split in splits.items()
             if split.cut
         ]
-        shares = {name: float((split.ids.flat == UNKNOWN).mean()) for name, split in self.splits.items() if len(split)}
+        shares = {name: float((split.ids.flat == UNKNOWN).mean()) for name, split in splits.items() if len(split)}
         unknown = [f"{share:.2%} of {name} words" for name, share in shares.items() if share > 0]
         return [*lines, f"unknown: {', '.join(unknown)}"] if unknown else lines
 

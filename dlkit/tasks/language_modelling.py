@@ -38,6 +38,8 @@ CARRY = "carry"
 class LanguageModelling(Task):
     """See the module; `perplexity` is e to the loss, `bits_per_character` the loss in bits, spread over characters.
 
+    Where words are unknown the latter is too low to be compared with: that one comes is foretold, and not its letters.
+
     A batch is `inputs` and `targets`, (rows, time) int32 padded with 0. Of a stream an example is the place where a
     block begins, so that blocks may begin anywhere; of lines it is a line.
     """
@@ -107,6 +109,11 @@ class LanguageModelling(Task):
     def tokens(self, model: keras.Model, split: str) -> int:
         """Tokens that a model is asked for in a split, after `limit`."""
         return self._read_by(model, split).predicted
+
+    def unknown_share(self, model: keras.Model, split: str) -> float:
+        """The share of these that stand for what is not in the vocabulary."""
+        part = self._read_by(model, split)
+        return part.unknown / max(1, part.predicted)
 
     def texts(self, split: str) -> list[str]:
         """The texts of a split as they were read, untouched by any tokenizer and by `limit`."""

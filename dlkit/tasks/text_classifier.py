@@ -1,6 +1,6 @@
 """Says what class a text is of, or which tag each of its words has, with a run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -24,8 +24,8 @@ class _Net:
     """The model of a run, and the way from ids to probabilities."""
 
     def __init__(self, name: str | Path, run: runs.Run) -> None:
-        self.info = run.info["data"]
-        self.tokenizer = load_tokenizer(run.path, self.info)
+        self.most = int(run.info["data"]["max_length"])  # tokens of a text that are read
+        self.tokenizer = load_tokenizer(run.path, run.info["data"])
         self.model = runs.load_model(name)
         ids = tf.TensorSpec((None, None), tf.int32)  # one graph for batches of any size and length
         self._probabilities = tf.function(self._of_ids, input_signature=[ids])
@@ -35,8 +35,7 @@ class _Net:
 
     def each(self, texts: Sequence[Sequence[int]], batch_size: int) -> list[NDArray[np.float32]]:
         """What the model says of each text, in their order; texts of like length go together."""
-        most = int(self.info["max_length"])
-        cut = [text[:most] for text in texts]
+        cut = [text[: self.most] for text in texts]
         lengths = np.array([max(1, len(text)) for text in cut], np.int64)
         found: list[Any] = [None] * len(cut)
         for rows in longest_first(lengths, batch_size, most_tokens=BATCH_TOKENS):
@@ -57,16 +56,25 @@ class _Reader:
         self.names = list(opened[0][1].info["data"]["classes"])
         self._nets = [_Net(name, run) for name, run in opened]
 
-    def _each(
-        self, encode: Callable[[Tokenizer], Sequence[Sequence[int]]], batch_size: int
-    ) -> list[NDArray[np.float32]]:
-        """What the models say of each text, in their order; of its words as many as all of them read.
+    def cut(self, texts: Sequence[str]) -> list[tuple[int, int] | None]:
+        """Of each text that is not read to its end how many tokens it has, and how many are read; else None.
 
-        Args:
-            encode: makes ids of the texts with the tokenizer of a model.
-            batch_size: texts at a time.
+        Tokens of a tagger are words. Of several models it is the one that leaves most of the text unread.
         """
-        of_nets = [net.each(encode(net.tokenizer), batch_size) for net in self._nets]
+        lengths = [[len(ids) for ids in self._encoded(texts, net.tokenizer)] for net in self._nets]
+        longest = [
+            max(zip(each, (net.most for net in self._nets), strict=True), key=lambda pair: pair[0] - pair[1])
+            for each in zip(*lengths, strict=True)
+        ]
+        return [(length, most) if length > most else None for length, most in longest]
+
+    def _encoded(self, texts: Sequence[str], own: Tokenizer) -> Sequence[Sequence[int]]:
+        """The ids of the texts, by the tokenizer of a model."""
+        raise NotImplementedError
+
+    def _each(self, texts: Sequence[str], batch_size: int) -> list[NDArray[np.float32]]:
+        """What the models say of each text, in their order; of its words as many as all of them read."""
+        of_nets = [net.each(self._encoded(texts, net.tokenizer), batch_size) for net in self._nets]
         return [
             np.mean([own[: min(map(len, each))] for own in each], axis=0) for each in zip(*of_nets, strict=True)
         ]  # fmt: skip
@@ -106,8 +114,11 @@ class TextClassifier(_Reader):
         names = self.names
         return [
             [{"class": names[at], "probability": float(row[at])} for at in np.argsort(-row, kind="stable")[:top]]
-            for row in self._each(lambda tokenizer: tokenizer.encode_all(texts), batch_size)
+            for row in self._each(texts, batch_size)
         ]
+
+    def _encoded(self, texts: Sequence[str], own: Tokenizer) -> Sequence[Sequence[int]]:
+        return own.encode_all(texts)
 
 
 class Tagger(_Reader):
@@ -134,7 +145,7 @@ class Tagger(_Reader):
     def __call__(self, texts: str | Sequence[str], *, batch_size: int = 64) -> Tags | list[Tags]:
         """The words of a sentence, each with its most probable tag; of several sentences a list of that.
 
-        Words beyond the most that are read have no tag and are left out.
+        Words beyond the most that are read have no tag and are left out; `cut` says of which sentences.
 
         Args:
             texts: one or several.
@@ -142,9 +153,10 @@ class Tagger(_Reader):
         """
         if isinstance(texts, str):
             return self([texts])[0]
-        words = [text.split() for text in texts]
-        found = self._each(lambda own: [encode_words(each, own) for each in words], batch_size)
         return [
-            [(word, self.names[at]) for word, at in zip(each, probabilities.argmax(axis=-1), strict=False)]
-            for each, probabilities in zip(words, found, strict=True)
+            [(word, self.names[at]) for word, at in zip(text.split(), probabilities.argmax(axis=-1), strict=False)]
+            for text, probabilities in zip(texts, self._each(texts, batch_size), strict=True)
         ]
+
+    def _encoded(self, texts: Sequence[str], own: Tokenizer) -> Sequence[Sequence[int]]:
+        return [encode_words(text.split(), own) for text in texts]

@@ -126,6 +126,10 @@ class TextTask(Task):
             lines.append(f"{100 * self._token_batches.padding_share:.1f} % of the training batches is padding")
         return lines
 
+    def remarks_on(self, split: str) -> list[str]:
+        """What a user should know of a split that is tested on: what is unknown of it, and what is not read."""
+        return list(self.data.remarks(split))
+
     @cached_property
     def _token_batches(self) -> TokenBatches:
         """How training texts are put together by their lengths."""

@@ -30,7 +30,9 @@ def compare_runs(texts: Sequence[str], setting: Setting = DEFAULT, *, devices: s
 
     Returns:
         JSON values: "runs", the results of `evaluate_run`, and for two "paired", as `paired_test` says, or of texts
-        `translation_quality.paired_bleu`. Where of their figures only some can be compared, "comparable" names these.
+        `translation_quality.paired_bleu`. Where of their figures only some can be compared, or none, "comparable" names
+        these: of language models with different tokens the bits per character, unless one has unknown tokens, whose
+        letters nobody foretells.
 
     Raises:
         dlkit.errors.UsageError: the runs are of different tasks, or not for the same examples and classes.
@@ -53,7 +55,7 @@ def compare_runs(texts: Sequence[str], setting: Setting = DEFAULT, *, devices: s
             raise DataError(f"the {setting.split} splits of {texts[0]} and {text} have come to differ")
     compared: dict[str, Any] = {"runs": list(results)}
     if "bits_per_character" in results[0] and len({run.info["data"]["tokenizer"] for run in among}) > 1:
-        compared["comparable"] = ["bits_per_character"]
+        compared["comparable"] = [] if any(result["unknown"] for result in results) else ["bits_per_character"]
     if len(subjects) == 2 and outputs[0] is not None and outputs[1] is not None:
         compared["paired"] = _paired(outputs[0], outputs[1], setting)
     return compared

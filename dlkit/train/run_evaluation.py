@@ -18,6 +18,7 @@ from dlkit.tasks.image_classification import ImageClassification
 from dlkit.tasks.language_modelling import LanguageModelling
 from dlkit.tasks.sequences import Sequences
 from dlkit.tasks.task import Task, open_task
+from dlkit.tasks.text_task import TextTask
 from dlkit.tasks.translation import Translation
 from dlkit.tasks.translator import precision_of
 from dlkit.train import caption_quality, class_quality, sequence_quality, translation_quality
@@ -51,7 +52,9 @@ def evaluate_run(
         JSON values: "run", "checkpoint", "task", "weights", "data", "split", "examples", the task's metrics by name,
         "intervals" (metric -> 95 % interval, of Wilson for those that are shares of the examples), of a classifier all
         that `quality` of `class_quality` says, and of translations and captions all that `quality` of
-        `translation_quality` or `caption_quality` says, with the settings of their "search".
+        `translation_quality` or `caption_quality` says, with the settings of their "search"; of language models the
+        number of "tokens" that are to be foretold, and the share of these that are "unknown"; of texts "remarks" on
+        what is not read of them, or not known.
 
     Raises:
         dlkit.errors.DlkitError: no such run, checkpoint or split; the checkpoint is damaged or does not fit; the other
@@ -148,9 +151,15 @@ class Subject:
             "data": task.options["name"], "split": split, "examples": count, **values,
             **({"mirrored": True} if setting.mirror else {}),
             **({"shuffled_images": True} if setting.shuffle_images else {}),
+            **({"remarks": remarks} if (remarks := _remarks(task, split)) else {}),
             "intervals": intervals | found.pop("intervals"), **found,
         }  # fmt: skip
         return result, outputs
+
+
+def _remarks(task: Task, split: str) -> list[str]:
+    """What is not read of the examples, or not known."""
+    return task.remarks_on(split) if isinstance(task, TextTask) else []
 
 
 # -------------------------------------------------------------------------------------------------- figures of the task
@@ -207,7 +216,9 @@ def _judge_language_model(evaluation: Evaluation, run: Run, setting: Setting, wr
     task = evaluation.task
     assert isinstance(task, LanguageModelling)
     values = evaluation(setting.split)
-    return values, None, {"tokens": task.tokens(evaluation.model, setting.split), "intervals": {}}
+    model, split = evaluation.model, setting.split
+    found = {"tokens": task.tokens(model, split), "unknown": task.unknown_share(model, split), "intervals": {}}
+    return values, None, found
 
 
 def _judge_sequences(evaluation: Evaluation, run: Run, setting: Setting, write: Write) -> Judgement:

@@ -252,7 +252,7 @@ def test_marginals_need_steps_with_a_number(gpt, capsys):
 
 def test_runs_are_compared_on_one_text_by_bits_per_character(gpt, pieces, folder, capsys):
     both, other = [gpt, str(folder / "bpe")], folder / "both.txt"
-    other.write_text("abab cdcd\n" * 3)
+    other.write_text("abab\ncdcd\n" * 3)
 
     def failure(*arguments):
         assert main(["evaluate", *both, *arguments]) == 2
@@ -263,7 +263,25 @@ def test_runs_are_compared_on_one_text_by_bits_per_character(gpt, pieces, folder
     assert main(["evaluate", *both, "--data", str(other)]) == 0
     assert "only bits_per_character can be compared" in capsys.readouterr().err
     assert main(["evaluate", *both, "--data", str(other), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["comparable"] == ["bits_per_character"]
+    found = json.loads(capsys.readouterr().out)
+    assert found["comparable"] == ["bits_per_character"]
+    assert [result["unknown"] for result in found["runs"]] == [0, 0]
+
+
+def test_with_unknown_tokens_bits_per_character_cannot_be_compared(gpt, pieces, folder, capsys):
+    """One run knows no space: of 30 characters the first is given, and of the others three are spaces."""
+    both, other = [gpt, str(folder / "bpe")], folder / "spaces.txt"
+    other.write_text("abab cdcd\n" * 3)
+    assert main(["evaluate", *both, "--data", str(other), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["comparable"] == []
+    assert [result["unknown"] for result in found["runs"]] == pytest.approx([3 / 29, 0])
+    assert main(["evaluate", *both, "--data", str(other)]) == 0
+    told = capsys.readouterr().err
+    assert "some of them unknown, so none of these figures can be compared" in told
+    assert "only bits_per_character" not in told
+    assert main(["evaluate", gpt, "--data", str(other)]) == 0
+    assert "unknown: 10.34% of the tokens" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

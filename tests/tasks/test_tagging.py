@@ -103,6 +103,23 @@ def test_predict_tags_each_word(both_ways, capsys):
     assert cli.main(["predict", "--model", str(both_ways[0].path), "c x", "--top", "2", "-q"]) == 2
 
 
+def test_words_beyond_those_that_are_read_are_told(both_ways, capsys, tmp_path):
+    """The runs read eight words."""
+    names = [str(run.path) for run in both_ways]
+    long = "a b x a b y a b x c"
+    assert cli.main(["predict", "--model", names[0], "a b x a b y a b", long, "y", "-q"]) == 0
+    told = capsys.readouterr()
+    assert told.err.splitlines() == ["warning: line 2 has 10 words, of which only the first 8 are read and have a tag"]
+    assert [len(row.split()) for row in told.out.splitlines()] == [8, 8, 1]
+    assert Tagger(names).cut([long, "", "y"]) == [(10, 8), None, None]
+    path = tmp_path / "long.conll"
+    path.write_text("\n".join(f"{word}\tnext x" for word in long.split()) + "\n\nx\tnext x\nzz\tnext y\n")
+    assert cli.main(["evaluate", names[0], "--data", str(path)]) == 0
+    told = capsys.readouterr().err
+    assert "1 of 2 test sentences have more than 8 words: the rest is neither read nor counted" in told
+    assert "unknown: 10.00% of test words" in told
+
+
 def test_a_file_of_two_columns(both_ways, capsys, tmp_path):
     path = tmp_path / "x.conll"
     path.write_text("a\tnext x\nx\tnext x\n\ny\tnext x\n")

@@ -129,6 +129,19 @@ def test_an_operand_is_a_file_of_lines_or_else_a_text(run, capsys, tmp_path):
     output(capsys, "predict", "nothing.txt", "--model", run.path, code=3)
 
 
+def test_tokens_beyond_those_that_are_read_are_told(run, capsys, tmp_path):
+    """The run reads eight."""
+    capsys.readouterr()
+    assert cli.main(["predict", "--model", str(run.path), "x " * 8, "", "x " * 9, "-q"]) == 0
+    told = capsys.readouterr()
+    assert told.err.splitlines() == ["warning: line 3 has 9 tokens, of which only the first 8 are read"]
+    assert len(told.out.splitlines()) == 3
+    table = tmp_path / "long.tsv"
+    table.write_text("y first\ta a a a a y a x a\nx first\tx y\n")
+    remarks = json.loads(output(capsys, "evaluate", run.path, "--data", table, "--json", "-q"))["remarks"]
+    assert remarks == ["1 of 2 test texts have more than 8 tokens: the rest of them is not read"]
+
+
 def test_what_is_said_of_a_text_does_not_depend_on_the_others(run):
     classifier = TextClassifier(run.path)
     texts = ["x y", "", "a b c d x e y f", "y", "q y x", "x " * 40]

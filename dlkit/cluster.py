@@ -96,7 +96,12 @@ class Peers:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="dlkit-peers", daemon=True)
         self._thread.start()
-        self._in_loop(self._meet(listener)).result()
+        meeting = self._in_loop(self._meet(listener))
+        try:
+            meeting.result()
+        except KeyboardInterrupt:
+            meeting.cancel()  # nobody waits for it any more, and the loop is closed soon
+            raise
 
     @contextmanager
     def chief_first(self) -> Iterator[None]:
@@ -301,7 +306,10 @@ class Peers:
         for writer in [*self._out.values(), *self._accepted]:
             writer.close()
         if listening := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(listening, timeout=2)  # they come to the end of their connections
+            _, pending = await asyncio.wait(listening, timeout=2)  # they come to the end of their connections
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
 
     async def _hear(self, other: int, reader: asyncio.StreamReader) -> None:
         with suppress(OSError, ValueError):

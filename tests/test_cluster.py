@@ -1,6 +1,8 @@
 """The processes of a cluster, here as threads of one: they meet, wait, agree and part, and miss those that are gone."""
 
+import gc
 import json
+import signal
 import socket
 import threading
 import time
@@ -219,6 +221,22 @@ def test_a_worker_that_does_not_come(place, capsys, index):
     error, hint = lines(capsys)
     assert error == (f"error: worker {1 - index} ({addresses[1 - index]}) did not come within 1 s: connection refused")
     assert "DLKIT_WORKER_TIMEOUT=600" in hint
+
+
+def test_who_is_interrupted_while_it_waits_ends_at_once_with_one_line(place, capsys, caplog, monkeypatch):
+    monkeypatch.setenv("DLKIT_WORKER_TIMEOUT", "60")
+    place(free_addresses(2), 0)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)  # as Ctrl-C
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    began = time.monotonic()
+    try:
+        assert main(["train", "mlp"]) == 130
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - began < 20, "not the 60 s in which the other may come"
+    gc.collect()
+    assert lines(capsys)[0].startswith("error: interrupted")
+    assert [record.message for record in caplog.records if "pending" in record.message] == []
 
 
 def test_a_host_that_does_not_exist(place, capsys, monkeypatch):

@@ -113,7 +113,7 @@ class Prepared:
 
 
 def find(text: str, root: Path) -> Prepared:
-    """The prepared set of a name, in the newest version there that fits.
+    """The prepared set of a name, in the newest version there that fits and is whole.
 
     Args:
         text: `cifar10`, `imagenette/160px-v2`, `cifar10:3.0.2`.
@@ -133,8 +133,14 @@ def find(text: str, root: Path) -> Prepared:
     place = base / config
     versions = sorted(_versions(place), key=lambda folder: tuple(map(int, folder.name.split("."))))
     fitting = [folder for folder in versions if _fits(folder.name, name.version)]
-    if fitting:
-        return read(text, root, fitting[-1])
+    failures = []
+    for folder in reversed(fitting):  # half of a newer version, as an interrupted copy leaves it, hides no whole one
+        try:
+            return read(text, root, folder)
+        except NotPrepared as failure:
+            failures.append(failure)
+    if failures:
+        raise failures[0]
     if any(place.glob("incomplete.*")):
         raise half_prepared(text, root, place, "it was interrupted")
     others = [f"{name.set}/{config}" if config else name.set for config in sorted(_configs(base))]

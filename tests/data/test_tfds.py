@@ -394,6 +394,17 @@ DAMAGES = {
 }
 
 
+def test_half_of_a_newer_version_hides_no_whole_one(root):
+    first = root / NAME / "color"
+    for damage, version in (("no file", "1.10.0"), ("no features", "2.0.0")):
+        shutil.copytree(first / VERSION, first / version)
+        DAMAGES[damage](first / version)
+    assert tfds_files.find(NAME, root).folder.name == VERSION
+    shutil.rmtree(first / VERSION)
+    with pytest.raises(tfds_files.NotPrepared, match=r"only half prepared in .*/2\.0\.0"):
+        tfds_files.find(NAME, root)
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_half_a_set_is_noticed_in_one_line_and_made_whole_by_prepare(root, builder, damage):
     DAMAGES[damage](root / NAME / "color" / VERSION)

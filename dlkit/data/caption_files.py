@@ -23,7 +23,6 @@ from dlkit.data.folders import (
     SUFFIXES,
     ImageFile,
     Listing,
-    Part,
     Unreadable,
     attempt,
     divide,
@@ -31,7 +30,7 @@ from dlkit.data.folders import (
     in_threads,
 )
 from dlkit.data.image_files import Header, UnreadableImage, Within, read_header, read_image
-from dlkit.data.images import DEFAULT_SIZE, HELD_OUT, Kept, LazySplit, Split, fits_in_memory
+from dlkit.data.images import DEFAULT_SIZE, HELD_OUT, Kept, LazySplit, NumberOrShare, Split, fits_in_memory
 from dlkit.data.pairs import prepared
 from dlkit.data.split_names import split_of
 from dlkit.data.text_files import read_content
@@ -109,8 +108,8 @@ def folder(
     path: str,
     *,
     size: Annotated[int, Field(ge=8, le=4096)] | None = None,
-    validation: Part = HELD_OUT,
-    test: Part | Literal["all"] = HELD_OUT,
+    validation: NumberOrShare = HELD_OUT,
+    test: NumberOrShare | Literal["all"] = HELD_OUT,
     split_seed: Annotated[int, Field(ge=0)] = 0,
     on_bad: Literal["error", "skip"] = "error",
 ) -> CaptionData:

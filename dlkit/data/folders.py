@@ -36,6 +36,7 @@ from dlkit.data.images import (
     ImageSplit,
     Kept,
     LazySplit,
+    NumberOrShare,
     Split,
     check_ignored,
     fits_in_memory,
@@ -45,9 +46,6 @@ from dlkit.errors import DataError, UsageError, nearest, not_there, unreadable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-# A number of images, or below 1 a share of them.
-Part = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp")
 LABELS, CLASSES = "labels.csv", "class folders"  # layouts
@@ -432,8 +430,8 @@ def folder(
     path: str,
     *,
     size: Annotated[int, Field(ge=8, le=4096)] | None = None,
-    validation: Part = HELD_OUT,
-    test: Part | Literal["all"] = HELD_OUT,
+    validation: NumberOrShare = HELD_OUT,
+    test: NumberOrShare | Literal["all"] = HELD_OUT,
     split_seed: Annotated[int, Field(ge=0)] = 0,
     on_bad: Literal["error", "skip"] = "error",
 ) -> ImageData:

@@ -5,10 +5,11 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 
 from dlkit import workers
 from dlkit.data.image_files import decoders
@@ -20,6 +21,8 @@ DEFAULT_SIZE = 224  # side of the images of a set whose images differ in size, a
 SAMPLE, MEASURED_WHOLE = 10_000, 1 << 32
 RUN = 1 << 26  # bytes of pixels that are looked at together
 HELD_OUT = 0.1  # the share of the images that is held out where there is no such split
+# A number of images, or below 1 a share of them.
+NumberOrShare = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,16 @@ from pydantic import Field
 
 from dlkit.data import tfds_names
 from dlkit.data.image_files import FORMATS, fitted, upright_size
-from dlkit.data.images import DEFAULT_SIZE, HELD_OUT, ImageData, Kept, LazySplit, fits_in_memory, hold_out
+from dlkit.data.images import (
+    DEFAULT_SIZE,
+    HELD_OUT,
+    ImageData,
+    Kept,
+    LazySplit,
+    NumberOrShare,
+    fits_in_memory,
+    hold_out,
+)
 from dlkit.data.split_names import own_names
 from dlkit.data.tfds_files import EncodedImages, Prepared, encoded_images
 from dlkit.errors import DataError, UsageError
@@ -25,8 +34,8 @@ def tfds_set(
     name: str,
     *,
     dir: Path | None = None,  # noqa: A002 - the recipe's key is data.dir
-    size: Annotated[int, Field(ge=1)] | None = None,
-    validation: Annotated[float, Field(ge=0)] = HELD_OUT,
+    size: Annotated[int, Field(ge=1, le=4096)] | None = None,
+    validation: NumberOrShare = HELD_OUT,
 ) -> ImageData:
     """The image classification set `name` of TensorFlow Datasets, prepared before with `dlkit data prepare`.
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from dlkit.data import tfds_names
 from dlkit.data.captions import CaptionData, CaptionPreparation, CaptionSplit
-from dlkit.data.images import HELD_OUT, LazySplit, Split, fits_in_memory, hold_out
+from dlkit.data.images import HELD_OUT, LazySplit, NumberOrShare, Split, fits_in_memory, hold_out
 from dlkit.data.pairs import prepared
 from dlkit.data.tfds import lazy_split, roles_of, shape_of
 from dlkit.data.tfds_files import feature, images_with_texts
@@ -21,8 +21,8 @@ def caption_set(
     name: str,
     *,
     dir: Path | None = None,  # noqa: A002 - the recipe's key is data.dir
-    size: Annotated[int, Field(ge=1)] | None = None,
-    validation: Annotated[float, Field(ge=0)] = HELD_OUT,
+    size: Annotated[int, Field(ge=1, le=4096)] | None = None,
+    validation: NumberOrShare = HELD_OUT,
 ) -> CaptionData:
     """The set `name` of TensorFlow Datasets, prepared before with `dlkit data prepare`, with its captions.
 

@@ -394,6 +394,12 @@ DAMAGES = {
 }
 
 
+@pytest.mark.parametrize(("key", "value"), [("validation", 1.5), ("validation", -1), ("size", 1_000_000), ("size", 0)])
+def test_sizes_that_cannot_be_are_refused_before_anything_is_read(root, key, value):
+    with pytest.raises(UsageError, match=key):
+        data.load(NAME, dir=root, **{key: value})
+
+
 def test_half_of_a_newer_version_hides_no_whole_one(root):
     first = root / NAME / "color"
     for damage, version in (("no file", "1.10.0"), ("no features", "2.0.0")):

@@ -99,9 +99,8 @@ class Peers:
         meeting = self._in_loop(self._meet(listener))
         try:
             meeting.result()
-        except KeyboardInterrupt:
-            meeting.cancel()  # nobody waits for it any more, and the loop is closed soon
-            raise
+        finally:
+            meeting.cancel()  # when interrupted; else it has come to its end
 
     @contextmanager
     def chief_first(self) -> Iterator[None]:

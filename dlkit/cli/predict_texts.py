@@ -32,24 +32,19 @@ def predict_texts(models: Sequence[str], run: Run, operands: Sequence[str], *, t
     from dlkit.tasks.text_classifier import Tagger, TextClassifier
 
     reader: Tagger | TextClassifier = Tagger(models) if tags else TextClassifier(models)
+    options = {"batch_size": batch_size} if tags else {"batch_size": batch_size, "top": top}
+    things, also = ("words", " and have a tag") if tags else ("tokens", "")
     failures, number = Failures(), 0
     for group in groups:
         texts = [line for line in group if not isinstance(line, DataError)]
-        answers: Iterator[Any] = iter(())
-        if texts:
-            answers = iter(
-                reader(texts, batch_size=batch_size)
-                if isinstance(reader, Tagger)
-                else reader(texts, top=top, batch_size=batch_size)
-            )
-        cut = iter(reader.cut(texts))
+        found: Iterator[Any] = zip(reader(texts, **options), reader.cut(texts), strict=True) if texts else iter(())
         for line in group:
             number += 1
-            if not isinstance(line, DataError) and (lengths := next(cut)):
+            answer, lengths = (None, None) if isinstance(line, DataError) else next(found)
+            if lengths:
                 has, read = lengths
-                things, also = ("words", " and have a tag") if tags else ("tokens", "")
                 console.warn(f"line {number} has {has:,} {things}, of which only the first {read:,} are read{also}")
-            _print(number, line, None if isinstance(line, DataError) else next(answers), failures, tags=tags)
+            _print(number, line, answer, failures, tags=tags)
     failures.end()
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dlkit.data.images import ImageData, Split, fingerprint
-from dlkit.data.pairs import Ragged
+from dlkit.data.pairs import Ragged, unknown_shares
 from dlkit.data.tokenizer import UNKNOWN, Tokenizer
 from dlkit.data.tokenizer_options import TokenizerOptions
 from dlkit.errors import DataError, nothing_to_train_on
@@ -170,11 +170,7 @@ class CaptionData:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items() if count)
             read = sum(map(len, self.splits["train"].captions))
             lines.append(f"dropped {total:,} of {read:,} training captions: {reasons}")
-        shares = {
-            name: float((pairs.ids.flat == UNKNOWN).mean()) for name, pairs in found.items() if pairs.ids.flat.size
-        }
-        told = ", ".join(f"{share:.2%} of {name} tokens" for name, share in shares.items() if share)
-        if told:
+        if told := unknown_shares({name: pairs.ids for name, pairs in found.items()}, "tokens"):
             lines.append(f"unknown{self._examples_of_unknown()}: {told}")
         return lines
 

@@ -19,12 +19,12 @@ from pydantic import Field
 
 from dlkit.data.folders import SUFFIXES
 from dlkit.data.holdout import Part
-from dlkit.data.pairs import Ragged, prepared
+from dlkit.data.pairs import Ragged, prepared, unknown_shares
 from dlkit.data.parallel import read_lines
 from dlkit.data.split_files import files_by_role
 from dlkit.data.split_names import ROLES
 from dlkit.data.text_files import binary
-from dlkit.data.tokenizer import SPECIAL, UNKNOWN, Tokenizer
+from dlkit.data.tokenizer import SPECIAL, Tokenizer
 from dlkit.data.tokenizer_options import TokenizerOptions
 from dlkit.errors import DataError, UsageError, not_there, nothing_to_train_on, unreadable
 
@@ -181,9 +181,8 @@ class LabelledTexts:
                     f"{split.cut:,} of {len(split):,} {name} texts have more than {self.options.max_length:,} tokens: "
                     "the rest of them is not read"
                 )
-        shares = {name: float((split.ids.flat == UNKNOWN).mean()) for name, split in splits.items() if len(split)}
-        unknown = [f"{share:.2%} of {name} tokens" for name, share in shares.items() if share > 0]
-        return [*lines, f"unknown: {', '.join(unknown)}"] if unknown else lines
+        unknown = unknown_shares({name: split.ids for name, split in splits.items()}, "tokens")
+        return [*lines, f"unknown: {unknown}"] if unknown else lines
 
     def fingerprint(self) -> str:
         """sha256 of the training texts and their classes, whatever the tokenizer."""

@@ -393,6 +393,17 @@ def _occurred_before(split: PairSplit) -> NDArray[np.bool_]:
     return np.array([first.setdefault(pair, row) != row for row, pair in enumerate(pairs)], bool)
 
 
+def unknown_shares(splits: Mapping[str, Ragged], things: str) -> str:
+    """Of each split the share of ids that stand for what is not in the vocabulary, in words; "" where all are known.
+
+    Example:
+        >>> unknown_shares({"train": Ragged.of([[UNKNOWN, 9]]), "test": Ragged.of([[9]])}, "tokens")
+        '50.00% of train tokens'
+    """
+    shares = {name: _unknown_share(ids) for name, ids in splits.items()}
+    return ", ".join(f"{share:.2%} of {name} {things}" for name, share in shares.items() if share)
+
+
 def _unknown_share(ids: Sequence[Sequence[int]] | Ragged) -> float:
     flat = ids.flat if isinstance(ids, Ragged) else Ragged.of(ids).flat
     return float((flat == UNKNOWN).mean()) if flat.size else 0.0

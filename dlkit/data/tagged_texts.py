@@ -13,7 +13,7 @@ from pydantic import Field
 
 from dlkit.data.holdout import Part
 from dlkit.data.labelled_texts import check_parts, size_of_part
-from dlkit.data.pairs import Ragged
+from dlkit.data.pairs import Ragged, unknown_shares
 from dlkit.data.parallel import read_lines
 from dlkit.data.split_files import files_by_role
 from dlkit.data.split_names import ROLES
@@ -145,9 +145,8 @@ class TaggedTexts:
             for name, split in splits.items()
             if split.cut
         ]
-        shares = {name: float((split.ids.flat == UNKNOWN).mean()) for name, split in splits.items() if len(split)}
-        unknown = [f"{share:.2%} of {name} words" for name, share in shares.items() if share > 0]
-        return [*lines, f"unknown: {', '.join(unknown)}"] if unknown else lines
+        unknown = unknown_shares({name: split.ids for name, split in splits.items()}, "words")
+        return [*lines, f"unknown: {unknown}"] if unknown else lines
 
     def fingerprint(self) -> str:
         """sha256 of the training sentences and their tags."""

@@ -213,6 +213,10 @@ class Task(ABC):
         """What a user should know of the data besides, a line each, such as what was left out of training."""
         return []
 
+    def remarks_on(self, split: str) -> list[str]:
+        """What a user should know of a split that is tested on, such as what is not read of it."""
+        return []
+
     def plan(self, split: str, *, batch_size: int, epoch: int | None) -> list[NDArray[np.int64]]:
         """The batches of an epoch as arrays of example indices, shuffled; in order without an epoch."""
         count = self.size(split)

@@ -18,7 +18,6 @@ from dlkit.tasks.image_classification import ImageClassification
 from dlkit.tasks.language_modelling import LanguageModelling
 from dlkit.tasks.sequences import Sequences
 from dlkit.tasks.task import Task, open_task
-from dlkit.tasks.text_task import TextTask
 from dlkit.tasks.translation import Translation
 from dlkit.tasks.translator import precision_of
 from dlkit.train import caption_quality, class_quality, sequence_quality, translation_quality
@@ -151,15 +150,10 @@ class Subject:
             "data": task.options["name"], "split": split, "examples": count, **values,
             **({"mirrored": True} if setting.mirror else {}),
             **({"shuffled_images": True} if setting.shuffle_images else {}),
-            **({"remarks": remarks} if (remarks := _remarks(task, split)) else {}),
+            **({"remarks": remarks} if (remarks := task.remarks_on(split)) else {}),
             "intervals": intervals | found.pop("intervals"), **found,
         }  # fmt: skip
         return result, outputs
-
-
-def _remarks(task: Task, split: str) -> list[str]:
-    """What is not read of the examples, or not known."""
-    return task.remarks_on(split) if isinstance(task, TextTask) else []
 
 
 # -------------------------------------------------------------------------------------------------- figures of the task

@@ -135,6 +135,8 @@ def _list(given: dict[str, bool]) -> None:
         for name, each in EXPERIMENTS.items()
     ]
     console.table(["experiment", "lecture", "claim", "switched off by --set"], rows)
+    longer = "".join(f", {name} {each.takes}" for name, each in EXPERIMENTS.items() if each.takes)
+    console.note(f"each takes seconds to minutes on two cores{longer}")
     console.note("`dlkit experiment --json` has all options of each, with their defaults")
 
 

@@ -1,9 +1,10 @@
 """The claims of the lecture, each as an experiment that ends with a verdict. This table is light.
 
 An experiment is a function with keyword options that gives a `dlkit.experiments.finding.Finding`. Its defaults take
-minutes; `full` are the options of a larger size, where there is one. What makes the claim true is among the options, so
-that anyone can switch it off and see a verdict turn: each experiment has one such verdict at least. What a convolution,
-a pool or attention is no option switches off; the tests put something else in its place, and see those verdicts turn.
+seconds to minutes on two cores, those of `degradation` more than an hour; `full` are the options of a larger size,
+where there is one. What makes the claim true is among the options, so that anyone can switch it off and see a verdict
+turn: each experiment has one such verdict at least. What a convolution, a pool or attention is no option switches off;
+the tests put something else in its place, and see those verdicts turn.
 """
 
 import ast
@@ -29,6 +30,7 @@ class Experiment:
         switch: options, as `--set` takes them, that take away what makes a claim true: its verdict turns.
         full: options of a larger size than the defaults.
         first_look: options that take seconds: to see what it prints.
+        takes: how long the defaults take on two cores, where that is more than minutes.
     """
 
     target: str
@@ -37,6 +39,7 @@ class Experiment:
     switch: Mapping[str, str]
     full: Mapping[str, Any] = field(default_factory=dict)
     first_look: Mapping[str, Any] = field(default_factory=dict)
+    takes: str = ""
 
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -133,6 +136,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "seeds": 1,
             "precision": "float32",
         },
+        takes="more than an hour",
     ),
     "attention_cost": Experiment(
         "dlkit.experiments.attention_cost:attention_cost",

@@ -3,13 +3,13 @@
 from typing import Annotated
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 from pydantic import Field
 
 from dlkit.experiments.finding import Finding, Verdict, on_log_axis
 from dlkit.experiments.training import Trained, train
 from dlkit.layers.activations import Activation
+from dlkit.probe.gradients import gradients
 from dlkit.probe.panels import Line, Lines
 from dlkit.train.start import Prepared
 from dlkit.values import Count
@@ -104,8 +104,5 @@ def _trained(
 
 def _gradients(made: Prepared, depth: int) -> NDArray[np.float64]:
     batch = made.task.batch("train", np.arange(256), epoch=None)
-    kernels = [made.model.get_layer(f"dense{number}").kernel.value for number in range(1, depth + 1)]
-    with tf.GradientTape() as tape:
-        sums = made.task.loss_sums(made.model, batch, training=False, smoothing=0.0)
-        loss = sums.loss / sums.weight
-    return np.array([float(tf.norm(gradient)) for gradient in tape.gradient(loss, kernels)])
+    norms = {one.path: one.norm for one in gradients(made.task, made.model, batch).weights}
+    return np.array([norms[f"dense{number}/kernel"] for number in range(1, depth + 1)])

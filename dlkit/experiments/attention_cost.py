@@ -78,18 +78,20 @@ def attention_cost(
         kind: [of[n] * tokens / n / 1e9 / each for n, each in zip(grid, seconds[kind], strict=True)]
         for kind, of in ((block, of_block), (lstm, of_lstm))
     }
+    times = [one / whole for one, whole in zip(seconds[alone], seconds[block], strict=True)]
     at = max(place for place, n in enumerate(grid) if n <= max(usual, grid[0]))
     faster = work[block][-1] / work[lstm][-1]  # few sequences: an LSTM works on nothing else at once
     slower = rates[block][0] / rates[block][-1]
     power = math.log(of_sequence[alone][-1] / of_sequence[alone][-2]) / math.log(grid[-1] / grid[-2])
+    columns = ["length", "block, M", "LSTM, M", "in attention", "of the time", "block, tokens/s", "LSTM, tokens/s"]
     return Finding(
-        columns=["length", "multiply-adds of a block", "in attention", "block, tokens/s", "LSTM layer, tokens/s"],
+        columns=columns,
         rows=[
-            [f"{n:,}", f"{sum(products[n].values()) / 1e6:,.1f} M", f"{100 * shares[n]:.1f} %",
-             *(f"{rates[kind][place]:,.0f}" for kind in rates)]
+            [f"{n:,}", f"{of_block[n] / 1e6:,.1f}", f"{of_lstm[n] / 1e6:,.1f}", f"{100 * shares[n]:.1f} %",
+             f"{100 * times[place]:.1f} %", *(f"{rates[kind][place]:,.0f}" for kind in rates)]
             for place, n in enumerate(grid)
         ],
-        right=["length", "multiply-adds of a block", "in attention", "block, tokens/s", "LSTM layer, tokens/s"],
+        right=columns,
         verdicts=[
             Verdict(
                 f"at a length of {grid[at]} the two products of attention are less than a fifth of the work",
@@ -128,12 +130,17 @@ def attention_cost(
         ],
         records=[
             {
-                "length": n, **products[n], "share": shares[n], **{kind: rates[kind][place] for kind in rates},
+                "length": n, **products[n], "share": shares[n], "share_of_time": times[place],
+                "lstm_multiply_adds": of_lstm[n], "tokens_per_second": {kind: rates[kind][place] for kind in rates},
                 "seconds_of_a_sequence": {kind: each[place] for kind, each in of_sequence.items()},
             }
             for place, n in enumerate(grid)
         ],
-        notes=[f"{tokens:,} tokens at a time, forwards and backwards, median of {rounds} timings"],
+        notes=[
+            f"{tokens:,} tokens at a time, forwards and backwards, median of {rounds} timings",
+            "M: million multiply-adds of one sequence, forwards; in attention: the share of the block's in its two "
+            "products; of the time: theirs alone, with the softmax, over the block's",
+        ],
     )  # fmt: skip
 
 

@@ -66,7 +66,8 @@ def clipping(
     verdicts = [
         Verdict(
             "without clipping the gradient explodes: the largest is more than 100 times the usual one, or not finite",
-            not largest <= 100 * typical, f"usual {typical:.2g}, largest {largest:.2g}",
+            largest > 100 * typical or not math.isfinite(largest),
+            f"usual {typical:.2g}, largest {largest:.2g}",
         ),
         *(
             Verdict(

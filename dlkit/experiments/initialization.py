@@ -88,7 +88,7 @@ def initialization(
     expected = _tanh_sizes(mean[tanh][0], depth)
     spread = float(small.partition(":")[2])
     shrinking, alive = _ratios(mean[silent])
-    singular = np.linalg.svd(_draw(orthogonal, width, seed), compute_uv=False)
+    singular = np.linalg.svd(np.asarray(next(_weights(orthogonal, 1, width, seed))), compute_uv=False)
     verdicts = [
         _stays(f"{for_relu} keeps ReLU nets alive at every layer", mean[of_relu]),
         _stays(f"{scaled} keeps linear nets alive at every layer", mean[linear]),
@@ -139,11 +139,6 @@ def initialization(
             + "; the bands are from the least to the greatest of them; inputs are N(0, 1)"
         ],
     )  # fmt: skip
-
-
-def _draw(init: str, width: int, seed: int) -> NDArray[np.float32]:
-    keras.utils.set_random_seed(seed)
-    return np.asarray(initializer(init)((width, width), "float32"))
 
 
 def _weights(init: str, depth: int, width: int, seed: int) -> Iterator[tf.Tensor]:

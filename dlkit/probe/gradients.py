@@ -48,6 +48,11 @@ class WeightGradient:
     weight: float
     largest: float
 
+    @property
+    def path(self) -> str:
+        """The weight's path."""
+        return self.layer
+
 
 @dataclass(frozen=True)
 class Gradients:

@@ -12,6 +12,7 @@ from dlkit import models, recipe
 from dlkit.experiments import (
     EXPERIMENTS,
     attention_cost,
+    clipping,
     degradation,
     function_of,
     padding_and_stride,
@@ -268,16 +269,32 @@ def test_the_switch_of_attention_cost_turns_its_verdict_at_the_defaults(monkeypa
 @pytest.mark.slow
 @pytest.mark.parametrize(("switch", "verdict"), [(no_attention, 1), (no_waiting, 2), (no_softmax, 3)])
 def test_a_verdict_on_times_turns_by_the_real_clock(switch, verdict, monkeypatch):
-    """In one of three timings on each side, since other work on the machine takes its time, too."""
+    """In two of three timings on each side, since other work on the machine takes its time, too."""
 
-    def verdicts():
-        for _ in range(3):
-            found = attention_cost.attention_cost(lengths=[64, 256, 1024], width=64, tokens=2048, rounds=7)
-            yield found.verdicts[verdict]
+    def holds_mostly():
+        found = [
+            attention_cost.attention_cost(lengths=[64, 256, 1024], width=64, tokens=2048, rounds=7) for _ in range(3)
+        ]
+        return sum(each.verdicts[verdict].holds for each in found) >= 2
 
-    assert any(each.holds for each in verdicts())
+    assert holds_mostly()
     switch(monkeypatch)
-    assert not all(each.holds for each in verdicts())
+    assert not holds_mostly()
+
+
+@pytest.mark.parametrize(
+    ("norms", "holds"),
+    [
+        ([1.0, 1.0, 100.0], False),
+        ([1.0, 1.0, 101.0], True),
+        ([1.0, 1.0, math.inf], True),
+        ([math.inf, math.inf, math.inf], True),  # from the first update on: there is no usual one
+    ],
+)
+def test_a_gradient_explodes_when_it_is_100_times_the_usual_one_or_not_finite(norms, holds, monkeypatch):
+    monkeypatch.setattr(clipping, "train", lambda *_, **__: Trained(np.zeros(3), np.array(norms), np.ones(3), None))
+    monkeypatch.setattr(clipping, "_error", lambda _: 1.0)
+    assert clipping.clipping(steps=3, seeds=1).verdicts[0].holds == holds
 
 
 def given_times(of, length, width, tokens, rounds):
@@ -303,6 +320,13 @@ def test_the_verdicts_on_times_are_what_the_times_say(block, alone, lstm, holds,
     assert [verdict.holds for verdict in found.verdicts[1:]] == holds
     times = next(chart for chart in found.charts if chart.y_label == "time, ms")
     assert list(times.lines[0].y) == pytest.approx([1000 * 4 * block[4], 1000 * 8 * block[8]])
+    first, last = found.records
+    assert (first["lstm_multiply_adds"], last["lstm_multiply_adds"]) == (4 * 8 * 64, 8 * 8 * 64)
+    assert last["tokens_per_second"] == pytest.approx({"Transformer block": 1 / block[8], "LSTM layer": 1 / lstm[8]})
+    assert last["share_of_time"] == pytest.approx(alone[8] / block[8])
+    assert [dict(zip(found.columns, row, strict=True))["of the time"] for row in found.rows] == [
+        f"{100 * alone[n] / block[n]:.1f} %" for n in (4, 8)
+    ]
 
 
 @pytest.mark.parametrize("rates", [[0.05, 0.1, 0.2], [0.1]])

@@ -5,9 +5,14 @@ import shlex
 from pathlib import Path
 
 import pytest
+import typer
 
-from dlkit import cluster, errors
-from dlkit.cli import main
+from dlkit import cluster, errors, models, recipe
+from dlkit.cli import app
+from dlkit.experiments import EXPERIMENTS, options_of
+from dlkit.probe.views import VIEWS
+from dlkit.train.search import keys, space
+from dlkit.values import parameters_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -55,14 +60,71 @@ def test_how_long_a_worker_is_waited_for(monkeypatch):
     assert sentence in " ".join(README.split())
 
 
+def parsed(words):
+    """The name of a command and what its parameters are given, as the command line reads them; nothing runs."""
+    command, names = typer.main.get_command(app), []
+    while hasattr(command, "commands"):
+        name, *words = words
+        names.append(name)
+        command = command.commands[name]
+    return " ".join(names), command.make_context(names[-1], words).params
+
+
+def check(words):
+    """Fails where there is no such command or option, or no such view, experiment, model or key."""
+    verb, given = parsed(words)
+    sets = [text.partition("=")[::2] for text in given.get("sets") or ()]
+    match verb:
+        case "experiment":
+            assert given["name"] in EXPERIMENTS
+            assert {key for key, _ in sets} <= set(options_of(given["name"]))
+        case "summarize":
+            assert set(given["model"]) <= set(models.names())
+        case "inspect":
+            assert given["what"] in VIEWS
+            check_recipe(given, sets, also="transformer_tatoeba")
+        case "train" | "ensemble":
+            check_recipe(given, sets)
+        case "search" if given["operands"]:
+            model, *spaces = given["operands"]
+            keys.check(space.parse(spaces), lambda values: recipe.resolve(model, overrides=sources(values.items())))
+
+
+def check_recipe(given, sets, *, also=None):
+    """A model that is no run has a recipe with the data and the keys that are set."""
+    model = given["model"]
+    if model not in {None, also} and not model.startswith("runs/"):
+        recipe.resolve(model, given["data"], recipe_path=given.get("recipe"), overrides=sources(sets))
+        of_model = {key.removeprefix("model.") for key, _ in sets if key.startswith("model.")}
+        assert not of_model or of_model <= set(parameters_of(models.builder(model)))
+
+
+def sources(pairs):
+    return [(key, text, "set") for key, text in pairs]
+
+
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)
-def test_every_command_exists_with_its_options(words, capsys):
-    verb = words[:2] if words[0] in {"data", "recipes", "runs"} else words[:1]
-    assert main([*verb, "--help"]) == 0
-    described = capsys.readouterr().out
-    for word in words:
-        if word.startswith("-"):
-            assert word in described
+def test_every_command_is_one_with_its_options_and_the_names_in_it(words):
+    check(words)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "inspect lenet gradcams",
+        "inspect plain56 jacobian --set model.initial=he",
+        "ensemble lenet --by bootstrop",
+        "export runs/a --to ctranslate",
+        "experiment ensembles --set member=3",
+        "experiment ensemble",
+        "train lenet --epoch 3",
+        "search lenet train.rate=log:1e-4..1e-1",
+        "summarize lenett",
+    ],
+)
+def test_a_name_that_is_none_would_be_seen(line):
+    with pytest.raises((AssertionError, errors.UsageError, typer.TyperException)):
+        check(shlex.split(line))
 
 
 def test_the_table_of_exit_codes():

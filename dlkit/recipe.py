@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 from dlkit import data as datasets
-from dlkit import models
+from dlkit import file_system, models
 from dlkit.errors import DataError, DlkitError, UsageError, nearest, unknown
 from dlkit.tasks import POINTS, TASKS, TaskInfo
 from dlkit.values import (
@@ -299,8 +299,8 @@ def find(text: str) -> Path:
     """
     if text in names():
         return folder() / f"{text}.toml"
-    path = Path(text).expanduser()
-    if path.is_file():
+    path = file_system.expanded(text)
+    if file_system.is_file(path):
         return path
     if path.suffix == ".toml" or len(path.parts) > 1:
         raise DataError(f"no recipe file {path}", "`dlkit recipes list` shows the shipped recipes")
@@ -425,7 +425,7 @@ def resolve(
     task = TASKS[models.task_of(model_name)]
     if path is None and shipped:
         own = folder() / f"{default_name(model_name, given['data.name'] or task.default_data)}.toml"
-        if own.is_file():
+        if file_system.is_file(own):
             path, content = own, read(own)
     layers: list[_Given] = [_Given(key, value, "task default") for key, value in task.defaults.items()]
     layers.insert(0, _Given("data.name", task.default_data, "task default"))

@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dlkit import console, durable, models
+from dlkit import console, durable, file_system, models
 from dlkit import data as datasets
 from dlkit.errors import CheckpointError, DataError, DlkitError, UsageError, cannot_write, nearest
 from dlkit.tasks import TASKS, Direction
@@ -259,7 +259,7 @@ def check_data(run: Run) -> None:
         dlkit.errors.DataError: they are gone.
     """
     for path in datasets.paths(str(run.recipe["data"]["name"])):
-        if not _exists(path.expanduser()):
+        if not file_system.exists(file_system.expanded(path)):
             raise DataError(
                 f"the data of {run.path} are gone: there is no {path}",
                 f"put them back, or write their new place into {run.path / 'recipe.toml'} as data.name",
@@ -335,10 +335,7 @@ def lock(run: Run) -> None:
 
 
 def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name that is too long, a folder that is not ours to read
-        return False
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists() raises for a name that is too long
 
 
 def _find(text: str) -> Path | None:

@@ -9,7 +9,7 @@ import itertools
 import os
 from pathlib import Path
 
-from dlkit import durable
+from dlkit import durable, file_system
 from dlkit.errors import UsageError, cannot_write
 from dlkit.runs import Run
 
@@ -78,7 +78,7 @@ def picture_path(run: Run | str | None, what: str, file: Path | None, *, suffix:
     if not isinstance(run, Run):
         return new_file(file, f"{run}_{what}" if run else what, suffix=suffix)
     own = run.path / f"{what}{suffix}"
-    if file is not None and file.resolve() == own.resolve():
+    if file is not None and file_system.real(file) == file_system.real(own):
         return file
     if file is None and os.access(run.path, os.W_OK) and not run.is_shipped:
         return own

@@ -1,5 +1,6 @@
 """`dlkit predict` with a run that reads texts: the class of each line, or a tag for each of its words."""
 
+import os
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -75,10 +76,7 @@ def _groups(operands: Sequence[str], batch_size: int) -> Iterator[list[Line]]:
 
 def _is_there(operand: str) -> bool:
     """Whether an operand names a file or a folder; an empty text names none."""
-    try:
-        return 0 < len(operand.encode()) < 4096 and Path(operand).exists()
-    except OSError:  # a text is too long for a name
-        return False
+    return os.path.exists(operand)  # noqa: PTH110 - Path.exists() raises for a text that is too long for a name
 
 
 def _print(number: int, line: Line, answer: Any, failures: Failures, *, tags: bool) -> None:

@@ -1,6 +1,7 @@
 """What `dlkit train` does and says: the lines before, the run, the result after."""
 
 import math
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -135,7 +136,8 @@ def resolve(
     Raises:
         dlkit.errors.UsageError: the operand is a file or a run, or a value of the recipe is wrong.
     """
-    if model is not None and model not in models.targets() and Path(model).is_file():
+    # Not Path.is_file(), which raises for a word that is too long for a name.
+    if model is not None and model not in models.targets() and os.path.isfile(model):  # noqa: PTH113
         hint = f"`dlkit train --recipe {model}` trains what a recipe says"
         raise UsageError(f"{model} is a file, not the name of a model", hint)
     if model is not None and runs.is_run(model):

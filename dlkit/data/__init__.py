@@ -8,6 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlkit import file_system
 from dlkit.data import tfds_names
 from dlkit.errors import UsageError, unknown
 
@@ -89,7 +90,7 @@ def _target(text: str) -> Any:
 def is_path(name: str) -> bool:
     """Whether a data name is a path and no name: it says so (`./x`, `/x`, `~/x`, `x/`), or there is such a folder."""
     says_so = name.startswith((".", "/", "~")) or name.endswith("/")
-    return says_so or (name not in {"", *targets()} and Path(name).is_dir())
+    return says_so or (name not in {"", *targets()} and file_system.is_folder(name))
 
 
 def paths(name: str) -> list[Path]:
@@ -110,7 +111,7 @@ def paths(name: str) -> list[Path]:
 
 def _is_file(name: str, folder: Path | None = None) -> bool:
     """Whether a name is that of a file, and of no prepared set: `cifar10` stays what it is beside such a file."""
-    return len(name.encode()) < 256 and Path(name).is_file() and not tfds_names.is_known(name, folder)
+    return file_system.is_file(name) and not tfds_names.is_known(name, folder)
 
 
 def absolute(path: Path) -> Path:
@@ -172,7 +173,7 @@ def builder(
     if kind in {None, "images", "pairs"}:
         from dlkit.data.parallel import is_parallel
 
-        missing = is_path(name) and not Path(name).expanduser().exists()
+        missing = is_path(name) and not file_system.exists(file_system.expanded(name))
         if is_parallel(name) or (kind == "pairs" and missing):
             return partial(_target(str(KINDS["pairs"].path)), name)
         if of_path and not is_path(name):

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 import posixpath
 import shlex
 import tarfile
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlkit import console
+from dlkit import console, file_system
 from dlkit.data.captions import CaptionData, CaptionPreparation, CaptionSplit
 from dlkit.data.folders import (
     COLUMNS,
@@ -34,7 +35,7 @@ from dlkit.data.images import DEFAULT_SIZE, HELD_OUT, Kept, LazySplit, NumberOrS
 from dlkit.data.pairs import prepared
 from dlkit.data.split_names import split_of
 from dlkit.data.text_files import read_content
-from dlkit.errors import DataError, not_there, unreadable
+from dlkit.errors import DataError, unreadable
 
 TABLES = ("captions.txt", "captions.csv", "captions.tsv")
 FLICKR8K = ("Flickr8k.token.txt", "Flickr8k.token.txt.gz")
@@ -86,12 +87,7 @@ class _Content:
 
 
 def _root(path: str) -> Path:
-    root = Path(path).expanduser()
-    if not root.exists():
-        raise not_there("folder", root)
-    if not root.is_dir():
-        raise DataError(f"{root} is a file, not a folder", "name the folder that the images and captions.txt lie in")
-    return root
+    return file_system.folder(path, "the images and captions.txt")
 
 
 def is_undivided(path: str) -> bool:
@@ -156,9 +152,9 @@ def folder(
 
 def table_of(root: Path) -> Path | None:
     """The file of a folder that has the captions: that of Flickr8k, in it or in a folder of it, or its own."""
-    places = [root, *sorted(place for place in root.iterdir() if place.is_dir() and place.name[0] != ".")]
-    flickr8k = next((place / name for place in places for name in FLICKR8K if (place / name).is_file()), None)
-    return flickr8k or next((root / name for name in TABLES if (root / name).is_file()), None)
+    inner = [place for place in file_system.entries(root) if file_system.is_folder(place) and place.name[0] != "."]
+    named = [place / name for place in (root, *inner) for name in FLICKR8K] + [root / name for name in TABLES]
+    return next((path for path in named if os.path.isfile(path)), None)  # noqa: PTH113 - a folder may be locked
 
 
 def _content(root: Path) -> _Content:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from dlkit import file_system
 from dlkit.data import tfds_files, tfds_names
 from dlkit.data.pairs import Ragged, prepared
 from dlkit.data.split_files import files_by_role
@@ -419,8 +420,8 @@ def text(
         >>> text("novel.txt").texts.keys()
         dict_keys(['train', 'validation'])
     """
-    path = Path(name).expanduser()
-    found = _of_folder(path) if path.is_dir() else {"train": read(path)}
+    path = file_system.expanded(name)
+    found = _of_folder(path) if file_system.is_folder(path) else {"train": read(path)}
     if test == "all":
         if set(found) != {"train"}:
             raise UsageError(f"data.test=all is for data without splits, not {', '.join(found)}", "leave it out")
@@ -442,8 +443,8 @@ def text(
 
 def is_undivided(name: str) -> bool:
     """Whether a data name means text in one file, or a folder with nothing but `train.txt`."""
-    path = Path(name).expanduser()
-    return not path.is_dir() or set(files_by_role(path, [TEXT])) == {"train"}
+    path = file_system.expanded(name)
+    return not file_system.is_folder(path) or set(files_by_role(path, [TEXT])) == {"train"}
 
 
 def _divided(whole: str, held: Mapping[str, float], options: CorpusPreparation) -> dict[str, str]:

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlkit import console
+from dlkit import console, file_system
 from dlkit.data.image_files import Header, UnreadableImage, decoders, read_header, read_image
 from dlkit.data.images import (
     DEFAULT_SIZE,
@@ -42,7 +42,7 @@ from dlkit.data.images import (
     fits_in_memory,
 )
 from dlkit.data.split_names import ROLES, split_of
-from dlkit.errors import DataError, UsageError, nearest, not_there, unreadable
+from dlkit.errors import DataError, UsageError, nearest, unreadable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -139,11 +139,7 @@ def list_images(folder: str | Path) -> Listing:
         dlkit.errors.DataError: there is no such folder, it cannot be read, it has none of the layouts, `labels.csv` is
             wrong, or there is only one class.
     """
-    root = Path(folder).expanduser()
-    if not root.exists():
-        raise not_there("folder", root)
-    if not root.is_dir():
-        raise DataError(f"{root} is a file, not a folder", "name the folder that the images lie in")
+    root = file_system.folder(folder, "the images")
     if os.path.isfile(root / LABELS):  # noqa: PTH113 - Path.is_file() raises where it may not look
         listing = _from_table(root)
     elif _split_folders(root):

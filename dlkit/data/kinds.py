@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dlkit import data as datasets
+from dlkit import file_system
 from dlkit.data import tfds_files, tfds_names
 from dlkit.data.caption_files import table_of
 from dlkit.data.labelled_texts import is_labelled
@@ -42,15 +43,15 @@ def kind_of(name: str, folder: Path | None = None, *, wanted: str | None = None)
 
 
 def _of_path(name: str) -> str:
-    path = Path(name).expanduser()
-    if path.is_file():
+    path = file_system.expanded(name)
+    if file_system.is_file(path):
         plain = path.name.removesuffix(".gz").casefold()
         if is_tagged(path):
             return "tagged_texts"
         return "corpus" if plain.endswith(".txt") else "pairs" if is_parallel(name) else "images"
     if is_parallel(name):
         return "pairs"
-    if not path.is_dir():
+    if not file_system.is_folder(path):
         return "images"
     if table_of(path) is not None:
         return "captions"

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from dlkit import file_system
 from dlkit.data.folders import SUFFIXES
 from dlkit.data.holdout import Part
 from dlkit.data.pairs import Ragged, prepared, unknown_shares
@@ -26,7 +27,7 @@ from dlkit.data.split_names import ROLES
 from dlkit.data.text_files import binary
 from dlkit.data.tokenizer import SPECIAL, Tokenizer
 from dlkit.data.tokenizer_options import TokenizerOptions
-from dlkit.errors import DataError, UsageError, not_there, nothing_to_train_on, unreadable
+from dlkit.errors import DataError, UsageError, not_there, nothing_to_train_on
 
 HELD_OUT, MOST_HELD_OUT = 0.1, 2000  # of the training texts, for validation and for test where there are none
 TABLE = ".tsv"
@@ -363,10 +364,10 @@ def labelled_texts(
         >>> labelled_texts("rt-polarity", folds=10, fold=3).classes
         ['neg', 'pos']
     """
-    path = Path(name).expanduser()
+    path = file_system.expanded(name)
     columns = (label_column, text_column)
     notes: list[str] = []
-    if path.is_dir():
+    if file_system.is_folder(path):
         tables = _tables_of(path)
         if not tables and any(columns):
             raise UsageError("data.label_column and data.text_column are for tables", "leave them out")
@@ -400,8 +401,8 @@ _LAYOUTS = "a table has `label<TAB>text` a line; of files a folder has one for e
 
 def is_labelled(root: Path) -> bool:
     """Whether a folder holds labelled texts, and no folders or images."""
-    entries = [path for path in root.iterdir() if not path.name.startswith(".")]
-    if any(path.is_dir() or path.name.casefold().endswith(SUFFIXES) for path in entries):
+    entries = [path for path in file_system.entries(root) if not path.name.startswith(".")]
+    if any(file_system.is_folder(path) or path.name.casefold().endswith(SUFFIXES) for path in entries):
         return False
     try:
         return bool(_tables_of(root) or _files_of_classes(root, []))
@@ -411,8 +412,8 @@ def is_labelled(root: Path) -> bool:
 
 def is_undivided(name: str) -> bool:
     """Whether a data name means labelled texts in files that are in no splits."""
-    path = Path(name).expanduser()
-    return path.is_file() or (path.is_dir() and set(_tables_of(path)) <= {"train"})
+    path = file_system.expanded(name)
+    return file_system.is_file(path) or (file_system.is_folder(path) and set(_tables_of(path)) <= {"train"})
 
 
 def _lines(path: Path) -> list[str]:
@@ -430,10 +431,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _entries(root: Path) -> list[Path]:
-    try:
-        return sorted(path for path in root.iterdir() if path.is_file() and not path.name.startswith("."))
-    except OSError as failure:
-        raise unreadable(f"the folder {root}", failure) from None
+    return [path for path in file_system.entries(root) if file_system.is_file(path) and not path.name.startswith(".")]
 
 
 def _tables_of(root: Path) -> dict[str, Path]:
@@ -477,7 +475,7 @@ def _files_of_classes(root: Path, notes: list[str]) -> dict[str, Path]:
 
 def _table(path: Path, label: str | None, text: str | None, notes: list[str]) -> list[tuple[str, str]]:
     """The labels and texts of a table."""
-    if not path.exists():
+    if not file_system.exists(path):
         raise not_there("file", path)
     if not path.name.removesuffix(".gz").casefold().endswith((TABLE, ".txt")):
         raise DataError(f"{path} is no table of labelled texts: its name does not end in {TABLE}", _LAYOUTS)

@@ -12,11 +12,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from dlkit import file_system
 from dlkit.data.holdout import How, Part, hold_out
 from dlkit.data.pairs import PairData, Texts, prepared
 from dlkit.data.split_names import ROLES, split_of
 from dlkit.data.text_files import read_text
-from dlkit.errors import DataError, UsageError, nearest, not_there, unreadable
+from dlkit.errors import DataError, UsageError, nearest, not_there
 
 TABLES = (".tsv", ".txt")
 # A file of a folder without .gz: name and language.
@@ -46,8 +47,8 @@ def is_undivided(name: str) -> bool:
 
 
 def _roles(name: str) -> set[str]:
-    root = Path(name).expanduser()
-    return set(map(_role, _files(root))) if root.is_dir() else set()
+    root = file_system.expanded(name)
+    return set(map(_role, _files(root))) if file_system.is_folder(root) else set()
 
 
 @prepared
@@ -97,7 +98,7 @@ def parallel(
     if not _is_table(name) and not two_files(name):
         if any(given.values()):
             raise UsageError("data.validation_file and data.test_file are not for folders", "a folder has its own")
-        splits, languages, notes = _from_folder(Path(name).expanduser(), source, target)
+        splits, languages, notes = _from_folder(file_system.expanded(name), source, target)
     else:
         files = {"train": name} | {role: file for role, file in given.items() if file is not None}
         splits = {role: _from_files(file, source, target) for role, file in files.items()}
@@ -144,11 +145,8 @@ def with_parts(
 
 def _files(root: Path) -> list[Path]:
     """The files of a folder that are named as texts in a language are."""
-    try:
-        entries = sorted(root.iterdir())
-    except OSError as failure:
-        raise unreadable(f"the folder {root}", failure) from None
-    return [path for path in entries if _parts(path)[1] not in {"", *_NO_LANGUAGES} and path.is_file()]
+    texts = [path for path in file_system.entries(root) if _parts(path)[1] not in {"", *_NO_LANGUAGES}]
+    return list(filter(file_system.is_file, texts))
 
 
 def _parts(path: Path) -> tuple[str, str]:
@@ -165,7 +163,7 @@ def _role(path: Path) -> str:
 def _from_folder(
     root: Path, source: str | None, target: str | None
 ) -> tuple[dict[str, Texts], tuple[str, str], tuple[str, ...]]:
-    if not root.is_dir():
+    if not file_system.is_folder(root):
         raise not_there("folder", root)
     files: dict[str, dict[str, Path]] = {}  # stem -> language -> file
     for path in _files(root):
@@ -243,7 +241,7 @@ def _is_table(name: str) -> bool:
 def two_files(name: str) -> list[str]:
     """The two files of `train.en,train.de`; none where a folder or a file has that name."""
     files = [part.strip() for part in name.split(",")]
-    return files if len(files) == 2 and all(files) and not Path(name).expanduser().exists() else []
+    return files if len(files) == 2 and all(files) and not file_system.exists(file_system.expanded(name)) else []
 
 
 def _languages_of(name: str) -> tuple[str, str]:
@@ -257,8 +255,8 @@ def _from_files(name: str, source: str | None, target: str | None) -> Texts:
             raise UsageError(
                 "data.source and data.target are for folders and tables", f"`{files[1]},{files[0]}` is the other way"
             )
-        return read_both(*(Path(file).expanduser() for file in files))
-    return _columns(Path(name).expanduser(), _column("source", source), _column("target", target))
+        return read_both(*map(file_system.expanded, files))
+    return _columns(file_system.expanded(name), _column("source", source), _column("target", target))
 
 
 def _column(option: str, value: str | None) -> int | None:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from dlkit import file_system
 from dlkit.data.split_names import ROLES, split_of
-from dlkit.errors import DataError, unreadable
+from dlkit.errors import DataError
 
 
 def files_by_role(root: Path, endings: Sequence[str]) -> dict[str, Path]:
@@ -17,12 +18,8 @@ def files_by_role(root: Path, endings: Sequence[str]) -> dict[str, Path]:
     Raises:
         dlkit.errors.DataError: the folder cannot be read, or two files are the same split.
     """
-    try:
-        entries = sorted(path for path in root.iterdir() if path.is_file())
-    except OSError as failure:
-        raise unreadable(f"the folder {root}", failure) from None
     found: dict[str, Path] = {}
-    for path in entries:
+    for path in filter(file_system.is_file, file_system.entries(root)):
         name = path.name.casefold().removesuffix(".gz")
         ending = next((ending for ending in endings if name.endswith(ending)), "")
         role = split_of(name.removesuffix(ending)) if ending else None

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from dlkit import file_system
 from dlkit.data.holdout import Part
 from dlkit.data.labelled_texts import check_parts, size_of_part
 from dlkit.data.pairs import Ragged, unknown_shares
@@ -199,8 +200,8 @@ def tagged_texts(
         >>> tagged_texts("conll2000").texts["train"].words[0][:3]
         ['Confidence', 'in', 'the']
     """
-    root = Path(name).expanduser()
-    files = _files(root) if root.is_dir() else {"train": root}
+    root = file_system.expanded(name)
+    files = _files(root) if file_system.is_folder(root) else {"train": root}
     read = {role: _sentences(path, tag_column) for role, path in files.items()}
     tags = sorted({tag for rows in read.values() for row in rows for _, tag in row})
     place = {tag: at for at, tag in enumerate(tags)}
@@ -221,8 +222,8 @@ def is_tagged(path: Path) -> bool:
 
 def is_undivided(name: str) -> bool:
     """Whether a data name means tagged sentences in one file, or a folder with nothing but those to train on."""
-    path = Path(name).expanduser()
-    return path.is_file() or (path.is_dir() and set(_files(path)) == {"train"})
+    path = file_system.expanded(name)
+    return file_system.is_file(path) or (file_system.is_folder(path) and set(_files(path)) == {"train"})
 
 
 def _files(root: Path) -> dict[str, Path]:
@@ -234,7 +235,7 @@ def _files(root: Path) -> dict[str, Path]:
 
 
 def _sentences(path: Path, tag_column: int | None) -> list[list[tuple[str, str]]]:
-    if not path.exists():
+    if not file_system.exists(path):
         raise not_there("file", path)
     sentences: list[list[tuple[str, str]]] = [[]]
     for number, line in enumerate(read_lines(path), 1):

@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from dlkit import file_system
+
 _NAME = re.compile(
     r"(?P<set>[a-z][a-z0-9_]*)(/(?P<config>\w[\w.+-]*))?(:(?P<version>\*|\d+\.(\d+|\*)\.(\d+|\*)))?", re.ASCII
 )
@@ -58,7 +60,7 @@ def _has_versions(folder: Path) -> bool:
 
 def data_dir(dir: Path | None = None) -> Path:  # noqa: A002 - the recipe's key is data.dir
     """Where prepared sets lie: the given folder, else TFDS_DATA_DIR, else `~/tensorflow_datasets`."""
-    return Path(dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return file_system.expanded(dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def _package() -> Path | None:

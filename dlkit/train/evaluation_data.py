@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dlkit import data as datasets
+from dlkit import file_system
 from dlkit.data import caption_files, labelled_texts, tagged_texts
 from dlkit.data.folders import folder, has_splits
 from dlkit.data.parallel import is_undivided
@@ -63,7 +64,7 @@ def _no_images(name: str) -> UsageError:
 
 def _is_same(own: str, other: str) -> bool:
     """Whether two names are those of one dataset: the same, or paths of the same folder."""
-    one, two = ([path.expanduser().resolve() for path in datasets.paths(name)] or name for name in (own, other))
+    one, two = ([file_system.real(path) for path in datasets.paths(name)] or name for name in (own, other))
     return one == two
 
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from dlkit import console, metrics
+from dlkit import console, file_system, metrics
 from dlkit import data as datasets
 from dlkit.errors import UsageError
 from dlkit.recipe import DecodeSection
@@ -135,7 +135,7 @@ def other_pairs(run: Run, name: str, options: Mapping[str, Any], *, is_known: bo
 def names_files(name: str) -> bool:
     """Whether a data name means files of pairs, rather than a folder or a set that has a name."""
     places = datasets.paths(name)
-    return bool(places) and not places[0].expanduser().is_dir()
+    return bool(places) and not file_system.is_folder(file_system.expanded(places[0]))
 
 
 def check_direction(run: Run, task: Translation) -> None:

@@ -30,7 +30,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from dlkit import console, durable
+from dlkit import console, durable, file_system
 from dlkit.errors import DataError, DlkitError, UsageError, cannot_write
 from dlkit.runs import check_name
 from dlkit.tasks import Direction
@@ -261,7 +261,7 @@ def open_search(folder: Path, storage: str | None = None, *, trials: int | None 
     place = storage or (str(folder / JOURNAL) if kept == JOURNAL else kept)
     if kept == JOURNAL and storage:
         raise UsageError(f"{folder} has its own journal", "leave --storage out")
-    if not _is_url(place) and not Path(place).exists():
+    if not _is_url(place) and not file_system.exists(place):
         raise DataError(
             f"the journal of {folder} is gone: there is no {place}", "put it back, or begin the search anew"
         )
@@ -305,7 +305,7 @@ def create(
     content = plan.to_dict() | ({} if plan.refine else {"trials": 0})
     plan = replace(plan, key=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32])
     if storage is not None:
-        storage = storage if _is_url(storage) else str(Path(storage).expanduser().absolute())
+        storage = storage if _is_url(storage) else str(file_system.expanded(storage).absolute())
         study = _study(storage, shared, plan)
         begun = study.user_attrs.get("plan")
         if begun is not None:

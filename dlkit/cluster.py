@@ -17,6 +17,7 @@ import json
 import os
 import queue
 import re
+import shlex
 import signal
 import socket
 import sys
@@ -324,7 +325,9 @@ class Peers:
                         self._told.put(value)
                     case {"run": run}:
                         self._run = run
-        again = f"`dlkit train --resume {self._run}` goes on from its last checkpoint" if self._run else "start again"
+        again = "start again"
+        if self._run:
+            again = f"`dlkit train --resume {shlex.quote(self._run)}` goes on from its last checkpoint"
         self._end(f"{self._name(other)} is gone: its connection broke", again, 1)
         self._leaves(other)
 

@@ -16,6 +16,7 @@ import json
 import math
 import os
 import re
+import shlex
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
@@ -69,6 +70,11 @@ class Run:
     def name(self) -> str:
         """The folder's name."""
         return self.path.name
+
+    @property
+    def shown(self) -> str:
+        """The folder in a command that can be pasted, in quotes where it needs them."""
+        return shlex.quote(str(self.path))
 
     @property
     def task(self) -> str:
@@ -288,7 +294,8 @@ def _is_empty(path: Path) -> bool:
 
 def _exists_already(path: Path) -> UsageError:
     if (path / "run.json").exists():
-        return UsageError(f"run {path} exists", f"choose another --name, or go on with `--resume {path}`")
+        again = f"`--resume {shlex.quote(str(path))}`"
+        return UsageError(f"run {path} exists", f"choose another --name, or go on with {again}")
     return UsageError(f"{path} exists and is no run", "choose another --name, or remove it")
 
 
@@ -315,7 +322,7 @@ def lock(run: Run) -> None:
     if run.is_shipped:
         raise UsageError(
             f"{run.name} ships with dlkit and stays as it is",
-            f"`--init-from {run.name}` begins a run of your own with it",
+            f"`--init-from {shlex.quote(run.name)}` begins a run of your own with it",
         )
     path = run.path.resolve()
     if path in _locks:
@@ -388,11 +395,12 @@ def open_run(text: str | Path, *, whole: bool = False) -> Run:
     """
     path, checkpoint = split_operand(str(text))
     if whole and checkpoint is not None:
-        raise UsageError(f"{text} is a checkpoint, and this is about whole runs", f"did you mean `{path}`?")
+        hint = f"did you mean `{shlex.quote(str(path))}`?"
+        raise UsageError(f"{text} is a checkpoint, and this is about whole runs", hint)
     if not (_exists(path) and path.is_dir()):
         others = [run.name for run in path.parent.glob("*")] if _exists(path.parent) else []
         match = nearest(path.name, others)
-        hint = f"did you mean `{path.parent / match}`? " if match else ""
+        hint = f"did you mean `{shlex.quote(str(path.parent / match))}`? " if match else ""
         raise DataError(f"no run {path}", hint + "`dlkit runs list` shows the runs")
     info = _read(path, "run.json", json.loads)
     _check(path, "run.json", info, {"format": int})
@@ -506,12 +514,13 @@ def find_checkpoint(run: Run, which: str | None = None) -> Path:
     problem = checkpoints.damage(folder / name)
     if problem:
         if name == checkpoints.AVERAGE:
-            raise CheckpointError(f"{folder / name} is damaged: {problem}", f"`dlkit average {run.path}` makes it anew")
+            anew = f"`dlkit average {run.shown}` makes it anew"
+            raise CheckpointError(f"{folder / name} is damaged: {problem}", anew)
         whole = [other for other in reversed(existing) if other != name and not checkpoints.damage(folder / other)]
-        hint = f"`{run.path}@{whole[0]}` is whole; " if whole else ""
+        hint = f"`{shlex.quote(f'{run.path}@{whole[0]}')}` is whole; " if whole else ""
         raise CheckpointError(
             f"checkpoint {folder / name} is damaged: {problem}",
-            f"{hint}`dlkit train --resume {run.path}` goes on from the last whole one",
+            f"{hint}`dlkit train --resume {run.shown}` goes on from the last whole one",
         )
     return folder / name
 
@@ -519,7 +528,7 @@ def find_checkpoint(run: Run, which: str | None = None) -> Path:
 def _no_checkpoint(run: Run, which: str | None) -> DataError:
     existing = run.checkpoints_and_average()
     known = ", ".join(["best", "last", *existing]) if existing else "none yet"
-    hint = f"`dlkit average {run.path}` makes it" if which == checkpoints.AVERAGE and existing else ""
+    hint = f"`dlkit average {run.shown}` makes it" if which == checkpoints.AVERAGE and existing else ""
     return DataError(f"{run.path} has no checkpoint {which or ''}".rstrip(), hint or f"its checkpoints: {known}")
 
 
@@ -576,7 +585,7 @@ def best_whole(run: Run) -> Path:
         return folder / best
     whole = [name for name in run.checkpoints() if name != best and not checkpoints.damage(folder / name)]
     if not whole:
-        raise CheckpointError(f"{run.path} has no whole checkpoint", f"`dlkit train --resume {run.path}` starts anew")
+        raise CheckpointError(f"{run.path} has no whole checkpoint", f"`dlkit train --resume {run.shown}` starts anew")
     values, losses, sign = run.monitored(), run.monitored("loss"), 1 if run.monitor[1] == "lower" else -1
 
     def rank(name: str) -> tuple[float, float]:

@@ -154,12 +154,12 @@ def test_the_survivor_knows_how_it_goes_on_and_tidies_up(met, ends):
     chief, worker = met(2)
     tidied = threading.Event()
     worker.before_the_end = tidied.set
-    chief.announce("runs/x")
+    chief.announce("my runs/x")
     chief.agree({}, "")
     worker.agree({}, "")  # after what was said before
     kill(chief)
     [(_, hint, _)] = ends.wait(1)
-    assert hint == "`dlkit train --resume runs/x` goes on from its last checkpoint"
+    assert hint == "`dlkit train --resume 'my runs/x'` goes on from its last checkpoint"
     assert tidied.is_set()
 
 

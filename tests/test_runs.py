@@ -1,6 +1,8 @@
 import errno
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,6 +17,7 @@ from safetensors.numpy import load_file
 
 import dlkit
 from dlkit import cli, recipe, runs
+from dlkit.cli import training
 from dlkit.errors import CheckpointError, DataError, DlkitError, UsageError
 from dlkit.tasks.task import open_task
 from dlkit.train import checkpoints
@@ -60,6 +63,25 @@ def test_an_existing_name_is_refused_and_nothing_is_touched(tmp_path, mlp):
         runs.create(tmp_path, mlp, {**INFO, "task": "other"}, name="mine")
     assert f"--resume {first.path}" in caught.value.hint
     assert (first.path / "run.json").read_bytes() == before
+
+
+def test_what_a_hint_says_of_a_run_can_be_pasted(tmp_path, mlp):
+    folder = tmp_path / "my runs"
+    run = runs.create(folder, mlp, INFO, name="mine")
+    assert run.shown == f"'{run.path}'"
+    hints = []
+    for call in (
+        lambda: runs.create(folder, mlp, INFO, name="mine"),
+        lambda: runs.open_run(folder / "mina"),
+        lambda: runs.open_run(f"{run.path}@best", whole=True),
+        lambda: runs.best_whole(run),
+        lambda: training.resolve(str(run.path), None, None, [], {}),
+    ):
+        with pytest.raises(DlkitError) as caught:
+            call()
+        hints += re.findall("`(.*?)`", caught.value.hint)
+    pasted = [shlex.split(hint)[-1] for hint in hints if "my runs" in hint]
+    assert pasted == [str(run.path)] * 6
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", ".hidden", "x@best", "a\nb", "a\x1b[31m", "x" * 256])

@@ -1,5 +1,6 @@
 """`dlkit data`: what there is to learn from."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +132,8 @@ def prepare(
     data.builder(name, data_dir)  # answers a misspelt name at once
     if not tfds_names.is_known(name, data_dir):
         raise UsageError(
-            f"{name} is not of TensorFlow Datasets: there is nothing to prepare", f"`--data {name}` takes it as it is"
+            f"{name} is not of TensorFlow Datasets: there is nothing to prepare",
+            f"`--data {shlex.quote(name)}` takes it as it is",
         )
     prepared = tfds_prepare.prepare(name, tfds_names.data_dir(data_dir), agreed=yes)
     if console.settings.json:

@@ -9,7 +9,7 @@ import typer
 
 from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
-from dlkit.cli.files import check_picture_name, new_file
+from dlkit.cli.files import check_picture_name, new_file, without_option
 from dlkit.cli.live import count, duration
 from dlkit.errors import Interrupted, UsageError
 from dlkit.tasks import TASKS
@@ -96,7 +96,7 @@ def ensemble(
     """  # fmt: skip
     arguments = locals().copy()
     if file is not None and not png:
-        raise UsageError(f"what to do with {file}?", f"`--png {file}` draws a picture into it")
+        raise without_option(file)
     check_picture_name(file)
     picture = new_file(file, "ensemble") if png else None
     if branch is not None and by != "heads":
@@ -240,7 +240,7 @@ def _existing(folder: Path, name: str, recipe: "Recipe") -> runs.Run | None:
 
     run = runs.open_run(path)
     differ = f"{path} exists and is of another training"
-    hint = f"choose another --name, or remove it: `dlkit runs rm {path}`"
+    hint = f"choose another --name, or remove it: `dlkit runs rm {run.shown}`"
     if run.task != recipe.task or run.recipe["model"]["name"] != recipe.model.name:
         raise UsageError(f"{differ}: it is of {run.recipe['model']['name']}", hint)
     wanted = runs.anchored(complete(recipe, run.info["model_arguments"])).to_dict()

@@ -211,7 +211,7 @@ def _checked(
         if picture and task.data_kind == "corpus":
             raise UsageError(
                 f"there is nothing to draw of what is tested of {run.path}, a run of {task.title}",
-                f"leave out --png; `dlkit plot {run.path}` draws how it was trained",
+                f"leave out --png; `dlkit plot {run.shown}` draws how it was trained",
             )
         check_about([*asked, *setting.asked.values()], run)
         if task.generates:

@@ -9,7 +9,7 @@ import typer
 
 from dlkit import console
 from dlkit.cli import options as opt
-from dlkit.cli.files import check_picture_name, new_file
+from dlkit.cli.files import check_picture_name, new_file, without_option
 from dlkit.errors import UsageError, unknown
 from dlkit.experiments import EXPERIMENTS, function_of, options_of
 
@@ -63,7 +63,7 @@ def experiment(
     if full and first_look:
         raise UsageError("--full is the largest size, and --first-look the smallest", "choose one of them")
     if file is not None and not png:
-        raise UsageError(f"what to do with {file}?", f"`--png {file}` draws a picture into it")
+        raise without_option(file)
     check_picture_name(file)
     path = new_file(file, name) if png else None
     finding, options, seconds = run(name, sets or [], full=full, first_look=first_look, seed=seed)

@@ -7,6 +7,7 @@ taken ends the command before it begins its work.
 
 import itertools
 import os
+import shlex
 from pathlib import Path
 
 from dlkit import durable, file_system
@@ -65,6 +66,12 @@ def new_file(file: Path | None, what: str, *, suffix: str = ".png") -> Path:
         return file
     names = itertools.chain([what], (f"{what}-{number}" for number in itertools.count(2)))
     return next(path for name in names if not os.path.lexists(path := Path(f"{name}{suffix}")))
+
+
+def without_option(file: Path, option: str = "--png") -> UsageError:
+    """An error about a file that is named without the option that writes it."""
+    does = "draws a picture" if option == "--png" else "writes a page"
+    return UsageError(f"what to do with {file}?", f"`{option} {shlex.quote(str(file))}` {does} into it")
 
 
 def picture_path(run: Run | str | None, what: str, file: Path | None, *, suffix: str = ".png") -> Path:

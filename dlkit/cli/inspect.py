@@ -7,7 +7,7 @@ import typer
 
 from dlkit import console
 from dlkit.cli import options as opt
-from dlkit.cli.files import check_picture_name, picture_path, write_page
+from dlkit.cli.files import check_picture_name, picture_path, without_option, write_page
 from dlkit.errors import UsageError
 from dlkit.probe.views import DEFAULT_LIMIT, VIEWS, Subject, View, show
 
@@ -119,9 +119,7 @@ def _check_file(file: Path | None, *, png: bool, html: bool) -> None:
     if png and html:
         raise UsageError("one name for two files", "leave the name out, or write one at a time")
     if not (png or html):
-        option = "--html" if file.suffix.lower() == ".html" else "--png"
-        does = "writes a page" if option == "--html" else "draws a picture"
-        raise UsageError(f"what to do with {file}?", f"`{option} {file}` {does} into it")
+        raise without_option(file, "--html" if file.suffix.lower() == ".html" else "--png")
     if html and file.suffix.lower() != ".html":
         raise UsageError(f"{file} has no name for a page", "let the name end in .html")
     if png:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from dlkit import console, runs
+from dlkit.cli.files import without_option
 from dlkit.errors import UsageError
 
 RUNS_DIR = runs.DEFAULT_FOLDER
@@ -260,8 +261,7 @@ def runs_and_file(texts: list[str], wanted: Mapping[str, bool], *, verb: str) ->
     if suffix not in wanted or (Path(last) / "run.json").exists():
         return texts, None
     if not wanted[suffix]:
-        does = "draws a picture" if suffix == ".png" else "writes a page"
-        raise UsageError(f"what to do with {last}?", f"`--{suffix[1:]} {last}` {does} into it")
+        raise without_option(Path(last), f"--{suffix[1:]}")
     if not others:
         raise UsageError("RUN is missing", f"`dlkit {verb} --help` shows how")
     return others, Path(last)

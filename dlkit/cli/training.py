@@ -110,7 +110,8 @@ def _open(text: str) -> runs.Run:
         ) from None
     if run.is_bundle:
         raise UsageError(
-            f"{text} is a bundle: weights, and no state to go on from", f"`--init-from {text}` begins a run with them"
+            f"{text} is a bundle: weights, and no state to go on from",
+            f"`--init-from {shlex.quote(text)}` begins a run with them",
         )
     return run
 
@@ -138,12 +139,13 @@ def resolve(
     """
     # Not Path.is_file(), which raises for a word that is too long for a name.
     if model is not None and model not in models.targets() and os.path.isfile(model):  # noqa: PTH113
-        hint = f"`dlkit train --recipe {model}` trains what a recipe says"
+        hint = f"`dlkit train --recipe {shlex.quote(model)}` trains what a recipe says"
         raise UsageError(f"{model} is a file, not the name of a model", hint)
     if model is not None and runs.is_run(model):
+        run = shlex.quote(model)
         raise UsageError(
             f"{model} is a run, not the name of a model",
-            f"`dlkit train --resume {model}` goes on with it; `--init-from {model}` starts a new run from its weights",
+            f"`dlkit train --resume {run}` goes on with it; `--init-from {run}` starts a new run from its weights",
         )
     if model in recipe.names() and model not in models.targets():
         of = recipe.read(recipe.find(model))["model"]["name"]
@@ -194,7 +196,7 @@ def _finish(prepared: "Prepared", loop: "Loop", reason: str, *, alone: bool) -> 
     if run is None:
         return
     if reason == "time is up":
-        console.note(f"time is up after step {loop.progress.step:,}: `dlkit train --resume {run.path}` goes on")
+        console.note(f"time is up after step {loop.progress.step:,}: `dlkit train --resume {run.shown}` goes on")
         if console.settings.json and alone:
             console.data_json({"run": str(run.path), "reason": reason, "steps": loop.progress.step})
         return

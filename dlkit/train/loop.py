@@ -229,7 +229,7 @@ def high_norm(norms: Sequence[float]) -> float:
 
 def _no_room(run: Run, failure: OSError) -> DlkitError:
     """The error of a run that cannot be written to."""
-    return cannot_write(run.path, failure, full=f"free some space; `dlkit train --resume {run.path}` goes on")
+    return cannot_write(run.path, failure, full=f"free some space; `dlkit train --resume {run.shown}` goes on")
 
 
 def peak_memory() -> int:
@@ -515,7 +515,7 @@ class Loop:
             raise DivergedError(
                 f"training diverged: the loss or a gradient is not finite near step {self.progress.step}",
                 f"try a smaller --lr (now {record['lr']:.2g}), --clip-norm 1, or a longer --warmup"
-                + (f"; `--resume {self.run.path}` would repeat it" if self.run else ""),
+                + (f"; `--resume {self.run.shown}` would repeat it" if self.run else ""),
             )
 
     def _check_finite(self) -> None:
@@ -660,8 +660,8 @@ class Loop:
         self.save()
         if self.run:
             failure.hint = (
-                f"step {self.progress.step} is saved: with the file as it was, `dlkit train --resume {self.run.path}`"
-                f" goes on from there; without it, `--init-from {self.run.path}` starts a new run from these weights"
+                f"step {self.progress.step} is saved: with the file as it was, `dlkit train --resume {self.run.shown}`"
+                f" goes on from there; without it, `--init-from {self.run.shown}` starts a new run from these weights"
             )
 
     def _out_of_memory_explained(self, call: Callable[[], Any]) -> Any:

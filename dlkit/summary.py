@@ -17,7 +17,8 @@ import keras
 import numpy as np
 
 from dlkit.errors import UsageError
-from dlkit.probe.record import Call, Spec, calls, has_graph, own_weights, parts, unallocated
+from dlkit.probe.record import Call, Spec, calls, own_weights, parts, unallocated
+from dlkit.probe.watching import has_graph
 
 BYTES = {"float32": 4, "bfloat16": 2, "float64": 8}  # of one activation
 SLOTS = {"sgd": 1, "adam": 2, "adamw": 2}  # values that an optimizer keeps for each weight: momentum; two moments

@@ -68,6 +68,21 @@ def test_a_cheap_command_runs_as_it_stands(command, tmp_path, monkeypatch, capsy
     assert not list(tmp_path.iterdir())
 
 
+# Those whose nets and data, made on the spot or a few sentences, are so small that they are tried out in two seconds.
+TRIED_OUT = {"R1", "R3", "R7", "R9", "S3", "S6"}
+FEW = ["--set", "data.train=64", "--set", "data.validation=8", "--set", "data.test=8"]
+
+
+@pytest.mark.parametrize("part", [part for part in PARTS if part in TRIED_OUT])
+def test_a_cheap_training_is_tried_out(part, tmp_path, monkeypatch, capsys):
+    words = words_of(COMMANDS[part])
+    assert words[0] == "train"
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "--dry-run", *([] if "three_sentences" in words else FEW)]) == 0
+    assert "dry run: nothing was written" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow  # most train a little, or trace a graph to do so
 @pytest.mark.parametrize("part", PARTS)
 def test_a_command_runs_at_a_small_size(part, tmp_path):

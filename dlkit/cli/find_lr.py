@@ -144,10 +144,10 @@ def _tell(found: "RangeTest", name: str, count: int, picture: Path | None) -> No
 
 def _print_curve(found: "RangeTest", name: str) -> None:
     from dlkit.probe.charts import lines
-    from dlkit.probe.curves import Panel, Series
+    from dlkit.probe.curves import Chart, Series
 
     series = Series(name, "training", tuple(found.rates), tuple(found.means))
-    panel = Panel("loss", "loss, mean of five batches", "rate", (series,))
+    panel = Chart("loss", "loss, mean of five batches", "rate", (series,))
     for line in lines(panel, width=min(console.width("stdout"), WIDEST), height=HEIGHT):
         console.data(line)
     console.data("")

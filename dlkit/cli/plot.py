@@ -12,10 +12,11 @@ from dlkit.cli.files import picture_path, write_page
 from dlkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from dlkit.probe.curves import Panel
+    from dlkit.probe.curves import Chart
 
 HEIGHT = 12  # lines of a panel on a terminal
 WIDEST = 100
+WORDS = 3  # columns of the table that hold no numbers
 
 
 def plot(
@@ -67,10 +68,10 @@ def plot(
         given = {"--data": data, "--recipe": recipe, "--set": sets}
         if extra := next((flag for flag, value in given.items() if value), None):
             raise UsageError(f"{extra} is about a training that has not begun", "add --schedule, or leave it out")
-        from dlkit.probe.curves import panels as panels_of
+        from dlkit.probe.curves import charts_of
 
         opened = [runs.open_run(opt.with_weights(text) or text) for text in operands]
-        panels = panels_of(opened, metrics or (), along=along)
+        panels = charts_of(opened, metrics or (), along=along)
         title = ", ".join(run.name for run in opened)
         folder = opened[0] if len(opened) == 1 else None
     written = {
@@ -84,12 +85,12 @@ def plot(
     if console.is_terminal("stdout") and not written:
         _print(panels)
     columns, rows = summary(panels)
-    console.table(columns, rows, right=columns[3:])
+    console.table(columns, rows, right=columns[WORDS:])
     for kind, path in written.items():
         console.note(f"{'picture' if kind == 'png' else 'page':<7} {path}")
 
 
-def _print(panels: Sequence["Panel"]) -> None:
+def _print(panels: Sequence["Chart"]) -> None:
     from dlkit.probe.charts import lines
 
     for panel in panels:
@@ -98,8 +99,8 @@ def _print(panels: Sequence["Panel"]) -> None:
         console.data("")
 
 
-def summary(panels: Sequence["Panel"]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: the least, the greatest and the last value of each series."""
+def summary(panels: Sequence["Chart"]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows: the least, the greatest and the last value of each series, behind `WORDS` columns of words."""
     from dlkit.probe.charts import tick
 
     columns = ["metric", "run", "part", "least", "at", "greatest", "at ", "last"]
@@ -114,14 +115,14 @@ def summary(panels: Sequence["Panel"]) -> tuple[list[str], list[list[str]]]:
     return columns, rows
 
 
-def _record(panel: "Panel") -> dict[str, Any]:
+def _record(panel: "Chart") -> dict[str, Any]:
     series = [{"run": one.run, "part": one.part, "x": list(one.x), "y": list(one.y)} for one in panel.series]
     limit = {} if panel.limit is None else {"limit": panel.limit}
     return {"metric": panel.metric, "title": panel.title, "along": panel.along, **limit, "series": series}
 
 
 def _write(
-    kind: str, panels: Sequence["Panel"], title: str, run: runs.Run | None, file: Path | None, *, schedule: bool
+    kind: str, panels: Sequence["Chart"], title: str, run: runs.Run | None, file: Path | None, *, schedule: bool
 ) -> Path:
     from dlkit.probe import charts
 
@@ -132,13 +133,13 @@ def _write(
         pictures.save(charts.figure(panels, title=title), path)
         return path
     columns, rows = summary(panels)
-    write_page(charts.page(panels, title=title, columns=columns, rows=rows), path)
+    write_page(charts.page(panels, title=title, columns=columns, rows=rows, right=columns[WORDS:]), path)
     return path
 
 
 def _planned(
     operands: Sequence[str], data: str | None, recipe: str | None, sets: list[str], along: str
-) -> tuple[list["Panel"], str, runs.Run | None]:
+) -> tuple[list["Chart"], str, runs.Run | None]:
     """The learning rate of each update of a training that has not begun, or of a run."""
     if len(operands) > 1:
         raise UsageError(f"--schedule is about one training, and here are {len(operands)}", "name one")
@@ -146,7 +147,7 @@ def _planned(
         raise UsageError("how long a training takes is not known before", "`--along step` or `--along epoch`")
     from dlkit import recipe as recipes
     from dlkit import runtime
-    from dlkit.probe.curves import Panel, Series, title
+    from dlkit.probe.curves import Chart, Series, title
 
     run = runs.open_run(operands[0]) if runs.is_run(operands[0]) else None
     if run is not None:
@@ -165,4 +166,4 @@ def _planned(
     x = tuple(step if along == "step" else step / per_epoch for step in steps)
     name = run.name if run else resolved.name
     series = Series(name, "training", tuple(map(float, x)), tuple(rates))
-    return [Panel("lr", title("lr"), "step" if along == "step" else "epoch", (series,))], f"{name}: schedule", run
+    return [Chart("lr", title("lr"), "step" if along == "step" else "epoch", (series,))], f"{name}: schedule", run

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlkit.experiments.finding import Finding, Verdict, on_log_axis
+from dlkit.experiments.finding import Finding, Verdict
 from dlkit.experiments.training import Trained, train
 from dlkit.layers.activations import Activation
 from dlkit.probe.gradients import gradients
+from dlkit.probe.look import on_log_axis
 from dlkit.probe.panels import Line, Lines
 from dlkit.train.start import Prepared
 from dlkit.values import Count

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from dlkit.experiments.finding import Finding, Verdict, on_log_axis
+from dlkit.experiments.finding import Finding, Verdict
 from dlkit.experiments.training import Trained, train
+from dlkit.probe.look import on_log_axis
 from dlkit.probe.panels import Line, Lines
 from dlkit.values import Count, Positive
 

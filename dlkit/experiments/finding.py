@@ -1,7 +1,7 @@
 """What an experiment finds: a table, charts, and verdicts on the lecture's claims. Loads no TensorFlow."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +28,6 @@ class Verdict:
 
     def __str__(self) -> str:
         return f"{'holds' if self.holds else 'does not hold'}: {self.claim} ({self.numbers})"
-
-
-def on_log_axis(values: Iterable[float]) -> list[float]:
-    """What can be drawn on a logarithmic axis; nan in place of 0 and of what is not finite."""
-    return [float(value) if 0 < value < math.inf else math.nan for value in values]
 
 
 def deviation(values: Sequence[float] | NDArray[np.float64]) -> float:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dlkit.errors import UsageError
-from dlkit.experiments.finding import Finding, Verdict, on_log_axis
+from dlkit.experiments.finding import Finding, Verdict
 from dlkit.layers.initializers import initializer
+from dlkit.probe.look import on_log_axis
 from dlkit.probe.panels import Line, Lines
 from dlkit.values import Count
 

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from dlkit.experiments.finding import Finding, Verdict, on_log_axis
+from dlkit.experiments.finding import Finding, Verdict
 from dlkit.experiments.training import Trained, train
+from dlkit.probe.look import on_log_axis
 from dlkit.probe.panels import Line, Lines
 from dlkit.train.start import Prepared
 from dlkit.values import Count, Positive

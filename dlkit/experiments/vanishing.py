@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dlkit.data import tokenizer
-from dlkit.experiments.finding import Finding, Verdict, on_log_axis
+from dlkit.experiments.finding import Finding, Verdict
 from dlkit.experiments.training import prepared, train
 from dlkit.probe.jacobians import gradient_by_distance
+from dlkit.probe.look import on_log_axis
 from dlkit.probe.panels import Line, Lines
 from dlkit.probe.watching import taping
 from dlkit.train.losses import softmax_cross_entropy
@@ -61,7 +62,7 @@ def vanishing(
         "gru": ("gru", {}),
     }
     fresh = {
-        title: _median([by_distance(_made(net, options, length, width, at)) for at in which])
+        title: _median([by_step(_made(net, options, length, width, at)) for at in which])
         for title, (net, options) in nets.items()
     }
     of_lstm = {"model.forget_bias": forget_bias} if remembers == "lstm" else {}
@@ -140,7 +141,7 @@ def vanishing(
     )  # fmt: skip
 
 
-def by_distance(made: Prepared) -> NDArray[np.float64]:
+def by_step(made: Prepared) -> NDArray[np.float64]:
     """Mean norm of the gradient of a sequence's loss to the input of each step, (time,), the last step first."""
     return gradient_by_distance(made.task, made.model, [made.task.batch("test", np.arange(ROWS), epoch=None)])
 
@@ -194,7 +195,7 @@ def _after_training(
         "train.steps": steps,
     }  # fmt: skip
     run = train(net, "synthetic:adding", _options(length, width) | settings | options, steps=steps, seed=seed)
-    return by_distance(run.prepared)
+    return by_step(run.prepared)
 
 
 def _median(found: list[NDArray[np.float64]]) -> NDArray[np.float64]:

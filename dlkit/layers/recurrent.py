@@ -256,6 +256,8 @@ class Stack(keras.layers.Layer):
         (TensorShape([2, 5, 128]), TensorShape([2, 128]))
     """
 
+    names_parts = True  # views name them without it
+
     def __init__(
         self,
         cell: Cell,

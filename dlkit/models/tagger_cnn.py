@@ -50,6 +50,8 @@ class Convolutions(keras.layers.Layer):
         TensorShape([8, 20, 64])
     """
 
+    names_parts = True  # views name them without it
+
     def __init__(
         self,
         width: int,

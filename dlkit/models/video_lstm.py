@@ -29,6 +29,8 @@ class EachFrame(keras.layers.Layer):
         net: a functional net from images to vectors.
     """
 
+    names_parts = True  # views name the net's layers without it
+
     def __init__(self, net: keras.Model, *, name: str) -> None:
         super().__init__(name=name)
         self.net = net

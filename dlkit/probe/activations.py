@@ -16,7 +16,7 @@ from dlkit.layers.norms import BatchNorm
 from dlkit.layers.recurrent import GRU, LSTM, Recurrent
 from dlkit.probe.features import computing_layers, shape_text, watched
 from dlkit.probe.views import IMAGES, Subject, View
-from dlkit.probe.watching import Seen, inner_layers, watching
+from dlkit.probe.watching import Seen, inner_layers, is_flat, watching
 from dlkit.summary import kind
 from dlkit.tasks.task import Task
 
@@ -294,11 +294,6 @@ def recurrent_products(seen: Seen) -> tuple[tf.Tensor, tf.Tensor]:
         tf.convert_to_tensor(weight) for weight in (layer.kernel, layer.recurrent_kernel, layer.bias)
     )
     return tf.tensordot(inputs, kernel, 1) + bias, tf.tensordot(before, recurrent, 1)
-
-
-def is_flat(model: keras.Model) -> bool:
-    """Whether a model is a graph of layers, none of which is a net itself."""
-    return bool(getattr(model, "inputs", None)) and not any(isinstance(layer, keras.Model) for layer in model.layers)
 
 
 def view(subject: Subject) -> View:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dlkit.console import safe
-from dlkit.probe.curves import AXES, Panel, Series
+from dlkit.probe.curves import AXES, Chart, Series
 from dlkit.probe.look import Dash, colour_of, dash_of, plain
 from dlkit.probe.page import shell, table, text
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-def figure(panels: Sequence[Panel], *, title: str) -> "Figure":
+def figure(panels: Sequence[Chart], *, title: str) -> "Figure":
     """The panels two by two: training as a thin line, validation as a strong one with dots, a colour for each run."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -65,7 +65,7 @@ def figure(panels: Sequence[Panel], *, title: str) -> "Figure":
     return drawn
 
 
-def _runs(panels: Sequence[Panel]) -> list[str]:
+def _runs(panels: Sequence[Chart]) -> list[str]:
     return list(dict.fromkeys(one.run for panel in panels for one in panel.series))
 
 
@@ -94,7 +94,7 @@ def _scale(values: Sequence[float], *, logarithmic: bool) -> tuple[Callable[[flo
 # ---------------------------------------------------------------------------------------------------------- a terminal
 
 
-def lines(panel: Panel, *, width: int = 72, height: int = 12) -> list[str]:
+def lines(panel: Chart, *, width: int = 72, height: int = 12) -> list[str]:
     """A panel in letters: `a` is the first run, `b` the second; small ones are validation, capitals training.
 
     The mean of what falls into a column is drawn; of two letters that meet, the last one stays.
@@ -153,7 +153,12 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 520, 300, 72, 44, 10, 12
 
 
 def page(
-    panels: Sequence[Panel], *, title: str, columns: Sequence[str] = (), rows: Sequence[Sequence[str]] = ()
+    panels: Sequence[Chart],
+    *,
+    title: str,
+    columns: Sequence[str] = (),
+    rows: Sequence[Sequence[str]] = (),
+    right: Sequence[str] = (),
 ) -> str:
     """One page of HTML that needs no network and no script, for light and dark, wide and narrow windows.
 
@@ -162,6 +167,7 @@ def page(
         title: its heading.
         columns: of a table below the panels.
         rows: of the table.
+        right: titles of its columns of numbers.
     """
     runs = _runs(panels)
     legend = "".join(
@@ -170,8 +176,7 @@ def page(
     )
     drawn = "".join(f"<section><h2>{text(panel.title)}</h2>{_chart(panel, runs)}</section>" for panel in panels)
     legends = f"<ul>{legend}<li>thin: training</li><li>with dots: validation</li></ul>"
-    # The first two columns are words, the others numbers.
-    below = table(columns, rows, right=columns[2:])
+    below = table(columns, rows, right=right)
     return shell(f'{legends}\n<div class="panels">{drawn}</div>\n{below}', title=title)
 
 
@@ -185,7 +190,7 @@ def _line(points: Sequence[tuple[float, float]], number: int, width: float) -> s
     return f'<polyline points="{path}" fill="none" {look} stroke-width="{width}"{dashes}/>'
 
 
-def _chart(panel: Panel, runs: Sequence[str]) -> str:
+def _chart(panel: Chart, runs: Sequence[str]) -> str:
     values = [y for one in panel.series for y in one.y] + ([panel.limit] if panel.limit else [])
     to_y, low, high = _scale(values, logarithmic=panel.is_logarithmic)
     to_x, first, last = _scale([x for one in panel.series for x in one.x], logarithmic=False)

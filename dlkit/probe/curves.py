@@ -51,7 +51,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Panel:
+class Chart:
     """All series of one metric, which share their axes.
 
     Args:
@@ -89,7 +89,7 @@ class Panel:
         )
 
 
-def panels(runs: Sequence[Run], metrics: Sequence[str] = (), *, along: Along = "epoch") -> list[Panel]:
+def charts_of(runs: Sequence[Run], metrics: Sequence[str] = (), *, along: Along = "epoch") -> list[Chart]:
     """What to draw of some runs.
 
     Args:
@@ -123,7 +123,7 @@ def panels(runs: Sequence[Run], metrics: Sequence[str] = (), *, along: Along = "
         ]
         if series:
             limit = _limit(runs) if name == "gradient_norm" else None
-            found.append(Panel(name, title(name), along, tuple(series), limit, in_nats and name == "loss"))
+            found.append(Chart(name, title(name), along, tuple(series), limit, in_nats and name == "loss"))
     return found
 
 

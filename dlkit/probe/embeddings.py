@@ -141,6 +141,8 @@ def view(subject: Subject) -> View:
             strong = len(own) if subject.words else 0
             panels.append(Names(table.layer, x, y, points, [name(table, row) for row in rows], strong))
         note = "The first two principal components; a name that would cover another is left out."
+        if subject.words:
+            note += " Orange and bold: what was asked for; blue: what lies closest to it."
         return figure(panels, title=f"{subject.operand}: word vectors", note=note)
 
     several = len(chosen) > 1

@@ -25,7 +25,7 @@ STATISTICS = 1000  # so many images are enough to standardize what is only looke
 
 
 @dataclass(frozen=True)
-class Example:
+class ShownImage:
     """An image of a split and what training sees of it.
 
     Args:
@@ -61,7 +61,7 @@ class Gallery:
     split: str
     seed: int
     epoch: int
-    examples: Sequence[Example]
+    examples: Sequence[ShownImage]
 
     @classmethod
     def of(
@@ -147,7 +147,7 @@ class Gallery:
 
 def _examples(
     data: ImageData, section: DataSection, split: str, indices: NDArray[np.int64], seed_and_epoch: tuple[int, int]
-) -> list[Example]:
+) -> list[ShownImage]:
     source = data.splits[split]
     train = data.splits.get("train", source)  # of data that are for tests only
     images, labels = source.fetch(indices), source.labels[indices]
@@ -168,11 +168,11 @@ def _examples(
         parts = {data.classes[label]: 1.0}
         if other != label:
             parts = {data.classes[label]: float(share), data.classes[other]: float(1 - share)}
-        found.append(Example(int(index), image, data.classes[label], look, parts))
+        found.append(ShownImage(int(index), image, data.classes[label], look, parts))
     return found
 
 
-def draw(shown: Sequence[Example], *, title: str, subtitle: str = "", note: str = "") -> Figure:
+def draw(shown: Sequence[ShownImage], *, title: str, subtitle: str = "", note: str = "") -> Figure:
     """A grid of examples with their classes under them; augmented ones stand to the right of their originals.
 
     Args:

@@ -35,23 +35,27 @@ class WeightGradient:
     """The gradient of the mean loss with respect to one weight.
 
     Args:
-        layer: the weight's path, such as `conv1/kernel`.
+        layer: the layer that the weight belongs to, such as `conv1`, behind those that it lies in and a slash.
+        variable: the weight's name in its layer, such as `kernel`.
         shape: of the weight.
         norm: Euclidean, of its gradient.
         weight: that of the weight itself.
         largest: absolute entry of the gradient, which clipping by value looks at.
+        layer_norm: Euclidean, of the gradients of all weights of the layer together.
     """
 
     layer: str
+    variable: str
     shape: tuple[int, ...]
     norm: float
     weight: float
     largest: float
+    layer_norm: float
 
     @property
     def path(self) -> str:
-        """The weight's path."""
-        return self.layer
+        """Layer and name of the weight, such as `conv1/kernel`."""
+        return f"{self.layer}/{self.variable}" if self.layer else self.variable
 
 
 @dataclass(frozen=True)
@@ -97,14 +101,25 @@ def gradients(task: Task, model: keras.Model, batch: Batch, *, smoothing: float 
         tf.convert_to_tensor(gradient)  # embeddings give slices
         for gradient in tape.gradient(loss, values, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     ]
+    by_layer: dict[str, list[tf.Tensor]] = {}
+    for path, gradient in zip(variables, found, strict=True):
+        by_layer.setdefault(_divided(path)[0], []).append(gradient)
+    of_layers = {layer: float(global_norm(own)) for layer, own in by_layer.items()}
     rows = [
         WeightGradient(
-            path, tuple(variable.shape), float(tf.norm(gradient)), float(tf.norm(tf.convert_to_tensor(variable))),
-            float(tf.reduce_max(tf.abs(gradient))),
+            *_divided(path), tuple(variable.shape), float(tf.norm(gradient)),
+            float(tf.norm(tf.convert_to_tensor(variable))), float(tf.reduce_max(tf.abs(gradient))),
+            of_layers[_divided(path)[0]],
         )
         for (path, variable), gradient in zip(variables.items(), found, strict=True)
     ]  # fmt: skip
     return Gradients(rows, float(global_norm(found)), float(loss))
+
+
+def _divided(path: str) -> tuple[str, str]:
+    """The layer of a weight's path, and the weight's name in it."""
+    layer, _, name = path.rpartition("/")
+    return layer, name
 
 
 @contextmanager
@@ -205,12 +220,14 @@ def view(subject: Subject) -> View:
     found = gradients(
         subject.training_task, subject.model, batch, smoothing=settings.label_smoothing, seed=settings.seed
     )
-    chosen = set(subject.chosen([one.layer for one in found.weights]))
-    rows = [one for one in found.weights if one.layer in chosen]
+    # A pattern may be one of weights or of layers.
+    chosen = set(subject.chosen(list(dict.fromkeys(name for one in found.weights for name in (one.layer, one.path)))))
+    rows = [one for one in found.weights if chosen & {one.layer, one.path}]
     log = _logged(subject)
     limit, of_updates = (None, False) if log is None else log.suggested()
     distances = by_distance(subject)
     notes = [f"{on}; weights: {subject.weights}", f"loss {found.loss:.4g}, norm of the whole gradient {found.norm:.3g}"]
+    notes.append("norms of each weight's gradient and of the weight; of the layer: of all its weights' gradients")
     notes += _of_log(log, limit, of_updates=of_updates)
 
     def draw() -> "Figure":
@@ -218,7 +235,7 @@ def view(subject: Subject) -> View:
 
         panels: list[Any] = [
             Rows(
-                "each weight", "norm", [one.layer for one in rows],
+                "each weight", "norm", [one.path for one in rows],
                 {"its gradient": [one.norm for one in rows], "the weight itself": [one.weight for one in rows]},
                 logarithmic=True,
             )
@@ -242,11 +259,11 @@ def view(subject: Subject) -> View:
         )
 
     return View(
-        columns=["layer", "shape", "gradient", "weight", "ratio", "largest entry"],
-        right=["gradient", "weight", "ratio", "largest entry"],
+        columns=["layer", "variable", "shape", "gradient", "weight", "ratio", "largest entry", "of the layer"],
+        right=["gradient", "weight", "ratio", "largest entry", "of the layer"],
         rows=[
-            (one.layer, shape_text(one.shape), f"{one.norm:.3g}", f"{one.weight:.3g}", _ratio(one),
-             f"{one.largest:.3g}")
+            (one.layer, one.variable, shape_text(one.shape), f"{one.norm:.3g}", f"{one.weight:.3g}", _ratio(one),
+             f"{one.largest:.3g}", f"{one.layer_norm:.3g}")
             for one in rows
         ],
         records=[asdict(one) for one in rows],

@@ -1,5 +1,6 @@
 """The view `jacobian`: singular values of layers, or of recurrent states across time."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -13,11 +14,21 @@ from numpy.typing import NDArray
 from dlkit.errors import UsageError
 from dlkit.layers.recurrent import GRU, LSTM, Recurrent
 from dlkit.probe import jacobians
-from dlkit.probe.activations import is_flat
 from dlkit.probe.features import computing_layers
+from dlkit.probe.look import on_log_axis
 from dlkit.probe.one_example import example
+from dlkit.probe.record import nodes_of
 from dlkit.probe.views import Subject, View
-from dlkit.probe.watching import Seen, block_of, calls_of, calls_of_blocks, calls_of_nets, inner_layers
+from dlkit.probe.watching import (
+    Seen,
+    block_of,
+    calls_of,
+    calls_of_blocks,
+    calls_of_nets,
+    has_graph,
+    inner_layers,
+    is_flat,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,10 +95,11 @@ def panel_by_distance(found: dict[str, NDArray[np.float64]]) -> Any:
     """A panel of gradients by distance."""
     from dlkit.probe.panels import Line, Lines
 
-    lines = [Line(label, x, y) for label, x, y in jacobians.lines_by_distance(found)]
+    lines = [Line(label, range(len(norms)), on_log_axis(norms)) for label, norms in found.items()]
     return Lines(
         "gradient of the last loss to each input", "steps before the last", "norm of d loss / d input",
-        [line for line in lines if line.x] or [Line("no gradient at all", [0], [1])], logarithmic=True,
+        [line for line in lines if any(map(math.isfinite, line.y))] or [Line("no gradient at all", [0], [1])],
+        logarithmic=True,
     )  # fmt: skip
 
 
@@ -119,7 +131,7 @@ def _of_time(subject: Subject) -> View:
             ),
             Lines(
                 "all steps between multiplied", "steps between the two states", "largest singular value",
-                [Line(each.layer, each.distances.tolist(), _on_log_axis(each.product[:, 0])) for each in found],
+                [Line(each.layer, each.distances.tolist(), on_log_axis(each.product[:, 0])) for each in found],
                 logarithmic=True, levels=[(1.0, "1")],
             ),
         ]  # fmt: skip
@@ -173,11 +185,6 @@ def _in_words(label: str, norms: NDArray[np.float64]) -> str:
         f"{label}: norm of the gradient of the last loss to the last input {norms[0]:.2g}, to the one {len(norms) - 1}"
         f" steps before it {norms[-1]:.2g}"
     )
-
-
-def _on_log_axis(values: NDArray[np.float64]) -> list[float]:
-    """The values; a product that has come to 0 has no place on the axis, and the line ends before it."""
-    return np.where(values > 0, values, np.nan).tolist()
 
 
 # --------------------------------------------------------------------------------------------------------------- layers
@@ -313,21 +320,14 @@ def _local(subject: Subject, batch: dict[str, NDArray]) -> dict[str, tuple[jacob
 
 def _blocks(net: keras.Model) -> dict[str, tuple[Any, Any]]:
     """The blocks of a graph of layers that have one input: name -> where they begin and end."""
-    spans = {}
-    ordered = [layer for layer in net.layers if not isinstance(layer, keras.layers.InputLayer)]
-    for prefix in dict.fromkeys(block_of(layer.name) for layer in ordered):
-        inside = [layer for layer in ordered if prefix and block_of(layer.name) == prefix]
-        if len(inside) > 1:
-            outside = [layer for layer in ordered if layer not in inside]
-            known = {id(tensor) for layer in outside for tensor in _listed(layer.output)}
-            entries = {
-                id(tensor): tensor
-                for layer in inside
-                for tensor in _listed(layer.input)
-                if id(tensor) in known or id(tensor) == id(net.input)
-            }
-            if len(entries) == 1:
-                spans[prefix + BLOCK] = next(iter(entries.values())), inside[-1].output
+    spans, by_block = {}, dict[str, list[Any]]()
+    for node in nodes_of(net):  # of a net inside, what goes in and comes out there; its own tensors are others
+        by_block.setdefault(block_of(node.operation.name), []).append(node)
+    for prefix, inside in by_block.items():
+        made = {id(tensor) for node in inside for tensor in node.outputs}
+        entries = {id(x): x for node in inside for x in node.input_tensors if id(x) not in made}
+        if prefix and len(inside) > 1 and len(entries) == 1:
+            spans[prefix + BLOCK] = next(iter(entries.values())), inside[-1].outputs[0]
     return spans
 
 
@@ -343,12 +343,8 @@ def _on_one(net: keras.Model) -> jacobians.Function:
     return lambda x: net(x[tf.newaxis], training=False)[0]
 
 
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
 def _of_calls(subject: Subject, batch: dict[str, NDArray]) -> dict[str, tuple[jacobians.Function, NDArray]]:
-    """The same of any model: its layers that are called once, and its blocks, and those of nets inside it, as wholes.
+    """The same of any model: its layers that are called once; its blocks, and those of nets inside it, as wholes.
 
     Those of a recurrent layer are its Jacobians across time, and who calls a layer at each step has as many as steps.
     """
@@ -359,9 +355,9 @@ def _of_calls(subject: Subject, batch: dict[str, NDArray]) -> dict[str, tuple[ja
     found = {name: (_on_one_call(seen), np.asarray(seen.given)[0]) for name, seen in once.items() if _is_of_one(seen)}
     for name, seen in _once(calls_of_nets(model, run)).items():
         net: Any = seen.layer
-        if _is_of_one(seen) and is_flat(net) and len(net.inputs) == 1:
+        if has_graph(net) and len(net.inputs) == 1 and _is_of_one(seen):
             inside = _at(net, _blocks(net), seen.given)
-            found |= {f"{name}/{block}": part for block, part in inside.items()}
+            found |= {f"{name}/{block}".lstrip("/"): part for block, part in inside.items()}
     return found
 
 

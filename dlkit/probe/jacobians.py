@@ -5,7 +5,7 @@ singular values lie below 1 it vanishes, where they lie above 1 it explodes (Ben
 section 2); a residual block's dH/dx = dF/dx + I stays near the identity (He et al. 2016, Identity mappings, section 2).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -363,10 +363,3 @@ def _input_norms(task: Task, model: keras.Model, batch: Batch) -> NDArray[np.flo
     gradient = tape.gradient(loss, inputs, unconnected_gradients="zero")
     values = np.asarray(tf.convert_to_tensor(gradient), np.float64)[:, -shown.shape[1] :]
     return np.linalg.norm(values.reshape(*values.shape[:2], -1), axis=-1)
-
-
-def lines_by_distance(found: dict[str, NDArray[np.float64]]) -> Iterator[tuple[str, list[int], list[float]]]:
-    """Label, distances and norms of each series, for a picture with a logarithmic axis, where 0 has no place."""
-    for label, norms in found.items():
-        there = np.flatnonzero(norms > 0)
-        yield label, there.tolist(), norms[there].tolist()

@@ -3,6 +3,8 @@
 Light: loads no matplotlib.
 """
 
+import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -28,6 +30,11 @@ def marker_of(number: int) -> str:
 def dash_of(number: int) -> Dash:
     """Its dash: another one for each round of the colours, so that two of 28 lines never look alike."""
     return DASHES[number // len(COLOURS) % len(DASHES)]
+
+
+def on_log_axis(values: Iterable[float]) -> list[float]:
+    """What can be drawn on a logarithmic axis; nan in place of 0 and of what is not finite."""
+    return [float(value) if 0 < value < math.inf else math.nan for value in values]
 
 
 def plain(axes: "Axes", *, x: str = "", y: str = "") -> None:

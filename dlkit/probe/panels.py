@@ -248,7 +248,7 @@ def _draw_lines(axes: Axes, panel: Lines) -> None:
     values = [value for line in panel.lines for value in line.y if math.isfinite(value)]
     if panel.logarithmic and any(value > 0 for value in values):
         axes.set_yscale("log")
-        _powers(axes.yaxis, values)
+        powers(axes.yaxis, values)
     if panel.log_x:
         _log_x(axes, sorted({value for line in panel.lines for value in line.x}))
     for at, (level, name) in enumerate(panel.levels):
@@ -266,10 +266,10 @@ def _log_x(axes: Axes, values: Sequence[float]) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.set_xscale("log")
-        _powers(axes.xaxis, values)
+        powers(axes.xaxis, values)
 
 
-def _powers(axis: Axis, values: Sequence[float]) -> None:
+def powers(axis: Axis, values: Sequence[float]) -> None:
     """Ticks of a logarithmic axis: of a few decades plain numbers, of many every so many powers of ten."""
     there = [value for value in values if value > 0] or [1.0]
     decades = np.log10(max(there) / min(there))
@@ -304,7 +304,7 @@ def _draw_rows(axes: Axes, panel: Rows) -> None:
             )  # fmt: skip
     if panel.logarithmic:
         axes.set_xscale("log")
-        _powers(axes.xaxis, [value for values in panel.series.values() for value in values if value])
+        powers(axes.xaxis, [value for values in panel.series.values() for value in values if value])
     shown = spread(len(panel.names), LABELS)
     axes.set_yticks(shown, [fitting(panel.names[at], NAME) for at in shown], fontsize=8, parse_math=False)
     axes.set_ylim(len(panel.names) - 0.4, -0.6)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from dlkit import data as datasets
 from dlkit import durable
 from dlkit.console import safe
 from dlkit.errors import cannot_write
-from dlkit.probe.look import COLOURS, plain
+from dlkit.probe.look import COLOURS, on_log_axis, plain
 
 if TYPE_CHECKING:
     from dlkit.probe.activations import LayerActivations
@@ -257,15 +258,16 @@ def _of(shown: int, count: int) -> str:
 def activations(layers: "Sequence[LayerActivations]", *, title: str) -> Figure:
     """Panels over the same layers: mean and standard deviation; shares of zeros, of dead and of saturated units.
 
-    With batch norms a third one: how far their running statistics are from those of the data.
+    With batch norms two more: how far their running means are from those of the data, and the variances of the data
+    over the running ones, on a logarithmic axis.
     """
     count = len(layers)
     places = np.arange(count)
     height = min(0.22 * count, 40.0) + 1.7
-    norms = [(at, one.mean_gap) for at, one in enumerate(layers) if one.mean_gap is not None]
-    wide = 3 if norms else 2
-    figure = Figure(figsize=(5.0 * wide + 0.5, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06))
-    left, right, *third = figure.subplots(1, wide, sharey=True)
+    has_norms = any(one.mean_gap is not None for one in layers)
+    widths = [5.0, 5.0, 3.8, 3.8] if has_norms else [5.0, 5.0]
+    figure = Figure(figsize=(sum(widths) + 0.5, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06))
+    left, right, *of_norms = figure.subplots(1, len(widths), sharey=True, width_ratios=widths)
     left.errorbar(
         [one.mean for one in layers], places, xerr=[one.std for one in layers],
         fmt="o", markersize=4, color=BLUE, elinewidth=1.4,
@@ -290,14 +292,34 @@ def activations(layers: "Sequence[LayerActivations]", *, title: str) -> Figure:
     right.set_xlim(0, 100)
     right.set_xlabel("share of the layer, %", fontsize=9)
     right.tick_params(axis="y", length=0)
-    for axes in third:
-        axes.barh([at for at, _ in norms], [gap for _, gap in norms], height=0.6, color=BLUE)
-        axes.set_xlabel("mean of the data off the running mean, in running sd", fontsize=9)
-        axes.set_xlim(left=0)
-        axes.tick_params(axis="y", length=0)
-    for axes in (left, right, *third):
+    if has_norms:
+        _draw_norms(layers, *of_norms)
+    for axes in (left, right, *of_norms):
         plain(axes)
         axes.grid(visible=False, axis="y")
     figure.legend(loc="outside lower right", ncols=3, frameon=False, fontsize=9)
     figure.suptitle(fitting(title), x=0.01, ha="left", fontsize=12, parse_math=False)
     return figure
+
+
+def _draw_norms(layers: "Sequence[LayerActivations]", means: Axes, variances: Axes) -> None:
+    """What comes into each batch norm against its running statistics."""
+    from dlkit.probe.panels import powers  # which itself needs this module
+
+    gaps = [(at, one.mean_gap) for at, one in enumerate(layers) if one.mean_gap is not None]
+    means.barh([at for at, _ in gaps], [gap for _, gap in gaps], height=0.6, color=BLUE)
+    means.set_xlabel("mean off the running mean, in running sd", fontsize=9)
+    means.set_xlim(left=0)
+    ratios = on_log_axis(one.variance_ratio or 0.0 for one in layers)
+    there = [ratio for ratio in ratios if np.isfinite(ratio)]
+    variances.scatter(
+        ratios, range(len(layers)), marker="s", s=22, color=BLUE, edgecolor="black", linewidth=0.6, zorder=3
+    )
+    variances.axvline(1, color="0.6", linewidth=0.8, zorder=0)
+    variances.set_xscale("log")
+    ends = min([0.5, *(ratio / 1.2 for ratio in there)]), max([2.0, *(1.2 * ratio for ratio in there)])
+    variances.set_xlim(ends)
+    powers(variances.xaxis, ends)
+    variances.set_xlabel("variance over the running variance", fontsize=9)
+    for axes in (means, variances):
+        axes.tick_params(axis="y", length=0)

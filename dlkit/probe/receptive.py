@@ -12,7 +12,7 @@ from dlkit.errors import UsageError
 from dlkit.probe.features import calls_by_name, shape_text
 from dlkit.probe.pictures import spread
 from dlkit.probe.views import Subject, View
-from dlkit.probe.watching import Seen, numbered
+from dlkit.probe.watching import Seen, has_graph, numbered
 from dlkit.summary import Sees, summarize
 
 if TYPE_CHECKING:
@@ -95,8 +95,7 @@ def fields(model: keras.Model, images: NDArray[np.float32], names: list[str]) ->
 
 
 def _by_form(model: keras.Model, shape: tuple[int, ...]) -> dict[str, Sees]:
-    has_graph = bool(getattr(model, "inputs", None))
-    rows = summarize(model, None if has_graph else keras.KerasTensor((1, *shape))).rows
+    rows = summarize(model, None if has_graph(model) else keras.KerasTensor((1, *shape))).rows
     return {name: row.sees for name, row in zip(numbered(rows), rows, strict=True)}
 
 

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 from keras.src.backend.common import global_state
 
-from dlkit.probe.watching import WHOLE, each_call, parts_of
+from dlkit.probe.watching import WHOLE, each_call, has_graph, parts_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,15 +118,10 @@ def own_weights(layer: keras.Layer) -> list[keras.Variable]:
     return [weight for weight in layer.weights if id(weight) not in inside]
 
 
-def has_graph(layer: keras.Operation) -> bool:
-    """Whether a layer is a functional or a built sequential model."""
-    return isinstance(layer, keras.Model) and bool(getattr(layer, "inputs", None))
-
-
 def _from_graph(model: keras.Model, specs: dict[int, Spec], prefix: str) -> list[Call]:
     """The calls of a model with a graph; `specs` learns its tensors, and knows its inputs inside of another graph."""
     found: list[Call] = []
-    for node in _nodes(model):
+    for node in nodes_of(model):
         layer = node.operation
         if node.is_input and id(node.outputs[0]) in specs:
             continue  # the outer graph's tensor stands for it
@@ -146,7 +141,7 @@ def _from_graph(model: keras.Model, specs: dict[int, Spec], prefix: str) -> list
     return found
 
 
-def _nodes(model: keras.Model) -> list[Any]:
+def nodes_of(model: keras.Model) -> list[Any]:
     """The nodes of a model's graph: each after those it needs, and a branch as a whole before the next one."""
     ordered: dict[Any, None] = {}
     limits = {id(tensor) for tensor in model.inputs}

@@ -90,8 +90,8 @@ VIEWS: dict[str, ViewInfo] = {
     ),
     "gradients": ViewInfo(
         "dlkit.probe.gradients:view",
-        "norm of the gradient of each weight on a batch, of all over the run, and a limit for clipping; of sequences"
-        " how far back the last loss looks",
+        "norm of the gradient of each weight and layer on a batch, of all over the run, and a limit for clipping; of"
+        " sequences how far back the last loss looks",
         frozenset({"split", "limit", "layers", "against"}),
     ),
     "jacobian": ViewInfo(

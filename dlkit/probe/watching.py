@@ -41,8 +41,7 @@ class Seen:
     """One call of a layer, or of a block.
 
     Args:
-        name: the layer's name; of a layer inside a net that is itself a layer, behind that net's name and a slash; of a
-            block see `block_of`.
+        name: of a layer as in `inner_layers`; of a block see `block_of`.
         layer: the layer or the block.
         args: what it was called with.
         kwargs: likewise, by name.
@@ -79,7 +78,9 @@ def _first_float(nest: Any) -> tf.Tensor | None:
 def inner_layers(model: keras.Model) -> list[tuple[str, keras.layers.Layer]]:
     """The layers of a model that compute something and are not made of others that do, with their names.
 
-    Nets inside the model are gone through; attention and recurrent layers count as one.
+    What is made of others is gone through, and its name and a slash stand before theirs, as in `dlkit summarize`; but
+    for dlkit's own `names_parts`, whose parts have names that are no one else's. Attention and recurrent layers count
+    as one.
 
     Example:
         >>> [name for name, _ in inner_layers(dlkit.build("text_lstm", vocabulary=9, classes=2))]
@@ -93,6 +94,16 @@ def inner_nets(model: keras.Model) -> list[tuple[str, keras.Model]]:
     return [(name, net) for name, net, is_composed in _inside(model) if is_composed and isinstance(net, keras.Model)]
 
 
+def has_graph(layer: keras.Operation) -> bool:
+    """Whether a layer is a graph of layers: a functional or a built sequential model."""
+    return isinstance(layer, keras.Model) and bool(getattr(layer, "inputs", None))
+
+
+def is_flat(model: keras.Model) -> bool:
+    """Whether a model is a graph of layers, none of which is made of others: a net, or a block of a user's own."""
+    return has_graph(model) and not any(is_composed for _, _, is_composed in _inside(model))
+
+
 def _inside(model: keras.Model) -> list[tuple[str, keras.layers.Layer, bool]]:
     """Each layer of a model that computes something, its name, and whether it is made of others that do."""
     found: dict[int, tuple[str, keras.layers.Layer, bool]] = {}
@@ -104,7 +115,7 @@ def _inside(model: keras.Model) -> list[tuple[str, keras.layers.Layer, bool]]:
             is_composed = any(not isinstance(inner, PASSING_ON) for inner in _parts(part))
             found[id(part)] = prefix + part.name, part, is_composed
             if is_composed:
-                walk(part, f"{prefix}{part.name}/" if isinstance(part, keras.Model) else prefix)
+                walk(part, prefix if getattr(part, "names_parts", False) else f"{prefix}{part.name}/")
 
     walk(model, "")
     return list(found.values())
@@ -233,9 +244,12 @@ def each_call_of_block(block: Block, done: Callable[[tuple, dict[str, Any], Any]
 
 
 def calls_of_nets(model: keras.Model, run: Callable[[], Any]) -> list[Seen]:
-    """What the nets inside of a model, see `inner_nets`, do while `run` runs, in order."""
+    """What a model, whose name here is empty, and the nets inside of it, see `inner_nets`, do while `run` runs.
+
+    A call stands behind those that were made in it.
+    """
     found: list[Seen] = []
-    with _watching(inner_nets(model), each_call, found.append):
+    with _watching([("", model), *inner_nets(model)], each_call, found.append):
         run()
     return found
 

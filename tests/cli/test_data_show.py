@@ -179,7 +179,7 @@ def test_nothing_is_written_over_anything_else(count, augmentations, size, monke
 
 def test_hostile_and_long_names_are_shown_as_text():
     image = np.zeros((8, 8, 1), np.uint8)
-    one = examples.Example(0, image, "\x1b[31m$b$\u202e" + "long" * 20, image, {"\x1b[31m": 0.5, "\u202eb": 0.5})
+    one = examples.ShownImage(0, image, "\x1b[31m$b$\u202e" + "long" * 20, image, {"\x1b[31m": 0.5, "\u202eb": 0.5})
     figure = examples.draw([one], title="\x1bt", subtitle="\x1bs", note="\x1bn")
     shown = "".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
     assert "\\x1b" in shown

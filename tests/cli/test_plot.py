@@ -53,7 +53,9 @@ def test_a_picture_and_a_page_go_into_the_run_and_are_made_anew(plot, run):
         assert plot(run.path, "--png", "--html")[0] == 0
     with Image.open(run.path / "curves.png") as picture:
         assert picture.size[0] > 500
-    assert "<svg" in (run.path / "curves.html").read_text()
+    page = (run.path / "curves.html").read_text()
+    assert "<svg" in page
+    assert "<td>training</td>" in page, "a word is no number"
 
 
 def test_a_file_that_is_there_stays(plot, run, tmp_path):

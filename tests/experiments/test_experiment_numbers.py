@@ -58,7 +58,7 @@ def test_the_gradient_of_a_linear_recurrent_net_is_a_geometric_series():
     info = made.task.info
     wanted = (batch["targets"][:, 0] - info["output_mean"][0]) / info["output_std"][0]
     last = np.mean(2 * np.abs(said - wanted)) * 2.0 * 0.5
-    np.testing.assert_allclose(vanishing.by_distance(made), last * u ** np.arange(6), rtol=1e-5)
+    np.testing.assert_allclose(vanishing.by_step(made), last * u ** np.arange(6), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_translators_stand_in_the_table_by_their_distance(attention, second, mon
         return net
 
     monkeypatch.setattr(vanishing, "_made", lambda *_: None)
-    monkeypatch.setattr(vanishing, "by_distance", lambda _: np.ones(20))
+    monkeypatch.setattr(vanishing, "by_step", lambda _: np.ones(20))
     monkeypatch.setattr(vanishing, "_after_training", lambda *_: np.ones(20))
     monkeypatch.setattr(vanishing, "_translator", translator)
     monkeypatch.setattr(vanishing, "by_word", lambda net, words: fading[net] ** np.arange(words))

@@ -131,3 +131,27 @@ def test_residual_blocks_of_a_net_inside_a_model_are_wholes():
     np.testing.assert_allclose(found["inner/stage1_block1 (whole)"], np.eye(3) + (a @ b).T, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found["head"], head.T, rtol=1e-5)
     assert "inner (whole)" not in found
+
+
+def residual(x, place):
+    """x + x A B."""
+    inner = keras.layers.Dense(5, use_bias=False, name=f"{place}_dense1")(x)
+    inner = keras.layers.Dense(3, use_bias=False, name=f"{place}_dense2")(inner)
+    return keras.layers.Add(name=f"{place}_add")([x, inner])
+
+
+def test_blocks_of_a_graph_and_of_all_nets_in_it_are_wholes():
+    """At three depths: I + (A B)^T each."""
+    x = keras.Input((3,))
+    innermost = keras.Model(x, residual(x, "stage1_block1"), name="innermost")
+    x = keras.Input((3,))
+    inner = keras.Model(x, residual(innermost(x), "stage1_block1"), name="inner")
+    x = keras.Input((3,))
+    model = keras.Model(x, keras.layers.Dense(2, name="head")(residual(inner(x), "stage2_block1")))
+    found = jacobians(model)
+    nets = {"inner/innermost/stage1_block1": innermost, "inner/stage1_block1": inner, "stage2_block1": model}
+    assert {name for name in found if name.endswith("(whole)")} == {f"{name} (whole)" for name in nets}
+    for name, net in nets.items():
+        place = name.rpartition("/")[2]
+        a, b = (net.get_layer(f"{place}_dense{at}").kernel.numpy() for at in (1, 2))
+        np.testing.assert_allclose(found[f"{name} (whole)"], np.eye(3) + (a @ b).T, rtol=1e-4, atol=1e-6)

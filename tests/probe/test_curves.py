@@ -8,7 +8,7 @@ from probe_pictures import assert_readable
 
 from dlkit.errors import DataError, UsageError
 from dlkit.probe import charts, look
-from dlkit.probe.curves import Panel, Series, panels, title
+from dlkit.probe.curves import Chart, Series, charts_of, title
 
 
 def logged(name, lines, *, clip=None, task="image_classification"):
@@ -36,7 +36,7 @@ ONE = [trained(5, 3.0), trained(10, 2.0), evaluated(10, 2.5, 0.25), trained(15, 
 
 
 def test_the_usual_panels_hold_the_points_of_the_log():
-    found = {panel.metric: panel for panel in panels([logged("a", ONE, clip=1.5)])}
+    found = {panel.metric: panel for panel in charts_of([logged("a", ONE, clip=1.5)])}
     assert list(found) == ["loss", "accuracy", "lr", "gradient_norm"]
     training, validation = found["loss"].series
     assert (training.part, training.x, training.y) == ("training", (0.5, 1.0, 1.5), (3.0, 2.0, 1.0))
@@ -50,42 +50,42 @@ def test_the_usual_panels_hold_the_points_of_the_log():
 
 def test_the_squared_error_of_numbers_is_in_no_nats():
     lines = [trained(5, 1.0) | {"mse": 0.2}, trained(10, 0.5) | {"mse": 0.1}]
-    (found,) = panels([logged("a", lines)], ["loss"])
+    (found,) = charts_of([logged("a", lines)], ["loss"])
     assert found.unit == "loss"
 
 
 def test_an_evaluation_lies_at_the_time_of_its_step():
-    minutes = panels([logged("a", ONE)], ["loss"], along="minutes")[0]
+    minutes = charts_of([logged("a", ONE)], ["loss"], along="minutes")[0]
     assert minutes.series[0].x == (0.5, 1.0, 1.5), "6 seconds a step"
     assert minutes.series[1].x == (1.0, 1.5)
-    assert panels([logged("a", ONE)], ["loss"], along="step")[0].series[1].x == (10.0, 15.0)
+    assert charts_of([logged("a", ONE)], ["loss"], along="step")[0].series[1].x == (10.0, 15.0)
 
 
 def test_of_averaged_weights_only_their_evaluations_are_drawn_and_no_test():
     lines = [*ONE, evaluated(15, 9.0, 0.9, weights="ema"), evaluated(15, 7.0, 0.7, split="test")]
-    validation = panels([logged("a", lines)], ["loss"])[0].series[1]
+    validation = charts_of([logged("a", lines)], ["loss"])[0].series[1]
     assert (validation.x, validation.y) == ((1.5,), (9.0,))
 
 
 def test_numbers_that_are_none_leave_no_point():
     lines = [trained(5, None), trained(10, 2.0), {**trained(15, 1.0), "loss": float("inf")}]
-    assert panels([logged("a", lines)], ["loss"])[0].series[0].x == (1.0,)
+    assert charts_of([logged("a", lines)], ["loss"])[0].series[0].x == (1.0,)
 
 
 def test_runs_of_one_name_are_told_apart_and_their_limit_only_where_they_share_it():
     one, other = logged("a", ONE, clip=1.0), logged("a", ONE, clip=2.0)
     other.path = "elsewhere/a"
-    panel = panels([one, other], ["gradient_norm"])[0]
+    panel = charts_of([one, other], ["gradient_norm"])[0]
     assert [series.run for series in panel.series] == ["runs/a", "elsewhere/a"]
     assert panel.limit is None
 
 
 def test_what_is_not_logged_is_told_with_the_nearest_name():
     with pytest.raises(UsageError, match="unknown metric: acuracy") as failure:
-        panels([logged("a", ONE)], ["acuracy"])
+        charts_of([logged("a", ONE)], ["acuracy"])
     assert "accuracy" in failure.value.hint
     with pytest.raises(DataError, match="has no log"):
-        panels([logged("a", [])])
+        charts_of([logged("a", [])])
 
 
 @pytest.mark.parametrize(
@@ -102,13 +102,13 @@ def test_titles_say_what_and_in_which_unit(metric, words):
 def test_every_number_that_training_logs_of_its_updates_has_words_and_a_unit_for_a_picture():
     """The names of the log are made for programs: none of them stands in a picture."""
     for metric in ("lr", "gradient_norm", "gradient_norm_p90", "clipped", "update_ratio"):
-        drawn = Panel(metric, title(metric), "epoch", ())
+        drawn = Chart(metric, title(metric), "epoch", ())
         assert "_" not in drawn.title + drawn.unit
         assert drawn.unit in {"rate", "norm", "%", "ratio"}
 
 
 def panel(*series, metric="loss", limit=None):
-    return Panel(metric, metric, "epoch", series, limit)
+    return Chart(metric, metric, "epoch", series, limit)
 
 
 def test_norms_far_apart_are_drawn_on_a_logarithmic_axis_and_rates_and_shares_never():
@@ -185,6 +185,12 @@ def test_a_page_needs_nothing_from_elsewhere_and_shows_names_as_text():
     upright = [attrs for tag, attrs in tags.seen if tag == "text" and "transform" in attrs]
     assert [attrs["transform"] for attrs in upright] == ["rotate(-90 12 133.0)"], "the unit, halfway up"
     assert ">loss</text>" in page
+
+
+def test_numbers_of_the_table_stand_to_the_right_and_words_do_not():
+    one = panel(Series("a", "validation", (0.0, 1.0), (1.0, 2.0)))
+    page = charts.page([one], title="x", columns=["part", "last"], rows=[["validation", "2"]], right=["last"])
+    assert '<td>validation</td><td class="number">2</td>' in page
 
 
 def test_a_picture_has_a_panel_each_and_a_colour_for_each_run():

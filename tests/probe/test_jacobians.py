@@ -370,7 +370,8 @@ def test_gradients_by_hand_and_the_model_stays_as_it_was():
     model.get_layer("dense").kernel.assign([[3.0]])
     found = gradients(Squares(), model, {"x": np.array([[1.0], [2.0]], np.float32)})
     (row,) = found.weights
-    assert (row.layer, row.shape, row.norm, row.largest, row.weight) == ("dense/kernel", (1, 1), 7.5, 7.5, 3.0)
+    assert (row.layer, row.variable, row.shape) == ("dense", "kernel", (1, 1))
+    assert (row.norm, row.largest, row.weight, row.layer_norm) == (7.5, 7.5, 3.0, 7.5)
     assert (found.norm, found.loss) == (7.5, 9 * 5 / 4)
 
 
@@ -382,6 +383,11 @@ def test_moving_statistics_are_put_back():
     for old, variable in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(old, variable.numpy())
     assert found.norm == pytest.approx(np.sqrt(sum(one.norm**2 for one in found.weights)), rel=1e-5)
+    by_layer = {layer: [one for one in found.weights if one.layer == layer] for layer in ("conv1", "head")}
+    assert [one.variable for one in by_layer["head"]] == ["kernel", "bias"]
+    for weights in by_layer.values():
+        together = np.sqrt(sum(one.norm**2 for one in weights))
+        assert [one.layer_norm for one in weights] == pytest.approx([together] * len(weights), rel=1e-5)
 
 
 def test_a_limit_is_suggested_from_the_first_epochs():

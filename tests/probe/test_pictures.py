@@ -162,6 +162,25 @@ def test_the_bars_and_marks_of_activations_are_their_shares():
     assert left.yaxis_inverted()
 
 
+def test_running_statistics_are_drawn_as_means_and_as_ratios_of_variances():
+    layers = [
+        LayerActivations("stage3_block1_conv1", (4,), 1.0, 0.5, 0.25, 4, None),
+        *(
+            LayerActivations(f"norm{at}", (4,), 0.0, 1.0, 0.0, 4, None, mean_gap=gap, variance_ratio=ratio)
+            for at, (gap, ratio) in enumerate([(0.5, 0.04), (0.25, 1.5), (0.0, 0.0)])  # a ratio of 0 has no place
+        ),
+    ]
+    figure = pictures.activations(layers, title="runs/x: activations over 1,000 images of the test split")
+    _, _, means, variances = figure.axes
+    assert [bar.get_width() for bar in means.patches] == [0.5, 0.25, 0]
+    points = variances.collections[0].get_offsets()
+    assert points[~np.isnan(points.filled(np.nan)).any(axis=1)].tolist() == [[0.04, 1], [1.5, 2]]
+    assert variances.get_xscale() == "log"
+    low, high = variances.get_xlim()
+    assert (low < 0.04, high > 1.5) == (True, True)
+    assert_readable(figure)
+
+
 def test_constant_and_zero_values_are_drawn(tmp_path):
     zeros = np.zeros((4, 4, 2), np.float32)
     drawn(pictures.features([LayerFeatures("conv", zeros)], np.ones((4, 4, 3), np.float32), title="t"), tmp_path)

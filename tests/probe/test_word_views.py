@@ -122,6 +122,13 @@ def test_a_view_of_no_positions():
     assert len(view.draw().axes) == 1
 
 
+def test_the_picture_says_which_words_were_asked_for():
+    small = ["model.width=8", "model.layers=1", "data.block=8"]
+    for words in ([], ["e"]):
+        said = show("embeddings", Subject("gpt", words=words, sets=small)).draw().get_supxlabel()
+        assert ("Orange and bold: what was asked for; blue: what lies closest" in " ".join(said.split())) == bool(words)
+
+
 def test_a_model_that_looks_back_alone_has_an_order_in_any_case():
     assert change_of_order(Subject("gpt", sets=["model.width=8", "model.layers=1"])) is None
 

@@ -55,7 +55,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "ReLU lets the gradient through many layers, and a sigmoid does not",
         ("T8",),
         {"good": "sigmoid"},
-        first_look={"steps": 20, "seeds": 1},
+        first_look={"depth": 6, "steps": 20, "seeds": 1},
     ),
     "clipping": Experiment(
         "dlkit.experiments.clipping:clipping",

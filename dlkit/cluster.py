@@ -28,7 +28,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from dlkit import __version__, console, runtime, workers
-from dlkit.errors import DataError, DlkitError, Interrupted, UsageError
+from dlkit.errors import DataError, DlkitError, UsageError, interrupted
 from dlkit.runtime import Process
 
 TIMEOUT = "DLKIT_WORKER_TIMEOUT"
@@ -177,7 +177,7 @@ class Peers:
             case DlkitError():
                 known = failure
             case KeyboardInterrupt():
-                known = Interrupted("interrupted", "", signal.SIGINT)
+                known = interrupted(failure)
             case _:
                 known = DlkitError(f"{type(failure).__name__}: {failure}".replace("\n", " "))
         message = f"{self._name()} failed: {known.message}"

@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -47,11 +48,30 @@ class DivergedError(DlkitError):
 
 
 class Interrupted(DlkitError):
-    """SIGINT or SIGTERM ended the work, after everything was saved; the exit code is the shell's, 128 + the signal."""
+    """A signal ended the work, of a training after everything was saved; the exit code is the shell's, 128 + signal."""
 
     def __init__(self, message: str, hint: str, signal_number: int) -> None:
         super().__init__(message, hint)
         self.code = 128 + signal_number
+
+
+class Stopped(KeyboardInterrupt):
+    """What a signal raises that ends the work as Ctrl-C does.
+
+    It is no `Exception`: code that goes on when something fails does not take it for that.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def interrupted(failure: KeyboardInterrupt, hint: str = "") -> Interrupted:
+    """The error of a command that Ctrl-C or another signal broke off; `hint` says how to go on, where one can."""
+    return Interrupted("interrupted", hint, failure.number if isinstance(failure, Stopped) else signal.SIGINT)
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:

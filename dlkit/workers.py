@@ -3,9 +3,10 @@
 The process of the command line starts them, waits, and tells what became of them: a process that is killed can explain
 nothing. The first of them, the chief, has its terminal; of the others only the last words are kept.
 
-A signal may come to this process alone, or, as Ctrl-C and the cancelling of a batch job do, to all. So the workers have
-SIGINT and SIGTERM blocked, and this process, which gets each of them once, passes it on as SIGUSR1. That one a worker
-may also get by itself; it takes one and several for the same, since the second signal is this process' to act on.
+A signal may come to this process alone, or, as Ctrl-C, the end of a terminal and the cancelling of a batch job do, to
+all. So the workers have SIGINT, SIGTERM and SIGHUP blocked, and this process, which gets each of them, passes them on
+as SIGUSR1. That one a worker may also get by itself; it takes one and several for the same, since the second signal is
+this process' to act on.
 """
 
 import json
@@ -19,15 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any
 
-from dlkit import console
+from dlkit import console, signals
 from dlkit.errors import DlkitError, Interrupted, UsageError
 from dlkit.runtime import processors
 
@@ -106,7 +106,7 @@ def train(arguments: Sequence[str], count: int) -> int:
     if count > processors():
         there = f"{processors()} processor{'s' * (processors() > 1)}"
         console.warn(f"--workers {count} on {there}: without a GPU each, workers that share one take longer")
-    with noted_signals() as received:
+    with signals.noted() as received:
         for _ in range(ATTEMPTS):
             with ExitStack() as stack:
                 workers = _start(arguments, count, stack)
@@ -114,22 +114,6 @@ def train(arguments: Sequence[str], count: int) -> int:
                 if PORT_TAKEN not in [worker.process.returncode for worker in workers]:
                     return _verdict(workers, first_to_fail, received)
     raise DlkitError(f"cannot find {count} free ports on this machine", "try again")
-
-
-@contextmanager
-def noted_signals() -> Iterator[list[int]]:
-    """In the body SIGINT, SIGTERM and SIGUSR1 do nothing but to be appended to this list."""
-    received: list[int] = []
-
-    def note(number: int, _: FrameType | None) -> None:
-        received.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -160,7 +144,7 @@ def _start(arguments: Sequence[str], count: int, stack: ExitStack) -> list[_Work
             "TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads, **os.environ,
             "TF_CONFIG": json.dumps(config), LAUNCHER: str(theirs.fileno()),
         }  # fmt: skip
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {*signals.STOP} - {signal.SIGUSR1})
         try:
             process = subprocess.Popen(
                 command(arguments),
@@ -222,7 +206,7 @@ def _verdict(workers: list[_Worker], first_to_fail: int | None, received: list[i
         sys.stderr.write("\r\x1b[2K\x1b[?25h")  # a live bar, and the cursor that it hides
     if stopped_by and (chief < 0 or (chief == LOST and first_to_fail is None)):
         at_once = " at once; what was saved before is whole" if len(received) > 1 else ""
-        raise Interrupted(f"interrupted{at_once}", "", stopped_by)
+        raise Interrupted(f"interrupted{at_once}", _goes_on([worker.reported() for worker in workers]), stopped_by)
     if chief < 0 or chief == LOST:
         raise _explanation(workers, first_to_fail)
     return 128 + stopped_by if stopped_by and chief >= 128 else chief
@@ -231,9 +215,7 @@ def _verdict(workers: list[_Worker], first_to_fail: int | None, received: list[i
 def _explanation(workers: list[_Worker], first_to_fail: int | None) -> DlkitError:
     """Why the workers have ended, from how the first of them did or from what the others say of it."""
     reports = [worker.reported() for worker in workers]
-    hint = "start again"
-    if run := reports[0].get("run"):
-        hint = f"`dlkit train --resume {shlex.quote(run)} --workers {len(workers)}` goes on from its last checkpoint"
+    hint = _goes_on(reports) or "start again"
     if first_to_fail is None:
         return _of_report(reports, DlkitError("the workers have lost each other", hint))
     culprit = workers[first_to_fail]
@@ -243,6 +225,13 @@ def _explanation(workers: list[_Worker], first_to_fail: int | None) -> DlkitErro
         perhaps = ", perhaps for want of memory" if code == -signal.SIGKILL else ""
         return DlkitError(f"{name} was killed by {signal.Signals(-code).name}{perhaps}", hint)
     return _of_report(reports, DlkitError(f"{name} failed: {culprit.last_words() or f'exit code {code}'}", hint))
+
+
+def _goes_on(reports: list[dict[str, Any]]) -> str:
+    """How the run of the workers goes on; empty before there is one."""
+    if run := reports[0].get("run"):
+        return f"`dlkit train --resume {shlex.quote(run)} --workers {len(reports)}` goes on from its last checkpoint"
+    return ""
 
 
 def _of_report(reports: list[dict[str, Any]], otherwise: DlkitError) -> DlkitError:

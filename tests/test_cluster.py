@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dlkit import cluster, runtime
+from dlkit import cluster, runtime, signals, workers
 from dlkit.cli import main
-from dlkit.errors import DivergedError, DlkitError, UsageError
+from dlkit.errors import DivergedError, DlkitError, Stopped, UsageError
 
 
 def free_addresses(count):
@@ -120,10 +120,33 @@ def test_what_differs_ends_all(met, ends):
     assert ends.wait(2) == [(line, "the same everywhere", 1)] * 2
 
 
-def test_a_failure_has_the_same_exit_code_everywhere(met, ends):
+@pytest.mark.parametrize(
+    ("failure", "message", "code"),
+    [
+        (DivergedError("training diverged"), "training diverged", 5),
+        (KeyboardInterrupt(), "interrupted", 130),
+        (Stopped(signal.SIGTERM), "interrupted", 143),
+    ],
+)
+def test_a_failure_has_the_same_exit_code_everywhere(met, ends, failure, message, code):
     chief, _ = met(2)
-    chief.fail(DivergedError("training diverged"))
-    assert ends.wait(1) == [(f"worker 0 ({chief.process.addresses[0]}) failed: training diverged", "", 5)]
+    chief.fail(failure)
+    assert ends.wait(1) == [(f"worker 0 ({chief.process.addresses[0]}) failed: {message}", "", code)]
+
+
+def test_a_worker_stops_when_the_process_that_started_it_is_gone(met, monkeypatch):
+    ours, theirs = socket.socketpair()
+    launchers = iter([theirs])  # of the first to ask; the other one stands by itself
+    monkeypatch.setattr(workers, "launcher", lambda: next(launchers, None))
+    received = []
+    with theirs, signals.handled(lambda number, _: received.append(number), [signal.SIGUSR1]):
+        met(2)
+        assert received == []
+        ours.close()
+        deadline = time.monotonic() + 10
+        while not received and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert received == [signal.SIGUSR1]
 
 
 @pytest.mark.parametrize("seconds", [12, 600])

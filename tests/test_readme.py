@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from dlkit import cluster, errors, models, recipe
+from dlkit import cluster, errors, models, recipe, signals
 from dlkit.cli import app
 from dlkit.experiments import EXPERIMENTS, options_of
 from dlkit.probe.views import VIEWS
@@ -137,4 +137,6 @@ def test_the_table_of_exit_codes():
         (errors.DivergedError, "diverged"),
     ]:
         assert words in table[str(error.code)]
-    assert "130, 138, 143" in README
+    (row,) = re.findall(r"^\| (\d+(?:, \d+)+) \| (.*) \|$", README, re.MULTILINE)
+    assert [int(code) for code in row[0].split(", ")] == sorted(128 + number for number in signals.STOP)
+    assert row[1].startswith("interrupted")

@@ -4,11 +4,12 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from contextlib import nullcontext, suppress
+from typing import Annotated, NoReturn
 
 import typer
 
-from dlkit import __version__, console
+from dlkit import __version__, console, signals, workers
 from dlkit.cli import (
     average,
     caption,
@@ -32,7 +33,7 @@ from dlkit.cli import (
     translate,
 )
 from dlkit.cli.grammar import App, in_our_words, taking_common_options
-from dlkit.errors import DataError, DlkitError
+from dlkit.errors import DataError, DlkitError, interrupted
 
 app = App(
     """Learn, teach and use deep learning.
@@ -84,7 +85,21 @@ def run() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
         else:
             stream.reconfigure(errors="backslashreplace")  # a character that the terminal cannot show is no failure
-    sys.exit(main(sys.argv[1:]))
+    try:
+        code = main(sys.argv[1:])
+    except KeyboardInterrupt:  # once more, while the first one is being explained
+        code = 130
+    if code > 128:
+        _leave(code)
+    sys.exit(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process at once: threads that download or decode, which Python waits for, may need minutes."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -95,8 +110,11 @@ def main(arguments: Sequence[str]) -> int:
     """
     with console.guarded_streams():
         console.reset()
+        # The process that started a worker tells it when to stop, and how it ends tells whether it could save.
+        stoppable = nullcontext() if workers.launcher() else signals.raised()
         try:
-            code = _run(list(arguments))
+            with stoppable:
+                code = _run(list(arguments))
             sys.stdout.flush()
         except BaseException as failure:
             return _explain(failure, debug="--debug" in arguments)
@@ -116,6 +134,7 @@ def _run(arguments: list[str]) -> int:
 
 def _explain(failure: BaseException, *, debug: bool) -> int:
     """Prints a failure as one line and a hint, and returns the exit code that the README documents."""
+    error: DlkitError
     match failure:
         case typer.Exit():
             return failure.exit_code
@@ -123,7 +142,10 @@ def _explain(failure: BaseException, *, debug: bool) -> int:
             return failure.code if isinstance(failure.code, int) else int(failure.code is not None)
         case console.ReaderGone():
             return 0
-        case KeyboardInterrupt() | typer.Abort():
+        case KeyboardInterrupt():
+            error = interrupted(failure)
+            code = error.code
+        case typer.Abort():
             error, code = DlkitError("interrupted"), 130
         case DlkitError():
             error, code = failure, failure.code

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlkit import console, durable, models, runs, workers
+from dlkit import console, durable, models, runs, signals
 from dlkit import recipe as recipes
 from dlkit.cli.live import amount, metric
 from dlkit.cli.search import TRIALS
@@ -278,7 +278,7 @@ def _work(search: Search, options: Options, *, storage: str | None) -> int:
     _introduce(search, folder, before)
     columns, table = _columns(plan), folder / "trials.csv"
     with ExitStack() as stack:
-        received = stack.enter_context(workers.noted_signals())
+        received = stack.enter_context(signals.noted())
         if console.is_terminal() and not console.settings.quiet:
             display.table = stack.enter_context(console.LiveTable(columns, right=columns[:-1]))
         seconds = float("inf") if options.seconds is None else options.seconds

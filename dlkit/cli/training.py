@@ -3,14 +3,15 @@
 import math
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlkit import cluster, console, models, recipe, runs, runtime
 from dlkit.cli.live import Live, amount, count, duration, metric, size
 from dlkit.cluster import Peers
-from dlkit.errors import DataError, UsageError
+from dlkit.errors import DataError, UsageError, interrupted
 from dlkit.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -46,17 +47,28 @@ def train_new(
         cost = worker.expected(prepared)
         live = live_of(prepared)
         loop = worker.new_loop(prepared, live, folder=None if dry_run else runs_dir, name=name)
-        introduce(prepared, loop, cost)
-        if dry_run:
-            loop.try_out()
-            console.note("dry run: nothing was written")
-            if console.settings.json and peers.is_chief:
-                console.data_json({"run": None, "reason": "dry run", "recipe": prepared.recipe.to_dict()})
-            return "dry run"
-        with live:
-            reason = loop.fit()
-        _finish(prepared, loop, reason, alone=alone)
+        with _resumable(loop.run):
+            introduce(prepared, loop, cost)
+            if dry_run:
+                loop.try_out()
+                console.note("dry run: nothing was written")
+                if console.settings.json and peers.is_chief:
+                    console.data_json({"run": None, "reason": "dry run", "recipe": prepared.recipe.to_dict()})
+                return "dry run"
+            with live:
+                reason = loop.fit()
+            _finish(prepared, loop, reason, alone=alone)
     return reason
+
+
+@contextmanager
+def _resumable(run: runs.Run | None) -> Iterator[None]:
+    """Says how a run goes on when a signal comes outside of its loop: before the first step, or while it is tested."""
+    try:
+        yield
+    except KeyboardInterrupt as failure:
+        hint = f"`dlkit train --resume {run.shown}` goes on with the run" if run else ""
+        raise interrupted(failure, hint) from failure
 
 
 def resume(text: str, flags: Mapping[str, Any], others: set[str], *, devices: str) -> None:
@@ -74,7 +86,7 @@ def resume(text: str, flags: Mapping[str, Any], others: set[str], *, devices: st
 
 def go_on(run: runs.Run, resolved: "Recipe", *, devices: str, alone: bool = True) -> str:
     """Goes on with a run by its own recipe, and says why it ended. The other arguments are those of `train_new`."""
-    with cluster.together() as peers:
+    with cluster.together() as peers, _resumable(run):
         _agree(peers, resolved)
         runs.check_data(run)
         runtime.import_tensorflow()

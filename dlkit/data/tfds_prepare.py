@@ -28,13 +28,14 @@ from typing import TYPE_CHECKING, Any
 from dlkit import console, durable, runtime
 from dlkit.data import tfds_files, tfds_names
 from dlkit.data.tfds_files import NotPrepared, Prepared
-from dlkit.data.tfds_names import shown
-from dlkit.errors import DataError, DlkitError, UsageError, unknown
+from dlkit.data.tfds_names import prepare_command, shown
+from dlkit.errors import DataError, DlkitError, UsageError, interrupted, unknown
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-# Seconds until a host must have answered, and until the next bytes must have come.
+# Seconds until a host must have taken the call, and until it must have said something or the next bytes have come. A
+# call that fails so is repeated.
 CONNECT, READ = 10.0, 60.0
 RETRIES = 2
 
@@ -300,10 +301,22 @@ def _carry_out(plan: _Plan) -> Prepared:
         with _downloading(plan), _silence():
             builder.download_and_prepare(download_dir=downloads, download_config=config)
         _move(Path(builder.data_dir), work, plan.root)
+    except KeyboardInterrupt as failure:
+        again = f"`{prepare_command(plan.name, plan.root)}` begins anew, with those files that have come whole"
+        raise interrupted(failure, again) from failure
     finally:
         for folder in [work, *(_begun(_downloads(plan.name, plan.root)) - begun)]:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
     return tfds_files.find(plan.name, plan.root)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder into which a thread that has been told to stop may still put a file."""
+    for _ in range(10):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
 
 
 def _begun(folder: Path) -> set[Path]:
@@ -426,33 +439,59 @@ def _can_be_reached(addresses: Iterable[str]) -> bool:
 def _downloading(plan: _Plan) -> Iterator[None]:
     """In the block TensorFlow Datasets gives up early on a host that does not answer, and a bar shows what has come.
 
-    By itself it waits for ever for an answer, tries ten times, and its threads go on downloading after Ctrl-C.
+    By itself it waits for ever for an answer, tries ten times, and its threads go on downloading and unpacking after
+    Ctrl-C. After the block they stop before the next bytes or file.
     """
-    from tensorflow_datasets.core.download import downloader
+    from tensorflow_datasets.core.download import downloader, extractor
 
     stopped = threading.Event()
-    opened, retries = downloader._open_url, downloader.MAX_RETRIES
+    opened, copied, members = downloader._open_url, extractor._copy, extractor.iter_archive
 
     with contextlib.ExitStack() as stack:
         advance = stack.enter_context(_bar(plan))
 
+        def go_on() -> None:
+            if stopped.is_set():
+                raise ConnectionAbortedError
+
         def passing(blocks: Iterable[bytes]) -> Iterator[bytes]:
             for block in blocks:
-                if stopped.is_set():
-                    raise ConnectionAbortedError
+                go_on()
                 advance(len(block))
                 yield block
 
         @contextlib.contextmanager
         def watched(address: str, **options: Any) -> Iterator[tuple[Any, Iterator[bytes]]]:
+            go_on()
             with opened(address, timeout=(CONNECT, READ), **options) as (response, blocks):
                 yield response, passing(blocks)
 
+        def unpacked(*archive: Any) -> Iterator[tuple[str, Any]]:
+            for member in members(*archive):
+                go_on()
+                yield member
+
+        def copy(*content_and_place: Any) -> None:
+            go_on()
+            copied(*content_and_place)
+
+        stack.enter_context(_set(downloader, _open_url=watched, MAX_RETRIES=RETRIES))
+        stack.enter_context(_set(extractor, _copy=copy, iter_archive=unpacked))
         stack.callback(stopped.set)
-        stack.callback(setattr, downloader, "_open_url", opened)
-        stack.callback(setattr, downloader, "MAX_RETRIES", retries)
-        downloader._open_url, downloader.MAX_RETRIES = watched, RETRIES
         yield
+
+
+@contextlib.contextmanager
+def _set(module: ModuleType, **changes: Any) -> Iterator[None]:
+    """In the block a module has these things under these names."""
+    before = {name: getattr(module, name) for name in changes}
+    try:
+        for name, thing in changes.items():
+            setattr(module, name, thing)
+        yield
+    finally:
+        for name, thing in before.items():
+            setattr(module, name, thing)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 import math
 import resource
 import shutil
-import signal
 import statistics
 import sys
 import time
@@ -20,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from dlkit import workers
+from dlkit import signals, workers
 from dlkit.cluster import ALONE, Peers
 from dlkit.data.batching import Batch, prefetch, until_failure
 from dlkit.errors import DataError, DivergedError, DlkitError, Interrupted, cannot_write
@@ -37,7 +36,6 @@ from dlkit.train.step import TrainingStep, means, rows_here
 
 # The first call of a graph traces and optimizes it; these many steps after it tell how fast it runs.
 WARM_STEPS = 3
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @dataclass
@@ -142,34 +140,30 @@ def plateau_of(settings: TrainSection, task: Task, monitor: str, total_steps: in
 
 
 @contextmanager
-def stop_signals() -> Iterator[Callable[[], int | None]]:
-    """Turns SIGINT, SIGTERM and SIGUSR1 into a question, `which signal came?`, that the loop asks between steps.
+def stop_signals(hint: str = "") -> Iterator[Callable[[], int | None]]:
+    """Turns the signals that end the work into a question, `which one came?`, that the loop asks between steps.
 
     The second signal acts at once, for those who do not want to wait. SIGUSR1 is what batch systems send before the
     time is up, and `--workers` to its workers. As these may get it from both, it is not for them to act at once.
+
+    Args:
+        hint: how to go on from what was saved before, for who does not wait.
     """
     received: list[int] = []
     hurried: list[Interrupted] = []
 
     def note(number: int, _: FrameType | None) -> None:
-        if received and not workers.launcher():
-            hurried.append(Interrupted("interrupted at once; what was saved before is whole", "", number))
+        if signals.note(received, number) and not workers.launcher():
+            hurried.append(Interrupted("interrupted at once; what was saved before is whole", hint, number))
             raise hurried[0]
-        received.append(number)
 
-    try:
-        before = {number: signal.signal(number, note) for number in STOP_SIGNALS}
-    except ValueError:  # not in the main thread: signals are someone else's
-        before = {}
-    try:
-        yield lambda: received[0] if received else None
-    except Exception:
-        if hurried:  # TensorFlow wraps what is raised while it traces a graph
-            raise hurried[0] from None
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with signals.handled(note):
+        try:
+            yield lambda: received[0] if received else None
+        except Exception:
+            if hurried:  # TensorFlow wraps what is raised while it traces a graph
+                raise hurried[0] from None
+            raise
 
 
 class Drawn(NamedTuple):
@@ -317,7 +311,7 @@ class Loop:
         first, before = self.progress.step, self.progress.seconds
         reason = "done"
         self._reset_interval()
-        with stop_signals() as signalled:
+        with stop_signals(self._goes_on("its last checkpoint")) as signalled:
             for drawn in until_failure(batches(self.task, self.settings, self.progress, self.devices)):
                 if self.progress.step >= self.length.steps:
                     break
@@ -357,7 +351,7 @@ class Loop:
         if self.devices.any(failure is not None):
             self._end_with(self.peers.share(failure))
         # It may have come to another process alone; all end with the same exit code.
-        agreed = next((each for each in STOP_SIGNALS if self.devices.any(number == each)), None)
+        agreed = next((each for each in signals.STOP if self.devices.any(number == each)), None)
         if agreed is not None:
             self.peers.part()
         self._log()
@@ -615,6 +609,7 @@ class Loop:
                 for name, value in record.items():
                     if isinstance(value, float):
                         tf.summary.scalar(f"{prefix}/{name}", value)
+            self.writer.flush()  # the process may be ended
 
     # ---------------------------------------------------------------------------------------------------- checkpoints
 
@@ -649,8 +644,11 @@ class Loop:
 
     def _interrupted(self, number: int) -> Interrupted:
         saved = f", saved in {self.run.path}" if self.run else ""
-        hint = f"`dlkit train --resume {self.run.path}` goes on from there" if self.run else ""
-        return Interrupted(f"interrupted after step {self.progress.step}{saved}", hint, number)
+        return Interrupted(f"interrupted after step {self.progress.step}{saved}", self._goes_on("there"), number)
+
+    def _goes_on(self, whence: str) -> str:
+        """How the run goes on; empty where nothing is written."""
+        return f"`dlkit train --resume {self.run.shown}` goes on from {whence}" if self.run else ""
 
     def _keep(self, failure: DataError) -> None:
         """Saves what is trained when the data fail, unless it is not finite, and tells how it goes on."""

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import urllib.error
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,9 +22,11 @@ import pytest
 import tensorflow_datasets as tfds
 import tiny_set
 from PIL import Image
+from tensorflow_datasets.core.download import extractor
 from tiny_set import CLASSES, COUNTS, NAME, picture
 
 from dlkit import data
+from dlkit.cli import main
 from dlkit.data import tfds as tfds_module
 from dlkit.data import tfds_files, tfds_names, tfds_prepare
 from dlkit.data.check import check, decode_all
@@ -739,6 +742,47 @@ def test_a_source_that_fails_is_one_line_soon_and_leaves_nothing(
     two_lines(caught.value)
     assert time.monotonic() - started < 8
     assert left_in(tmp_path) == set()
+
+
+def test_a_download_that_is_interrupted_ends_at_once_and_leaves_nothing(tmp_path, builder, monkeypatch, served, capsys):
+    def answer(request):
+        give(b"x" * 10, length=1000)(request)
+        request.wfile.flush()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+        request.server.closing.wait(60)
+
+    served.answer = answer
+    monkeypatch.setattr(builder, "address", served.address)
+    monkeypatch.setattr(tfds_names, "image_names", lambda: [NAME])
+    started = time.monotonic()
+    assert main(["data", "prepare", f"{NAME}/fetched", "--yes", "--data-dir", str(tmp_path)]) == 143
+    assert time.monotonic() - started < 20, "not the 60 s in which more might come"
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "error: interrupted",
+        f"hint: `dlkit data prepare {NAME}/fetched --data-dir {tmp_path}` begins anew, with those files that have come"
+        " whole",
+    ]
+    assert left_in(tmp_path) == set()
+    assert not (tmp_path / ".dlkit" / NAME).exists()
+
+
+def test_after_an_interrupt_an_archive_is_unpacked_no_further(tmp_path, builder):
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        for number in range(3):
+            archive.writestr(f"{number}.txt", "x")
+    before = extractor.iter_archive, extractor._copy
+    with tfds_prepare._downloading(tfds_prepare._Plan(NAME, tmp_path, builder(data_dir=tmp_path), None)):
+        members = extractor.iter_archive(tmp_path / "pictures.zip", tfds.download.ExtractMethod.ZIP)
+        copy = extractor._copy
+        assert next(members)[0] == "0.txt"
+        copy(b"x", str(tmp_path / "0.txt"))
+        assert (tmp_path / "0.txt").read_bytes() == b"x"
+    with pytest.raises(ConnectionAbortedError):
+        next(members)
+    with pytest.raises(ConnectionAbortedError):
+        copy(b"x", str(tmp_path / "1.txt"))
+    assert not (tmp_path / "1.txt").exists()
+    assert (extractor.iter_archive, extractor._copy) == before
 
 
 def test_a_download_that_is_not_what_was_published_is_refused(tmp_path, builder, monkeypatch, served):

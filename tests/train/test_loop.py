@@ -18,7 +18,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from dlkit import runs, runtime, workers
+from dlkit import runs, runtime, signals, workers
 from dlkit.cli import main
 from dlkit.errors import Interrupted
 from dlkit.train import checkpoints, loop
@@ -531,7 +531,7 @@ def test_only_a_worker_takes_a_second_signal_for_the_first(monkeypatch, launched
         assert signalled() == signal.SIGUSR1
 
 
-@pytest.mark.parametrize("number", loop.STOP_SIGNALS)
+@pytest.mark.parametrize("number", signals.STOP)
 def test_processes_end_with_the_signal_that_came_to_one_of_them(number):
     together, asked = threading.Barrier(2, timeout=20), {}
 
@@ -568,11 +568,11 @@ def test_a_second_signal_while_a_graph_is_traced_is_no_internal_error():
         os.kill(os.getpid(), signal.SIGINT)
         return x
 
-    with pytest.raises(Interrupted, match="interrupted at once") as caught, loop.stop_signals() as signalled:
+    with pytest.raises(Interrupted, match="interrupted at once") as caught, loop.stop_signals("go on") as signalled:
         os.kill(os.getpid(), signal.SIGINT)
         assert signalled() == signal.SIGINT
         traced(tf.constant(1.0))
-    assert caught.value.code == 130
+    assert (caught.value.code, caught.value.hint) == (130, "go on")
 
 
 def test_another_failure_after_one_signal_stays_what_it_is():

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from dlkit import cluster, runs
-from dlkit.cli import main
+from dlkit.cli import main, training
 from dlkit.errors import DataError
 from dlkit.tasks.image_classification import ImageClassification
 from dlkit.train import checkpoints, loop
@@ -234,13 +234,17 @@ def farewells(monkeypatch):
     return events
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_and_the_run_goes_on(whole, tmp_path, capsys, monkeypatch, number, code):
+TERMINAL_IS_CLOSED = (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM)  # by the system, the shell, and a session's end
+
+
+@pytest.mark.parametrize(("numbers", "code"), [((signal.SIGINT,), 130), (TERMINAL_IS_CLOSED, 143)])
+def test_a_signal_saves_and_the_run_goes_on(whole, tmp_path, capsys, monkeypatch, numbers, code):
     step = loop.TrainingStep.__call__
 
     def interrupted(self, batch, *, step, call=step, **rest):
         if step == 4:
-            os.kill(os.getpid(), number)
+            for number in numbers:
+                os.kill(os.getpid(), number)
         return call(self, batch, step=step, **rest)
 
     events = farewells(monkeypatch)
@@ -259,6 +263,24 @@ def test_a_signal_saves_and_the_run_goes_on(whole, tmp_path, capsys, monkeypatch
     monkeypatch.undo()
     assert main(["train", "--resume", str(run.path), "-q"]) == 0
     assert_same_end(run, whole)
+
+
+def test_a_signal_outside_of_the_loop_says_how_the_run_goes_on(whole, tmp_path, capsys, monkeypatch):
+    def stop(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def lines_of(*arguments):
+        assert main(["train", *arguments]) == 143
+        return capsys.readouterr().err.splitlines()
+
+    monkeypatch.setattr(training, "introduce", stop)  # before the first step
+    hint = f"hint: `dlkit train --resume {tmp_path}/x` goes on with the run"
+    assert lines_of("mlp", "--runs-dir", str(tmp_path), "--name", "x", *SETTINGS) == ["error: interrupted", hint]
+    monkeypatch.undo()
+    monkeypatch.setattr(loop.Loop, "test", stop)  # after the last one
+    path = shutil.copytree(whole.path, tmp_path / "whole")
+    hint = f"hint: `dlkit train --resume {path}` goes on with the run"
+    assert lines_of("--resume", str(path), "-q") == ["error: interrupted", hint]
 
 
 class Damaged:

@@ -17,6 +17,7 @@ from PIL import Image
 from dlkit import runs, workers
 from dlkit.cli import main
 from dlkit.data.folders import divide, list_images
+from dlkit.errors import DlkitError
 from dlkit.train import checkpoints
 
 # In float64 the order of the sums does not show; the steps are so many that there is time to stop them.
@@ -113,17 +114,26 @@ def wait_for_children(process):
     time.sleep(0.2)
 
 
-def ended(process, trained_in):
-    """The exit code and what was said, once no process is left of it."""
+def is_running(pid):
+    """Whether there is such a process, and not only its exit code, which nobody may have asked for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def ended(process, trained_in, *, within=0):
+    """The exit code and what was said, once no process is left of it, or so many seconds later."""
     try:
         out, error = process.communicate(timeout=60)
+        deadline = time.monotonic() + within
+        while any(map(is_running, trained_in)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not any(map(is_running, trained_in))
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert out == ""
-    for pid in trained_in:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
     on_one_processor = "warning: --workers 2 on 1 processor"
     return process.returncode, [line for line in error.splitlines() if not line.startswith(on_one_processor)]
 
@@ -133,11 +143,11 @@ def test_a_run_that_is_stopped_and_killed_goes_on_to_the_same_weights(alone, tmp
     stopped = start("mlp", "--runs-dir", str(tmp_path), "--name", "x", *SETTINGS)
     two = wait_for_step(stopped, run, 0)
     assert len(two) == 2
-    os.killpg(stopped.pid, signal.SIGINT)  # Ctrl-C reaches all of them
+    os.killpg(stopped.pid, signal.SIGUSR1)  # of a batch system; workers get it from who started them, too
     code, lines = ended(stopped, two)
     last = checkpoints.steps(run / "checkpoints")[-1]
     assert (code, lines) == (
-        130,
+        138,
         [
             f"error: interrupted after step {last}, saved in {run}",
             f"hint: `dlkit train --resume {run}` goes on from there",
@@ -146,11 +156,11 @@ def test_a_run_that_is_stopped_and_killed_goes_on_to_the_same_weights(alone, tmp
 
     killed = start("--resume", str(run))
     two = wait_for_step(killed, run, last)
-    os.kill(two[1], signal.SIGKILL)
+    os.kill(two[0], signal.SIGKILL)
     assert ended(killed, two) == (
         1,
         [
-            "error: worker 1 of 2 was killed by SIGKILL, perhaps for want of memory",
+            "error: worker 0 (the chief) of 2 was killed by SIGKILL, perhaps for want of memory",
             f"hint: `dlkit train --resume {run} --workers 2` goes on from its last checkpoint",
         ],
     )
@@ -159,15 +169,16 @@ def test_a_run_that_is_stopped_and_killed_goes_on_to_the_same_weights(alone, tmp
     assert_same(run, alone)
 
 
-def test_the_signal_of_a_batch_system_to_all_processes_saves_once(tmp_path):
-    """The workers get it twice, from the system and from the process that started them."""
+def test_workers_save_and_end_when_the_process_that_started_them_is_killed(tmp_path):
     run = tmp_path / "x"
     process = start("mlp", "--runs-dir", str(tmp_path), "--name", "x", *SETTINGS)
     two = wait_for_step(process, run, 0)
-    os.killpg(process.pid, signal.SIGUSR1)
-    code, lines = ended(process, two)
+    process.kill()
+    code, lines = ended(process, two, within=20)
     last = checkpoints.steps(run / "checkpoints")[-1]
-    assert (code, lines[0]) == (138, f"error: interrupted after step {last}, saved in {run}")
+    assert last < 400, "they did not train on to the end"
+    assert (code, lines[0]) == (-signal.SIGKILL, f"error: interrupted after step {last}, saved in {run}")
+    assert checkpoints.damage(run / "checkpoints" / f"step-{last}") is None
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -252,11 +263,17 @@ def test_more_workers_than_processors_are_warned_of_and_started(monkeypatch, cap
     assert err.count("\n") == bool(warning)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_before_there_is_anything_to_save(tmp_path, number):
+    """Ctrl-C and the end of a terminal reach all processes; they mean the one that was started."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # where the tests run under `nohup`
     process = start("mlp", "--runs-dir", str(tmp_path), *SETTINGS)
+    signal.signal(signal.SIGHUP, before)
     wait_for_children(process)
-    process.send_signal(number)
+    if number == signal.SIGTERM:
+        process.send_signal(number)
+    else:
+        os.killpg(process.pid, number)
     assert ended(process, []) == (128 + number, ["error: interrupted"])
 
 
@@ -267,6 +284,35 @@ def test_a_signal_to_one_worker_before_it_can_take_it(tmp_path):
     os.kill(children(process)[1], signal.SIGUSR1)
     assert ended(process, []) == (138, ["error: interrupted"])
     assert time.monotonic() - began < workers.STRAGGLERS  # the other one was told
+
+
+@pytest.mark.parametrize(
+    ("victim", "number", "message"),
+    [
+        (0, signal.SIGKILL, "worker 0 (the chief) of 2 was killed by SIGKILL, perhaps for want of memory"),
+        (1, signal.SIGKILL, "worker 1 of 2 was killed by SIGKILL, perhaps for want of memory"),
+        (1, signal.SIGSEGV, "worker 1 of 2 was killed by SIGSEGV"),
+        (0, signal.SIGUSR1, "interrupted"),
+    ],
+)
+def test_who_was_killed_and_how_the_run_goes_on(monkeypatch, victim, number, message):
+    """The other one ends as a worker does that has lost one."""
+    script = f"""
+import json, os, resource, socket, sys
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+if index == 0:
+    socket.socket(fileno=int(os.environ["{workers.LAUNCHER}"])).sendall(b'{{"run": "my runs/x"}}\\n')
+if index == {victim}:
+    os.kill(os.getpid(), {int(number)})
+sys.exit({workers.LOST})
+"""
+    monkeypatch.setattr(workers, "command", lambda arguments: [sys.executable, "-c", script])
+    with pytest.raises(DlkitError) as caught:
+        workers.train(["train", "mlp"], 2)
+    hint = "`dlkit train --resume 'my runs/x' --workers 2` goes on from its last checkpoint"
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+    assert caught.value.code == (138 if number == signal.SIGUSR1 else 1)
 
 
 def test_when_no_port_is_free(monkeypatch, capfd, tmp_path):

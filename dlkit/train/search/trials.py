@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dlkit import runs, workers
+from dlkit import runs, signals, workers
 from dlkit.errors import DataError, DlkitError, UsageError
 from dlkit.runtime import processors
 from dlkit.train.search.effects import figures_of
@@ -14,7 +14,7 @@ from dlkit.train.search.loop import Outcome
 from dlkit.train.search.space import Value
 from dlkit.train.search.study import run_path
 
-STOPPED = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+STOPPED = {128 + number for number in signals.STOP}
 
 
 class TrialProcess:

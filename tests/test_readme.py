@@ -6,13 +6,9 @@ from pathlib import Path
 
 import pytest
 import typer
+from command_lines import check
 
-from dlkit import cluster, errors, models, recipe, signals
-from dlkit.cli import app
-from dlkit.experiments import EXPERIMENTS, options_of
-from dlkit.probe.views import VIEWS
-from dlkit.train.search import keys, space
-from dlkit.values import parameters_of
+from dlkit import cluster, errors, signals
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -60,49 +56,6 @@ def test_how_long_a_worker_is_waited_for(monkeypatch):
     assert sentence in " ".join(README.split())
 
 
-def parsed(words):
-    """The name of a command and what its parameters are given, as the command line reads them; nothing runs."""
-    command, names = typer.main.get_command(app), []
-    while hasattr(command, "commands"):
-        name, *words = words
-        names.append(name)
-        command = command.commands[name]
-    return " ".join(names), command.make_context(names[-1], words).params
-
-
-def check(words):
-    """Fails where there is no such command or option, or no such view, experiment, model or key."""
-    verb, given = parsed(words)
-    sets = [text.partition("=")[::2] for text in given.get("sets") or ()]
-    match verb:
-        case "experiment":
-            assert given["name"] in EXPERIMENTS
-            assert {key for key, _ in sets} <= set(options_of(given["name"]))
-        case "summarize":
-            assert set(given["model"]) <= set(models.names())
-        case "inspect":
-            assert given["what"] in VIEWS
-            check_recipe(given, sets, also="transformer_tatoeba")
-        case "train" | "ensemble":
-            check_recipe(given, sets)
-        case "search" if given["operands"]:
-            model, *spaces = given["operands"]
-            keys.check(space.parse(spaces), lambda values: recipe.resolve(model, overrides=sources(values.items())))
-
-
-def check_recipe(given, sets, *, also=None):
-    """A model that is no run has a recipe with the data and the keys that are set."""
-    model = given["model"]
-    if model not in {None, also} and not model.startswith("runs/"):
-        recipe.resolve(model, given["data"], recipe_path=given.get("recipe"), overrides=sources(sets))
-        of_model = {key.removeprefix("model.") for key, _ in sets if key.startswith("model.")}
-        assert not of_model or of_model <= set(parameters_of(models.builder(model)))
-
-
-def sources(pairs):
-    return [(key, text, "set") for key, text in pairs]
-
-
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)
 def test_every_command_is_one_with_its_options_and_the_names_in_it(words):
     check(words)
@@ -118,6 +71,9 @@ def test_every_command_is_one_with_its_options_and_the_names_in_it(words):
         "experiment ensembles --set member=3",
         "experiment ensemble",
         "train lenet --epoch 3",
+        "train lenet --lr fast",
+        "train resnet18 --data cifar10 --set data.cutout_sice=0.375",
+        "train lenet --set model.pool=avarage",
         "search lenet train.rate=log:1e-4..1e-1",
         "summarize lenett",
     ],

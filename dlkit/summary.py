@@ -531,13 +531,13 @@ def _reads(layer: keras.Operation) -> tuple[bool, bool]:
         return False, False
     if classes & _WEIGHTED:
         return True, activation != "linear"
+    if each := _of_each(layer):  # what its net reads: all elements together are the layer's own input and output
+        return each.rows[0].activation_bytes > 0, _reads(layer.net_of_each.layers[-1])[1]
     if classes & (_NORMS | {"Embedding", "Multiply"}) or _is_recurrent(layer):
         return True, False
     if "Dropout" in classes or activation in _READ_THEIR_OUTPUT:
         return False, True
-    if activation != "linear":
-        return True, False
-    return True, True
+    return True, activation == "linear"
 
 
 def _values_inside(call: Call) -> int:
@@ -546,7 +546,9 @@ def _values_inside(call: Call) -> int:
     if hasattr(layer, "values_inside"):
         return int(layer.values_inside([_known(spec) for spec in call.inputs], [_known(spec) for spec in call.outputs]))
     if each := _of_each(layer):
-        return _known(call.inputs[0])[0] * each.activation_bytes // BYTES[each.precision]
+        whole = _known(call.inputs[0])[0] * each.activation_bytes // BYTES[each.precision]
+        tensors = zip(_reads(layer), (call.inputs[0], call.outputs[0]), strict=True)
+        return whole - sum(math.prod(_known(spec)) for is_read, spec in tensors if is_read)
     if _is_recurrent(layer):
         recurrent = [w.shape for w in layer.weights if w.name == "recurrent_kernel"]
         return _known(call.inputs[0])[0] * sum(units + gates for units, gates in recurrent)

@@ -289,14 +289,19 @@ class Each(layers.Layer):
 
 
 def test_a_net_that_is_applied_to_each_of_several_things_counts_so_often():
-    """Of 7 things a layer keeps its input and its output, and its net what it keeps alone, in 4 bytes each."""
+    """Of each of 7 things the net keeps its 5 inputs and 3 hidden units, in 4 bytes each, and its 2 outputs not."""
     inputs = keras.Input((5,))
     net = keras.Model(inputs, layers.Dense(2, name="last")(layers.Dense(3, activation="relu", name="first")(inputs)))
     summary = of_layer(Each(net), (7, 5))
     assert (summary.multiply_adds, summary.parameters) == (7 * (5 * 3 + 3 * 2), 5 * 3 + 3 + 3 * 2 + 2)
     assert [each.name for each in summary.rows[1:]] == ["each"]
-    assert summary.activation_bytes == 4 * 7 * ((5 + 2) + (5 + 3))
+    assert summary.activation_bytes == 4 * 7 * (5 + 3)
     assert summary.notes == ()
+    # What reads the outputs keeps these: of a ReLU, which keeps them itself, once.
+    squashed = keras.Model(inputs, layers.Dense(2, activation="relu", name="last")(inputs))
+    given = keras.Input((7, 5))
+    whole = keras.Model(given, layers.Dense(4, name="next")(Each(squashed)(given)))
+    assert summarize(whole).activation_bytes == 4 * 7 * (5 + 2)
 
 
 def test_an_unknown_layer_is_asked_else_estimated_with_a_note():

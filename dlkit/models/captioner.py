@@ -115,7 +115,7 @@ class ImageDecoder(keras.Model):
         return self.words(outputs) if self.words else as_float32(self.embedding(outputs, reverse=True))
 
 
-class Captioner(ImageDecoder):
+class CaptionerNet(ImageDecoder):
     """An image net whose pooled output is the first state of a recurrent decoder; both are trained end to end.
 
     `start` and `step` are what decoding needs; `call` is teacher forcing. For the arguments see `captioner`.
@@ -216,7 +216,7 @@ def captioner(
         >>> model((images, target_in)).shape  # (8, 32, 32, 3) and ids (8, 12)
         TensorShape([8, 12, 30])
     """
-    return Captioner(
+    return CaptionerNet(
         image_shape, vocabulary, encoder=encoder, encoder_options=encoder_options, cell=cell, layers=layers,
         width=width, tied_embeddings=tied_embeddings, dropout=dropout, init=init, recurrent_init=recurrent_init,
         forget_bias=forget_bias,

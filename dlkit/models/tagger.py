@@ -20,7 +20,7 @@ _BOTH_WAYS = "Schuster and Paliwal 1997, Bidirectional recurrent neural networks
 PAPERS = {name: Paper(_BOTH_WAYS) for name in ("tagger_rnn", "tagger_lstm", "tagger_gru")}
 
 
-class Tagger(keras.Model):
+class TaggerNet(keras.Model):
     """Word vectors, an encoder that reads them, and a linear layer that tags each word.
 
     Args:
@@ -86,7 +86,7 @@ class Tagger(keras.Model):
         return self.head(self.head_dropout(outputs, training=training))
 
 
-class RecurrentTagger(Tagger):
+class RecurrentTagger(TaggerNet):
     """Recurrent layers read a sentence; for the arguments see `recurrent_tagger`."""
 
     def __init__(

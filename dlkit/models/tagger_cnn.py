@@ -13,7 +13,7 @@ from dlkit.layers.dropout import Dropout
 from dlkit.layers.masked_pooling import without_padding
 from dlkit.layers.time_convolution import TimeConv
 from dlkit.models import Paper
-from dlkit.models.tagger import Tagger
+from dlkit.models.tagger import TaggerNet
 from dlkit.values import Count
 
 PAPERS = {
@@ -112,7 +112,7 @@ class Convolutions(keras.layers.Layer):
         """Attaches no mask to the results."""
 
 
-class ConvTagger(Tagger):
+class ConvTagger(TaggerNet):
     """Convolutions read a sentence; for the arguments see `tagger_cnn`."""
 
     @property

@@ -41,14 +41,13 @@ class Block:
         weight_norm: bool,
         activation: Activation,
     ) -> None:
-        self.activate = activations.function(activation)
         self.convs = [
             CausalConv(
                 width, kernel_size=kernel, dilation_rate=dilation, weight_norm=weight_norm, name=f"{at}_conv{number}"
             )
             for number in (1, 2)
         ]
-        self.activations = [activations.activation(activation, name=f"{at}_{activation}{number}") for number in (1, 2)]
+        self.activations = [activations.activation(activation, name=f"{at}_{activation}{place}") for place in (1, 2, 3)]
         self.dropouts = [Dropout(dropout, name=f"{at}_dropout{number}") for number in (1, 2)]
         for conv in self.convs:
             conv.build((None, None, width))
@@ -56,19 +55,19 @@ class Block:
 
     def __call__(self, x: tf.Tensor, training: bool) -> tf.Tensor:
         """Outputs, shaped like `x` (batch, time, width)."""
-        y = x
-        for conv, activate, dropout in zip(self.convs, self.activations, self.dropouts, strict=True):
+        y, (*inner, last) = x, self.activations
+        for conv, activate, dropout in zip(self.convs, inner, self.dropouts, strict=True):
             y = dropout(activate(conv(y)), training=training)
-        return self.activate(x + y)
+        return last(x + y)
 
     def step(self, x: tf.Tensor, past: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
         """One step, of (batch, beams, width) and what the two convolutions have seen before."""
-        y, following = x, []
-        for conv, before in zip(self.convs, past, strict=True):
+        y, following, (*inner, last) = x, [], self.activations
+        for conv, activate, before in zip(self.convs, inner, past, strict=True):
             y, after = conv.step(y, before)
-            y = self.activate(y)
+            y = activate(y)
             following.append(after)
-        return self.activate(x + y), tuple(following)
+        return last(x + y), tuple(following)
 
 
 class TemporalConvLM(keras.Model):

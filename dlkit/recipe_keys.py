@@ -8,14 +8,15 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import getitem, or_
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from dlkit import data as datasets
 from dlkit import models, recipe
 from dlkit.tasks import TASKS
-from dlkit.values import accepted, defaults_of, parameters_of
+from dlkit.values import accepted, defaults_of, members, parameters_of
 
 # The arguments of a builder that follow from the data: a recipe cannot set them.
 OF_DATA = {"input_shape", "classes", "source_vocabulary", "target_vocabulary", "vocabulary"}
@@ -62,24 +63,52 @@ def keys(model: str | None = None, data: str | None = None, *, data_dir: Path | 
         for name, declared in fields.model_fields.items():
             key, required = f"{section}.{name}", declared.is_required()
             ignored = task is not None and recipe.why_ignored(key, task) is not None
+            ignored = ignored or (key == "train.label_smoothing" and dataset is not None and _has_numbers(dataset))
             if name == "options" or ignored or (key == "data.dir" and dataset and not recipe.lies_prepared(dataset)):
                 continue
             default = of_task.get(key, None if required else declared.default)
-            accepts = accepted(recipe.type_of(declared))
+            accepts = accepted(_choices(key, recipe.type_of(declared), model))
             found.append(Key(key, accepts, default, declared.description or "", required))
         if section == "model" and model:
             builder = models.builder(model)
             found += _options("model", builder, arguments_in(builder), without=OF_DATA)
         if section == "data" and dataset:
-            found += _of_dataset(dataset, kind or datasets.kind_made(dataset))
+            found += _of_dataset(dataset, kind or datasets.kind_made(dataset), model)
     return found
 
 
-def _of_dataset(function: Callable[..., Any], kind: str) -> list[Key]:
+def _has_numbers(dataset: Callable[..., Any]) -> bool:
+    """Whether the examples of a dataset have numbers to be told, and no labels that could be smoothed."""
+    return datasets.kind_made(dataset) == "sequences" and not dataset().classes
+
+
+def _choices(key: str, annotation: Any, model: str | None) -> Any:
+    """The type of a key without the choices that no training of a model knows; a net of a user may have heads."""
+    ours = {name for group in models.MODELS_BY_TASK.values() for name in group}
+    if key != "train.resample" or model == "heads" or model not in ours:
+        return annotation
+    kinds: list[Any] = []
+    for member in members(annotation):
+        words = tuple(word for word in get_args(member) if word != "head_bootstrap")
+        kinds.append(getitem(Literal, words) if get_origin(member) is Literal else member)
+    return reduce(or_, kinds)
+
+
+def _has_state(model: str) -> bool:
+    """Whether a language model has a state that can be carried from batch to batch."""
+    from dlkit.probe.record import unallocated
+
+    with unallocated():
+        return hasattr(models.build(model, vocabulary=8), "zero_state")
+
+
+def _of_dataset(function: Callable[..., Any], kind: str, model: str | None) -> list[Key]:
     """The options of a dataset and, where it is of images, of training on them."""
     from dlkit.data.augment import AUGMENTATIONS, MIXES
 
-    found = _options("data", function, arguments_in(function), without=set(recipe.DataSection.model_fields))
+    ignored = {"carry"} if kind == "corpus" and model and not _has_state(model) else set()
+    without = ignored.union(recipe.DataSection.model_fields)
+    found = _options("data", function, arguments_in(function), without=without)
     if kind not in recipe.AUGMENTED:
         return found
     captions = kind == "captions"

@@ -530,7 +530,8 @@ def _compare(operands: list[str], setting: Setting, devices: str, *, picture: Pa
         if only:
             console.note(f"{why}: of these figures only {', '.join(only)} can be compared.")
         else:
-            console.note(f"{why}, some of them unknown, so none of these figures can be compared.")
+            odd = "some of them unknown" if any(r["unknown"] for r in results) else "and some alter the texts"
+            console.note(f"{why}, {odd}, so none of these figures can be compared.")
     _tell_signatures(results[0])
     if "by_length" in results[0]:
         _compare_by_length(results)

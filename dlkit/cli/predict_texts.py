@@ -38,12 +38,12 @@ def predict_texts(models: Sequence[str], run: Run, operands: Sequence[str], *, t
     failures, number = Failures(), 0
     for group in groups:
         texts = [line for line in group if not isinstance(line, DataError)]
-        found: Iterator[Any] = zip(reader(texts, **options), reader.cut(texts), strict=True) if texts else iter(())
+        found: Iterator[Any] = iter(reader.answers(texts, **options) if texts else ())
         for line in group:
             number += 1
-            answer, lengths = (None, None) if isinstance(line, DataError) else next(found)
-            if lengths:
-                has, read = lengths
+            answer, cut = (None, None) if isinstance(line, DataError) else next(found)
+            if cut:
+                has, read = cut
                 console.warn(f"line {number} has {has:,} {things}, of which only the first {read:,} are read{also}")
             _print(number, line, answer, failures, tags=tags)
     failures.end()

@@ -41,6 +41,7 @@ class Kind:
         target: "module:class" of what is loaded.
         what: in words, as in "x has no labelled images".
         path: "module:function" that reads a path, its first argument; None where none can be read.
+        undivided: "module:function" that says of a path whether what it holds is in no splits, given where `path` is.
         tfds: "module:function" that reads a set of TensorFlow Datasets, its first argument the name; None for none.
         named: names of the table that are of this kind, too, when a task of it asks for them -> "module:function".
     """
@@ -48,6 +49,7 @@ class Kind:
     target: str
     what: str
     path: str | None = None
+    undivided: str | None = None
     tfds: str | None = None
     named: Mapping[str, str] = field(default_factory=dict)
 
@@ -55,28 +57,32 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "images": Kind(
         "dlkit.data.images:ImageData", "labelled images",
-        path="dlkit.data.folders:folder", tfds="dlkit.data.tfds:tfds_set",
+        path="dlkit.data.folders:folder", undivided="dlkit.data.folders:is_undivided", tfds="dlkit.data.tfds:tfds_set",
     ),
     "pairs": Kind(
         "dlkit.data.pairs:PairData", "pairs of sequences",
-        path="dlkit.data.parallel:parallel", tfds="dlkit.data.tfds_translation:translation_set",
+        path="dlkit.data.parallel:parallel", undivided="dlkit.data.parallel:is_undivided",
+        tfds="dlkit.data.tfds_translation:translation_set",
     ),
     "labelled_texts": Kind(
         "dlkit.data.labelled_texts:LabelledTexts", "labelled texts",
-        path="dlkit.data.labelled_texts:labelled_texts", tfds="dlkit.data.tfds_labelled_texts:labelled_text_set",
+        path="dlkit.data.labelled_texts:labelled_texts", undivided="dlkit.data.labelled_texts:is_undivided",
+        tfds="dlkit.data.tfds_labelled_texts:labelled_text_set",
     ),
     "tagged_texts": Kind(
-        "dlkit.data.tagged_texts:TaggedTexts", "tagged texts", path="dlkit.data.tagged_texts:tagged_texts",
+        "dlkit.data.tagged_texts:TaggedTexts", "tagged texts",
+        path="dlkit.data.tagged_texts:tagged_texts", undivided="dlkit.data.tagged_texts:is_undivided",
     ),
     "corpus": Kind(
         "dlkit.data.corpus:CorpusData", "running text",
-        path="dlkit.data.corpus:text", tfds="dlkit.data.corpus:tfds_text",
+        path="dlkit.data.corpus:text", undivided="dlkit.data.corpus:is_undivided", tfds="dlkit.data.corpus:tfds_text",
     ),
     "sequences": Kind("dlkit.data.sequences:SequenceData", "sequences of numbers"),
     "videos": Kind("dlkit.data.videos:VideoData", "labelled videos"),
     "captions": Kind(
         "dlkit.data.captions:CaptionData", "images with captions",
-        path="dlkit.data.caption_files:folder", tfds="dlkit.data.tfds_captions:caption_set",
+        path="dlkit.data.caption_files:folder", undivided="dlkit.data.caption_files:is_undivided",
+        tfds="dlkit.data.tfds_captions:caption_set",
         named={"synthetic:shapes": "dlkit.data.scenes:scenes"},
     ),
 }  # fmt: skip
@@ -208,6 +214,28 @@ def _tfds_reader(name: str, folder: Path | None, kind: str | None) -> str:
     if reader is None:
         raise UsageError(f"{name} has no {KINDS[str(kind)].what}", "`dlkit data list` says what each one is")
     return reader
+
+
+def is_undivided(
+    name: str,
+    dir: Path | None = None,  # noqa: A002 - the recipe's key is data.dir
+    *,
+    kind: str,
+) -> bool:
+    """Whether a data name means a path of data that are in no splits, so that they can be tested on as a whole.
+
+    Args:
+        name: as for `builder`.
+        dir: the same.
+        kind: of `KINDS`, how a path is read.
+
+    Raises:
+        dlkit.errors.UsageError: as `builder`.
+        dlkit.errors.DataError: what the path holds cannot be read.
+    """
+    about, function = KINDS[kind], builder(name, dir, kind=kind)
+    is_of_path = about.path is not None and getattr(function, "func", None) is _target(about.path)
+    return is_of_path and bool(_target(str(about.undivided))(name))
 
 
 def makes(function: Callable[..., Any]) -> str:

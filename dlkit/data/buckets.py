@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from dlkit.data.batching import shuffled
 
 Lengths = NDArray[np.int64]
+# Most tokens that are worked on at once when nothing is learned, padding included, unless a single text has more: those
+# of texts about which something is told, and those that are told or foretold, each among all tokens of a vocabulary.
+# The logits of 8,192 tokens among 32,000 take 1 GiB.
+TOKENS_READ, TOKENS_WRITTEN = 32_768, 8192
 # At most so many: each has a shape of its own.
 BUCKETS = 16
 # Buckets end at lengths that occur; of more different ones evenly chosen ones are looked at.

@@ -31,10 +31,10 @@ from dlkit.data.folders import (
     in_threads,
 )
 from dlkit.data.image_files import Header, UnreadableImage, Within, read_header, read_image
-from dlkit.data.images import DEFAULT_SIZE, HELD_OUT, Kept, LazySplit, NumberOrShare, Split, fits_in_memory
+from dlkit.data.images import DEFAULT_SIZE, HELD_OUT, Kept, LazySplit, NumberOrShare, Side, Split, fits_in_memory
 from dlkit.data.pairs import prepared
 from dlkit.data.split_names import split_of
-from dlkit.data.text_files import read_content
+from dlkit.data.text_files import read_lines
 from dlkit.errors import DataError, unreadable
 
 TABLES = ("captions.txt", "captions.csv", "captions.tsv")
@@ -103,7 +103,7 @@ def is_undivided(path: str) -> bool:
 def folder(
     path: str,
     *,
-    size: Annotated[int, Field(ge=8, le=4096)] | None = None,
+    size: Side | None = None,
     validation: NumberOrShare = HELD_OUT,
     test: NumberOrShare | Literal["all"] = HELD_OUT,
     split_seed: Annotated[int, Field(ge=0)] = 0,
@@ -163,7 +163,7 @@ def _content(root: Path) -> _Content:
     if source is None:
         raise DataError(f"{root}: no captions.txt and no Flickr8k.token.txt", LAYOUT)
     content = _Content(root)
-    lines = _lines(source)
+    lines = read_lines(source, zero_bytes=False)
     told = _flickr8k_captions(lines, source) if source.name in FLICKR8K else _table(lines, source)
     if not told:
         raise DataError(f"{source} has no caption", "a line is an image's file, a tab or comma, and a caption")
@@ -171,13 +171,6 @@ def _content(root: Path) -> _Content:
     listed = _flickr8k_splits(source.parent) if source.name in FLICKR8K else {}
     _divide(content, listed)
     return content
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return read_content(path).decode().split("\n")
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not a text in UTF-8", "save it as UTF-8, with `iconv` for example") from None
 
 
 Told = dict[str, list[str]]  # an image's file -> its captions
@@ -244,7 +237,7 @@ def _flickr8k_splits(place: Path) -> dict[str, str]:
     for own, split in FLICKR8K_SPLITS.items():
         path = place / f"Flickr_8k.{own}Images.txt"
         if path.is_file():
-            found.update((line.strip(), split) for line in _lines(path) if line.strip())
+            found.update((line.strip(), split) for line in read_lines(path) if line.strip())
     return found
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dlkit.data.images import ImageData, Split, fingerprint
-from dlkit.data.pairs import Ragged, unknown_shares
+from dlkit.data.pairs import Ragged, unknown_share, unknown_shares
 from dlkit.data.tokenizer import UNKNOWN, Tokenizer
 from dlkit.data.tokenizer_options import TokenizerOptions
 from dlkit.errors import DataError, nothing_to_train_on
@@ -93,15 +93,15 @@ class Pairs(NamedTuple):
 
 @dataclass(frozen=True)
 class CaptionData:
-    """A dataset of images with captions; tokenizer, ids and report are made when they are first asked for.
+    """A dataset of images with captions; tokenizer and ids are made when they are first asked for.
 
     Args:
         name: the name it is loaded by.
         splits: split name -> images and captions; without `train` they are for tests only.
         options: how the captions become ids.
-        given: the tokenizer; None to train it on the training captions.
+        own: the tokenizer; None to train one on the training captions.
         mirror: makes of a caption that of the mirrored image.
-        notes: lines for the report.
+        notes: lines for people.
 
     Raises:
         dlkit.errors.DataError: nothing is left to train on.
@@ -111,13 +111,13 @@ class CaptionData:
     name: str
     splits: Mapping[str, CaptionSplit]
     options: CaptionPreparation = field(default_factory=CaptionPreparation)
-    given: Tokenizer | None = None
+    own: Tokenizer | None = None
     mirror: Callable[[str], str] = sides_swapped
     notes: tuple[str, ...] = ()
 
-    def with_tokenizer(self, given: Tokenizer) -> "CaptionData":
+    def with_tokenizer(self, own: Tokenizer) -> "CaptionData":
         """The same data with the tokenizer of a run, so that none is trained."""
-        return replace(self, given=given)
+        return replace(self, own=own)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -132,8 +132,8 @@ class CaptionData:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """Makes the ids of the captions."""
-        if self.given is not None:
-            return self.given
+        if self.own is not None:
+            return self.own
         if "train" not in self.splits:
             raise nothing_to_train_on(self.name, self.splits)
         return self.options.train(list(chain.from_iterable(self.splits["train"].captions)))
@@ -163,26 +163,25 @@ class CaptionData:
         """The ids of the training captions as they are when the images are mirrored."""
         return Ragged.of(self.tokenizer.encode_all([self.mirror(text) for text in self.pairs("train").texts]))
 
-    def report(self) -> list[str]:
+    def remarks(self) -> list[str]:
         """What became of the captions, a line each for people."""
         lines, (found, dropped) = list(self.notes), self._paired
         if total := sum(dropped.values()):
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items() if count)
             read = sum(map(len, self.splits["train"].captions))
             lines.append(f"dropped {total:,} of {read:,} training captions: {reasons}")
-        if told := unknown_shares({name: pairs.ids for name, pairs in found.items()}, "tokens"):
-            lines.append(f"unknown{self._examples_of_unknown()}: {told}")
-        return lines
+        shares = {name: unknown_share(pairs.ids) for name, pairs in found.items()}
+        return [*lines, *unknown_shares(shares, examples=self._unknown())]
 
-    def _examples_of_unknown(self) -> str:
+    def _unknown(self) -> list[str]:
+        """What is unknown of the training captions, the most frequent first."""
         pairs = self.pairs("train") if "train" in self.splits else None
         if pairs is None:
-            return ""
+            return []
         of = np.repeat(np.arange(len(pairs.texts)), pairs.ids.lengths)
         rows = np.unique(of[pairs.ids.flat == UNKNOWN])
         counts = Counter(piece for row in rows.tolist() for piece in self.tokenizer.unknown(pairs.texts[row]))
-        most = sorted(counts, key=lambda piece: (-counts[piece], piece))[:5]
-        return f" (such as {' '.join(most)})" if most else ""
+        return sorted(counts, key=lambda piece: (-counts[piece], piece))
 
     def fingerprint(self) -> str:
         """sha256 of the training split's images, or of the files that they come from, and of its captions' ids."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib import resources
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,10 +22,10 @@ from pydantic import Field
 
 from dlkit import file_system
 from dlkit.data import tfds_files, tfds_names
-from dlkit.data.pairs import Ragged, prepared
+from dlkit.data.pairs import Ragged, inputs_and_targets, padded_length, prepared, unknown_shares
 from dlkit.data.split_files import files_by_role
-from dlkit.data.split_names import ROLES, own_names
-from dlkit.data.text_files import binary, decoded, read_content
+from dlkit.data.split_names import ROLES, check_held_out, own_names
+from dlkit.data.text_files import lines_of, read_text, some_at_once
 from dlkit.data.tokenizer import END, PAD, START, UNKNOWN, CharacterTokenizer, Kind, Tokenizer
 from dlkit.data.tokenizer_options import TokenizerOptions
 from dlkit.errors import DataError, UsageError, nothing_to_train_on
@@ -33,8 +33,6 @@ from dlkit.errors import DataError, UsageError, nothing_to_train_on
 Share = Annotated[float, Field(ge=0, lt=1)]
 TEXT = ".txt"
 
-# As strings and lists short lines take many times the memory of their text, so never all of them are that at once.
-CHARACTERS_AT_ONCE, LINES_AT_ONCE = 1 << 20, 50_000
 # So many characters from where a text is to be divided, another place is still the same; no word has so many.
 REACH = 1000
 
@@ -167,16 +165,9 @@ class Lines:
 
     def batch(self, indices: NDArray[np.int64], *, step: int = 1) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """The sequences at `indices`: inputs `<s> y` and targets `y </s>`, padded with 0 to a multiple of `step`."""
-        lengths = self.rows.lengths[indices]
-        time = min(-(int(lengths.max(initial=0)) + 1) // step * -step, self.longest)
-        inputs, targets = np.full((2, len(indices), time), PAD, np.int32)
-        inputs[:, 0] = START
-        for row, at in enumerate(indices.tolist()):
-            ids = self.rows[at]
-            inputs[row, 1 : len(ids) + 1] = ids
-            targets[row, : len(ids)] = ids
-            targets[row, len(ids)] = END
-        return inputs, targets
+        longest = int(self.rows.lengths[indices].max(initial=0)) + 1
+        rows = [self.rows[at] for at in indices.tolist()]
+        return inputs_and_targets(rows, length=padded_length(longest, most=self.longest, step=step))
 
 
 # -------------------------------------------------------------------------------------------------------------- corpus
@@ -264,13 +255,8 @@ class CorpusData:
 
     def remarks(self) -> list[str]:
         """What became of the texts, a line each."""
-        notes = [*self.notes, *self._encoded[1]]
-        shares = []
-        for name, split in self.splits.items():
-            ids = split.ids if isinstance(split, Stream) else split.rows.flat
-            if ids.size and (share := float((ids == UNKNOWN).mean())):
-                shares.append(f"{share:.2%} of {name}")
-        return notes + ([f"unknown tokens: {', '.join(shares)}"] if shares else [])
+        shares = {name: split.unknown / split.predicted for name, split in self.splits.items()}
+        return [*self.notes, *self._encoded[1], *unknown_shares(shares)]
 
     @property
     def first(self) -> int:
@@ -291,12 +277,11 @@ class CorpusData:
         return digest.hexdigest()
 
     def _lines_of(self, texts: Sequence[str]) -> Lines:
-        parts, of_each = [Ragged.of([])], [np.zeros(0, np.int64)]
-        for lines in _some_lines(line for line in text_lines(texts) if line.strip()):
+        parts, of_each = [], [np.zeros(0, np.int64)]
+        for lines in some_at_once(line for line in text_lines(texts) if line.strip()):
             parts.append(Ragged.of(self.tokenizer.encode_all(lines)))
             of_each.append(np.fromiter(map(len, lines), np.int64, len(lines)) + 1)
-        flat, lengths = (np.concatenate([getattr(part, name) for part in parts]) for name in ("flat", "lengths"))
-        return Lines(Ragged(flat, lengths), np.concatenate(of_each))
+        return Lines(Ragged.joined(parts), np.concatenate(of_each))
 
     def _stream_of(self, texts: Sequence[str]) -> Stream:
         """Texts with a stop token between two of them; but for characters one also before each line."""
@@ -306,7 +291,7 @@ class CorpusData:
             ids = np.concatenate(parts) if parts else np.zeros(0, np.int32)
             return Stream(ids, max(0, len(ids) - 1), self.options.block)
         parts, characters = [], 0
-        for lines in _some_lines(text_lines(text for text in texts if not _is_blank(text))):
+        for lines in some_at_once(text_lines(text for text in texts if not _is_blank(text))):
             encoded = ((END, *row) for row in self.tokenizer.encode_all(lines))
             parts.append(np.fromiter(chain.from_iterable(encoded), np.int32))
             characters += sum(map(len, lines)) + len(lines)
@@ -331,24 +316,8 @@ def _is_blank(text: str) -> bool:
 
 
 def text_lines(texts: Iterable[str]) -> Iterator[str]:
-    r"""The lines of texts: they end with `\n` and nothing else, the last one perhaps without it. Empty texts have none.
-
-    Example:
-        >>> list(text_lines(["to be\n\nor not", ""]))
-        ['to be', '', 'or not']
-    """
-    for text in texts:
-        start = 0
-        while start < len(text):
-            stop = text.find("\n", start + CHARACTERS_AT_ONCE) + 1 or len(text)
-            yield from text[start:stop].removesuffix("\n").split("\n")
-            start = stop
-
-
-def _some_lines(lines: Iterable[str]) -> Iterator[list[str]]:
-    lines = iter(lines)
-    while some := list(islice(lines, LINES_AT_ONCE)):
-        yield some
+    """The lines of several texts, see `text_files.lines_of`."""
+    return chain.from_iterable(map(lines_of, texts))
 
 
 # ------------------------------------------------------------------------------------------------------------- corpora
@@ -422,13 +391,9 @@ def text(
     """
     path = file_system.expanded(name)
     found = _of_folder(path) if file_system.is_folder(path) else {"train": read(path)}
+    check_held_out(found, validation=validation, test=test)
     if test == "all":
-        if set(found) != {"train"}:
-            raise UsageError(f"data.test=all is for data without splits, not {', '.join(found)}", "leave it out")
         return CorpusData(name, {"test": [found["train"]]})
-    for role, share in (("validation", validation), ("test", test)):
-        if share and role in found:
-            raise UsageError(f"data.{role} is for data without such a split, and these have one", "leave it out")
     held = {"validation": 0.1 if validation is None else validation, "test": test or 0.0}
     held = {role: share for role, share in held.items() if share and role not in found}
     if sum(held.values()) >= 1:
@@ -514,8 +479,7 @@ def tfds_text(
     roles = own_names(found.splits)
     if "train" not in roles:
         raise UsageError(f"{name} has nothing to train on: its splits are {', '.join(found.splits)}")
-    if validation and "validation" in roles:
-        raise UsageError("data.validation is for data without such a split, and these have one", "leave it out")
+    check_held_out(roles, validation=validation)
     texts: dict[str, Sequence[str]] = {}
     for role, split in roles.items():
         (texts[role],) = tfds_files.texts(found, split, [feature])
@@ -554,7 +518,4 @@ def read(path: Path) -> str:
     Raises:
         dlkit.errors.DataError: the file is missing, unreadable, no UTF-8, binary, or too large for the memory.
     """
-    content = read_content(path)
-    if b"\0" in content:
-        raise binary(path)
-    return decoded(content, path).replace("\r\n", "\n")
+    return read_text(path, zero_bytes=False).replace("\r\n", "\n")

@@ -37,6 +37,7 @@ from dlkit.data.images import (
     Kept,
     LazySplit,
     NumberOrShare,
+    Side,
     Split,
     check_ignored,
     fits_in_memory,
@@ -347,13 +348,13 @@ def _table_row(cells: Mapping[str, str], line: int, surplus: int) -> ImageFile:
 # -------------------------------------------------------------------------------------------------------------- splits
 
 
-def has_splits(folder: str | Path) -> bool:
-    """Whether a folder says itself which images are for training and which for tests.
+def is_undivided(folder: str | Path) -> bool:
+    """Whether a folder does not say itself which images are for training and which for tests.
 
     Raises:
         dlkit.errors.DataError: as `list_images`.
     """
-    return any(file.split for file in list_images(folder).files)
+    return not any(file.split for file in list_images(folder).files)
 
 
 # What helps when chance has held out too little of a class.
@@ -425,7 +426,7 @@ def _place(text: str) -> float:
 def folder(
     path: str,
     *,
-    size: Annotated[int, Field(ge=8, le=4096)] | None = None,
+    size: Side | None = None,
     validation: NumberOrShare = HELD_OUT,
     test: NumberOrShare | Literal["all"] = HELD_OUT,
     split_seed: Annotated[int, Field(ge=0)] = 0,

@@ -22,6 +22,8 @@ SAMPLE, MEASURED_WHOLE = 10_000, 1 << 32
 RUN = 1 << 26  # bytes of pixels that are looked at together
 HELD_OUT = 0.1  # the share of the images that is held out where there is no such split
 # A number of images, or below 1 a share of them.
+# The side of images in pixels, as a recipe may set it.
+Side = Annotated[int, Field(ge=1, le=4096)]
 NumberOrShare = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
 
 

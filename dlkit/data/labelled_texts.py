@@ -7,11 +7,12 @@ learned from the training texts alone when it is first asked for.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,10 @@ from pydantic import Field
 from dlkit import file_system
 from dlkit.data.folders import SUFFIXES
 from dlkit.data.holdout import Part
-from dlkit.data.pairs import Ragged, prepared, unknown_shares
-from dlkit.data.parallel import read_lines
+from dlkit.data.pairs import Ragged, prepared, unknown_share, unknown_shares
 from dlkit.data.split_files import files_by_role
-from dlkit.data.split_names import ROLES
-from dlkit.data.text_files import binary
+from dlkit.data.split_names import ROLES, check_held_out
+from dlkit.data.text_files import lines_of, read_text, some_at_once
 from dlkit.data.tokenizer import SPECIAL, Tokenizer
 from dlkit.data.tokenizer_options import TokenizerOptions
 from dlkit.errors import DataError, UsageError, not_there, nothing_to_train_on
@@ -109,7 +109,7 @@ class LabelledTexts:
         classes: the names of the classes.
         texts: split name -> raw texts; without `train` they are for tests only.
         options: how the texts become ids.
-        own_tokenizer: None to learn one from the training texts.
+        own: the tokenizer; None to learn one from the training texts.
         notes: lines for people.
 
     Raises:
@@ -121,7 +121,7 @@ class LabelledTexts:
     classes: Sequence[str]
     texts: Mapping[str, Labelled]
     options: TextPreparation = field(default_factory=TextPreparation)
-    own_tokenizer: Tokenizer | None = None
+    own: Tokenizer | None = None
     notes: tuple[str, ...] = ()
 
     def as_trained(self, classes: Sequence[str], own: Tokenizer, max_length: int) -> "LabelledTexts":
@@ -138,13 +138,13 @@ class LabelledTexts:
         order = np.array([classes.index(label) for label in self.classes], np.int32)
         texts = {split: Labelled(each.texts, order[each.labels]) for split, each in self.texts.items()}
         options = replace(self.options, max_length=max_length)
-        return replace(self, classes=list(classes), texts=texts, own_tokenizer=own, options=options)
+        return replace(self, classes=list(classes), texts=texts, own=own, options=options)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """Makes the ids."""
-        if self.own_tokenizer is not None:
-            return self.own_tokenizer
+        if self.own is not None:
+            return self.own
         if "train" not in self.texts:
             raise nothing_to_train_on(self.name, self.texts)
         if not len(self.texts["train"]):
@@ -164,9 +164,12 @@ class LabelledTexts:
         return {name: self._encoded(each) for name, each in self.texts.items()}
 
     def _encoded(self, split: Labelled) -> TextSplit:
-        ids, most = self.tokenizer.encode_all(split.texts), self.options.max_length
-        cut = sum(len(each) > most for each in ids)
-        return TextSplit(Ragged.of([each[:most] for each in ids]), split.labels, split.texts, cut)
+        parts, cut, most = [], 0, self.options.max_length
+        for texts in some_at_once(split.texts):
+            ids = self.tokenizer.encode_all(texts)
+            cut += sum(len(each) > most for each in ids)
+            parts.append(Ragged.of([each[:most] for each in ids]))
+        return TextSplit(Ragged.joined(parts), split.labels, split.texts, cut)
 
     def remarks(self, of: str | None = None) -> list[str]:
         """What a user should know of the texts: duplicates, what is unknown, and what is not read of long ones.
@@ -182,8 +185,7 @@ class LabelledTexts:
                     f"{split.cut:,} of {len(split):,} {name} texts have more than {self.options.max_length:,} tokens: "
                     "the rest of them is not read"
                 )
-        unknown = unknown_shares({name: split.ids for name, split in splits.items()}, "tokens")
-        return [*lines, f"unknown: {unknown}"] if unknown else lines
+        return [*lines, *unknown_shares({name: unknown_share(split.ids) for name, split in splits.items()})]
 
     def fingerprint(self) -> str:
         """sha256 of the training texts and their classes, whatever the tokenizer."""
@@ -198,15 +200,18 @@ def duplicates(texts: Mapping[str, Labelled]) -> list[str]:
     if "train" not in texts:
         return []
     train = texts["train"]
-    labels: dict[str, set[int]] = {}
+    label_of: dict[str, int] = {}  # a set of labels for each would take more memory than the texts
+    several = set()
     for text, label in zip(train.texts, train.labels.tolist(), strict=True):
-        labels.setdefault(_plain(text), set()).add(label)
+        plain = _plain(text)
+        if label_of.setdefault(plain, label) != label:
+            several.add(plain)
     lines = []
     for name, split in texts.items():
-        if name != "train" and (again := sum(_plain(text) in labels for text in split.texts)):
+        if name != "train" and (again := sum(_plain(text) in label_of for text in split.texts)):
             lines.append(f"{again:,} of {len(split):,} {name} texts are training texts, too")
-    if several := sum(len(each) > 1 for each in labels.values()):
-        lines.append(f"{several:,} training texts have several labels")
+    if several:
+        lines.append(f"{len(several):,} training texts have several labels")
     return lines
 
 
@@ -224,11 +229,15 @@ def stratified(labels: NDArray[np.int32], count: int, *, seed: int) -> NDArray[n
         >>> np.bincount(stratified(np.zeros(10, np.int32), 5, seed=0)).tolist()
         [2, 2, 2, 2, 2]
     """
-    mixed = np.random.default_rng(seed).permutation(len(labels))
-    by_class = mixed[np.argsort(labels[mixed], kind="stable")]
     part = np.empty(len(labels), np.int64)
-    part[by_class] = np.arange(len(labels)) % count
+    part[_by_class(labels, seed=seed)] = np.arange(len(labels)) % count
     return part
+
+
+def _by_class(labels: NDArray[np.int32], *, seed: int) -> NDArray[np.int64]:
+    """The examples class by class, those of each in an order that is drawn, (n,)."""
+    mixed = np.random.default_rng(seed).permutation(len(labels))
+    return mixed[np.argsort(labels[mixed], kind="stable")]
 
 
 def size_of_part(size: Part, count: int) -> int:
@@ -244,11 +253,9 @@ def _held_out(labels: NDArray[np.int32], size: Part, *, seed: int, what: str) ->
     wanted = size_of_part(size, count)
     if size and wanted >= count:
         raise UsageError(f"{wanted:,} texts for {what} leave nothing of {count:,} to train on", f"lower data.{what}")
-    mixed = np.random.default_rng(seed).permutation(count)
-    by_class = mixed[np.argsort(labels[mixed], kind="stable")]
     chosen = np.zeros(count, bool)
     if wanted:  # evenly spaced in an order by class
-        chosen[by_class[np.linspace(0, count - 1, wanted).round().astype(int)]] = True
+        chosen[_by_class(labels, seed=seed)[np.linspace(0, count - 1, wanted).round().astype(int)]] = True
     return chosen
 
 
@@ -262,12 +269,8 @@ def check_parts(
     fold: int = 0,
 ) -> None:
     """Raises a UsageError when an option does not fit the splits that are there, or another option."""
+    check_held_out(texts, validation=validation, test=test)
     there, undivided = ", ".join(texts), set(texts) == {"train"}
-    if test == "all" and not undivided:
-        raise UsageError(f"data.test=all is for data without splits, not {there}", "leave it out")
-    for role, size in (("validation", validation), ("test", test)):
-        if size and size != "all" and role in texts:
-            raise UsageError(f"data.{role} is for data without such a split, and these have one", "leave it out")
     if folds is not None and not undivided:
         raise UsageError(f"data.folds is for data without splits, not {there}", "leave it out")
     if folds is not None and test is not None:
@@ -375,16 +378,16 @@ def labelled_texts(
         found = (
             {role: _table(file, *columns, notes) for role, file in tables.items()}
             if tables
-            else {"train": [(label, text) for label, file in by_class.items() for text in _lines(file)]}
+            else {"train": _of_classes(by_class)}
         )
     else:
         found = {"train": _table(path, *columns, notes)}
     # As in `ls`: a number is no name, so 10 comes after 9.
-    every = {label for rows in found.values() for label, _ in rows}
+    every = {label for rows in found.values() for label in rows.labels}
     classes = sorted(every, key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
     place = {label: at for at, label in enumerate(classes)}
     texts = {
-        role: Labelled([text for _, text in rows], np.array([place[label] for label, _ in rows], np.int32))
+        role: Labelled(rows.texts, np.fromiter((place[label] for label in rows.labels), np.int32, len(rows.labels)))
         for role, rows in found.items()
     }
     for role, split in texts.items():
@@ -416,18 +419,17 @@ def is_undivided(name: str) -> bool:
     return file_system.is_file(path) or (file_system.is_folder(path) and set(_tables_of(path)) <= {"train"})
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a file, made as they are wanted: short ones take many times the memory of their text."""
     try:
-        lines = read_lines(path)
+        text = read_text(path, zero_bytes=False)
     except DataError as failure:
         if "is not UTF-8" not in failure.message:
             raise
         new = path.with_suffix("") if path.suffix == ".gz" else path
         hint = f"of a text in Latin-1 `iconv -f latin1 -t utf-8 {new.name} > new.{new.name}` makes one in UTF-8"
         raise DataError(failure.message, hint) from None
-    if any("\0" in line for line in lines):
-        raise binary(path)
-    return lines
+    return (line.removesuffix("\r") for line in lines_of(text))
 
 
 def _entries(root: Path) -> list[Path]:
@@ -473,32 +475,47 @@ def _files_of_classes(root: Path, notes: list[str]) -> dict[str, Path]:
     return chosen
 
 
-def _table(path: Path, label: str | None, text: str | None, notes: list[str]) -> list[tuple[str, str]]:
-    """The labels and texts of a table."""
+class Rows(NamedTuple):
+    """The labels of texts, and the texts."""
+
+    labels: list[str]
+    texts: list[str]
+
+
+def _of_classes(files: Mapping[str, Path]) -> Rows:
+    """The lines of files, of which each is one class."""
+    rows = Rows([], [])
+    for label, file in files.items():
+        rows.texts.extend(_lines(file))
+        rows.labels.extend([label] * (len(rows.texts) - len(rows.labels)))
+    return rows
+
+
+def _table(path: Path, label: str | None, text: str | None, notes: list[str]) -> Rows:
+    """What is in a table."""
     if not file_system.exists(path):
         raise not_there("file", path)
     if not path.name.removesuffix(".gz").casefold().endswith((TABLE, ".txt")):
         raise DataError(f"{path} is no table of labelled texts: its name does not end in {TABLE}", _LAYOUTS)
     lines = _lines(path)
-    if not lines:
+    if (first := next(lines, None)) is None:
         raise DataError(f"{path} is empty", _LAYOUTS)
-    cells = [cell.strip().casefold() for cell in lines[0].split("\t")]
+    cells = [cell.strip().casefold() for cell in first.split("\t")]
     wanted = [(label, LABEL_NAMES, "label"), (text, TEXT_NAMES, "text")]
     at: list[int] = []
     for own, usual, what in wanted:
         known = [own.strip().casefold()] if own is not None else usual
         places = [cells.index(name) for name in known if name in cells]
         if own is not None and not places:
-            raise DataError(
-                f"{path} has no column {own}: its first line is {_shown(lines[0])}", f"see data.{what}_column"
-            )
+            raise DataError(f"{path} has no column {own}: its first line is {_shown(first)}", f"see data.{what}_column")
         at += places[:1]
     has_heading = len(at) == 2 and at[0] != at[1]
     if not has_heading:
         at = [0, 1]
     columns = len(cells) if has_heading else 2
-    rows, empty = [], 0
-    for number, line in enumerate(lines[has_heading:], 1 + has_heading):
+    rows, empty = Rows([], []), 0
+    names: dict[str, str] = {}
+    for number, line in enumerate(lines if has_heading else chain([first], lines), 1 + has_heading):
         if not line.strip():
             empty += 1
             continue
@@ -510,13 +527,14 @@ def _table(path: Path, label: str | None, text: str | None, notes: list[str]) ->
             )
         if not (name := parts[at[0]].strip()):
             raise DataError(f"{path} line {number:,} has no label", _LAYOUTS)
-        rows.append((name, parts[at[1]]))
+        rows.labels.append(names.setdefault(name, name))  # of each label one string alone is kept
+        rows.texts.append(parts[at[1]])
     if empty:
         notes.append(f"passed over {empty:,} empty line{'s' * (empty > 1)} of {path.name}")
-    most = Counter(name for name, _ in rows).most_common(1)
-    if len({name for name, _ in rows}) > max(1000, len(rows) // 2):
+    if len(names) > max(1000, len(rows.texts) // 2):
+        ((most, _),) = Counter(rows.labels).most_common(1)
         raise DataError(
-            f"{path} has {len(rows):,} texts and nearly as many labels, such as {_shown(most[0][0])}", _LAYOUTS
+            f"{path} has {len(rows.texts):,} texts and nearly as many labels, such as {_shown(most)}", _LAYOUTS
         )
     return rows
 

@@ -48,6 +48,12 @@ class Ragged(Sequence[NDArray[np.int32]]):
         lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
         return cls(np.fromiter(chain.from_iterable(sequences), np.int32, int(lengths.sum())), lengths)
 
+    @classmethod
+    def joined(cls, parts: Iterable["Ragged"]) -> "Ragged":
+        """The sequences of all parts, one part after another."""
+        parts = [cls.of([]), *parts]
+        return cls(np.concatenate([part.flat for part in parts]), np.concatenate([part.lengths for part in parts]))
+
     def __len__(self) -> int:
         return len(self.lengths)
 
@@ -109,6 +115,50 @@ class PairBatch(NamedTuple):
     target_out: NDArray[np.int32]  # (batch, target time), y </s>
 
 
+def inputs_and_targets(
+    sequences: Sequence[Sequence[int] | NDArray[np.int32]], *, length: int | None = None
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """What a decoder reads of each sequence, `<s> y`, and what it is to say, `y </s>`, padded with 0.
+
+    Args:
+        sequences: n sequences, without start and end.
+        length: time steps of the result; by default those of the longest sequence with its end.
+
+    Returns:
+        Two of (n, length) int32.
+
+    Example:
+        >>> inputs, targets = inputs_and_targets([[7, 8], [9]])
+        >>> inputs.tolist(), targets.tolist()
+        ([[1, 7, 8], [1, 9, 0]], [[7, 8, 2], [9, 2, 0]])
+    """
+    length = length or max(map(len, sequences), default=0) + 1
+    inputs, targets = np.full((2, len(sequences), length), PAD, np.int32)
+    inputs[:, 0] = START
+    for row, ids in enumerate(sequences):
+        count = len(ids)
+        inputs[row, 1 : count + 1] = ids
+        targets[row, :count] = ids
+        targets[row, count] = END
+    return inputs, targets
+
+
+def padded_length(longest: int, *, most: int | None = None, step: int = LENGTH_STEP) -> int:
+    """Time steps that sequences are padded to: a multiple of `step`, but no more than `most`.
+
+    Args:
+        longest: tokens of the longest one, its end included.
+        most: those of the longest one that there is, or that a model has positions for; None for any number.
+        step: so few different lengths occur. In evaluations 1: there may be no position beyond the longest.
+
+    Example:
+        >>> padded_length(13), padded_length(13, most=14), padded_length(13, step=1)
+        (16, 14, 13)
+    """
+    length = -(-longest // step) * step
+    return length if most is None else min(length, most)
+
+
 def teacher_forcing(ids: Sequence[int]) -> dict[str, NDArray[np.int32]]:
     """What a decoder reads and has to say, a row of each, for the ids of one output, its end token included.
 
@@ -151,23 +201,11 @@ def batch(split: PairSplit, indices: Iterable[int], *, lengths: tuple[int, int] 
     """
     rows = list(indices)
     source_length, target_length = lengths or (
-        min(-int(side[rows].max()) // LENGTH_STEP * -LENGTH_STEP, longest)
+        padded_length(int(side[rows].max()), most=longest)
         for side, longest in zip(split.lengths, split.longest, strict=True)
     )
-    made = PairBatch(
-        np.full((len(rows), source_length), PAD, np.int32),
-        np.full((len(rows), target_length), PAD, np.int32),
-        np.full((len(rows), target_length), PAD, np.int32),
-    )
-    made.target_in[:, 0] = START
-    for row, at in enumerate(rows):
-        source, target = split.source[at], split.target[at]
-        made.source[row, : len(source)] = source
-        made.source[row, len(source)] = END
-        made.target_in[row, 1 : len(target) + 1] = target
-        made.target_out[row, : len(target)] = target
-        made.target_out[row, len(target)] = END
-    return made
+    _, source = inputs_and_targets([split.source[row] for row in rows], length=source_length)
+    return PairBatch(source, *inputs_and_targets([split.target[row] for row in rows], length=target_length))
 
 
 # --------------------------------------------------------------------------------------------------------- preparation
@@ -242,16 +280,12 @@ class Report:
         if total := sum(self.dropped.values()):
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items() if count)
             lines.append(f"dropped {total:,} of {self.read:,} training pairs: {reasons}")
-        shares = [
-            f"{share:.2%} of {split} {side} tokens"
+        shares = {
+            f"{split} {side}": share
             for split, both in self.unknown.items()
             for side, share in zip(("source", "target"), both, strict=True)
-            if share
-        ]
-        if shares:
-            examples = f" (such as {' '.join(self.unknown_pieces[:5])})" if self.unknown_pieces else ""
-            lines.append(f"unknown{examples}: {', '.join(shares)}")
-        return lines
+        }
+        return [*lines, *unknown_shares(shares, examples=self.unknown_pieces)]
 
 
 @dataclass(frozen=True)
@@ -331,7 +365,7 @@ class PairData:
         """What became of the texts."""
         splits, dropped = self._encoded
         train, learned = self.texts.get("train", Texts([], [])), splits.get("train", PairSplit([], []))
-        unknown = {name: (_unknown_share(split.source), _unknown_share(split.target)) for name, split in splits.items()}
+        unknown = {name: (unknown_share(split.source), unknown_share(split.target)) for name, split in splits.items()}
         pieces: Counter[str] = Counter()
         for ids, texts, by in (
             (learned.source, learned.source_texts, self.source_tokenizer),
@@ -393,18 +427,25 @@ def _occurred_before(split: PairSplit) -> NDArray[np.bool_]:
     return np.array([first.setdefault(pair, row) != row for row, pair in enumerate(pairs)], bool)
 
 
-def unknown_shares(splits: Mapping[str, Ragged], things: str) -> str:
-    """Of each split the share of ids that stand for what is not in the vocabulary, in words; "" where all are known.
+def unknown_shares(shares: Mapping[str, float], *, things: str = "tokens", examples: Sequence[str] = ()) -> list[str]:
+    """A line about what is not in the vocabulary; none where all is known.
+
+    Args:
+        shares: of each split, what share of it that is.
+        things: what it is a share of.
+        examples: some of what is unknown; five of them are told.
 
     Example:
-        >>> unknown_shares({"train": Ragged.of([[UNKNOWN, 9]]), "test": Ragged.of([[9]])}, "tokens")
-        '50.00% of train tokens'
+        >>> unknown_shares({"train": 0.5, "test": 0.0}, examples=["b"])
+        ['unknown (such as b): 50.00% of train tokens']
     """
-    shares = {name: _unknown_share(ids) for name, ids in splits.items()}
-    return ", ".join(f"{share:.2%} of {name} {things}" for name, share in shares.items() if share)
+    told = ", ".join(f"{share:.2%} of {name} {things}" for name, share in shares.items() if share)
+    such = f" (such as {' '.join(examples[:5])})" if examples else ""
+    return [f"unknown{such}: {told}"] if told else []
 
 
-def _unknown_share(ids: Sequence[Sequence[int]] | Ragged) -> float:
+def unknown_share(ids: Sequence[Sequence[int]] | Ragged) -> float:
+    """What share of ids stand for what is not in the vocabulary; 0 of none."""
     flat = ids.flat if isinstance(ids, Ragged) else Ragged.of(ids).flat
     return float((flat == UNKNOWN).mean()) if flat.size else 0.0
 

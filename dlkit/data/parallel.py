@@ -15,8 +15,8 @@ from pydantic import Field
 from dlkit import file_system
 from dlkit.data.holdout import How, Part, hold_out
 from dlkit.data.pairs import PairData, Texts, prepared
-from dlkit.data.split_names import ROLES, split_of
-from dlkit.data.text_files import read_text
+from dlkit.data.split_names import ROLES, check_held_out, split_of
+from dlkit.data.text_files import read_lines
 from dlkit.errors import DataError, UsageError, nearest, not_there
 
 TABLES = (".tsv", ".txt")
@@ -117,14 +117,10 @@ def with_parts(
     Raises:
         dlkit.errors.UsageError: as `dlkit.data.holdout.hold_out`, or something is given for parts that are there.
     """
+    check_held_out(splits, validation=validation, test=test)
     undivided = set(splits) == {"train"}
     if test == "all":
-        if not undivided:
-            raise UsageError(f"data.test=all is for data without splits, not {', '.join(splits)}", "leave it out")
         return {"test": splits["train"]}, ()
-    for role, size in (("validation", validation), ("test", test)):
-        if size and role in splits:
-            raise UsageError(f"data.{role} is for data without such a split, and these have one", "leave it out")
     sizes: dict[str, Part] = {} if "validation" in splits else {"validation": validation}
     if "test" not in splits and (undivided or test is not None):
         sizes["test"] = test
@@ -302,15 +298,3 @@ def _columns(path: Path, source: int | None, target: int | None) -> Texts:
         sides[0].append(cells[source - 1])
         sides[1].append(cells[target - 1])
     return Texts(*sides)
-
-
-def read_lines(path: Path) -> list[str]:
-    r"""The lines of a text in UTF-8, plain or `.gz`, without their ends, `\n` or `\r\n`, and without a BOM.
-
-    Raises:
-        dlkit.errors.DataError: as `dlkit.data.text_files.read_text`; of what is no UTF-8 it has the number of the line.
-    """
-    lines = read_text(path).split("\n")
-    if not lines[-1]:
-        lines.pop()  # after the last line end
-    return [line.removesuffix("\r") for line in lines]

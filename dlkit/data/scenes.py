@@ -136,7 +136,7 @@ def scenes(
         images = LazySplit(read, np.arange(count), np.zeros(count, np.int32), (size, size, 3), kept=room)
         captions = [[scene(name, index, seed=seed).caption] for index in range(count)]
         splits[name] = CaptionSplit(images, captions)
-    return CaptionData("synthetic:shapes", splits, given=WordTokenizer(WORDS), mirror=mirrored)
+    return CaptionData("synthetic:shapes", splits, own=WordTokenizer(WORDS), mirror=mirrored)
 
 
 def _image(split: str, index: int, *, size: int, noise: float, seed: int) -> NDArray[np.uint8]:

@@ -1,6 +1,7 @@
 """What people call the splits of their data, and what they are called here."""
 
 from collections.abc import Collection
+from typing import Literal
 
 from dlkit.errors import UsageError
 
@@ -28,6 +29,23 @@ def check_split(split: str, splits: Collection[str], name: str) -> None:
     if split not in splits:
         instead = "; `--split validation` takes that one" if split == "test" and "validation" in splits else ""
         raise UsageError(f"no split {split} in {name}", f"known: {', '.join(splits)}{instead}")
+
+
+def check_held_out(
+    splits: Collection[str], *, validation: float | None = None, test: float | Literal["all"] | None = None
+) -> None:
+    """Raises a UsageError when something is to be held out for a split that is there, or `all` of data with splits.
+
+    Args:
+        splits: that are there.
+        validation: what `data.validation` is.
+        test: what `data.test` is; `all` leaves none to train on.
+    """
+    if test == "all" and set(splits) != {"train"}:
+        raise UsageError(f"data.test=all is for data without splits, not {', '.join(splits)}", "leave it out")
+    for role, size in (("validation", validation), ("test", test)):
+        if size and size != "all" and role in splits:
+            raise UsageError(f"data.{role} is for data without such a split, and these have one", "leave it out")
 
 
 def own_names(splits: Collection[str]) -> dict[str, str]:

@@ -14,10 +14,10 @@ from pydantic import Field
 from dlkit import file_system
 from dlkit.data.holdout import Part
 from dlkit.data.labelled_texts import check_parts, size_of_part
-from dlkit.data.pairs import Ragged, unknown_shares
-from dlkit.data.parallel import read_lines
+from dlkit.data.pairs import Ragged, unknown_share, unknown_shares
 from dlkit.data.split_files import files_by_role
 from dlkit.data.split_names import ROLES
+from dlkit.data.text_files import lines_of, read_text, some_at_once
 from dlkit.data.tokenizer import SPECIAL, UNKNOWN, Tokenizer, WordTokenizer
 from dlkit.errors import DataError, UsageError, not_there, nothing_to_train_on
 
@@ -76,7 +76,7 @@ class TaggedTexts:
         name: the name it is loaded by.
         tags: the names of the tags.
         texts: split name -> raw sentences; without `train` they are for tests only.
-        own_tokenizer: None to take the words of the training sentences.
+        own: the tokenizer; None to take the words of the training sentences.
         vocabulary: most ids, the four special ones included.
         min_count: words that occur less often in training are `<unk>`.
         lower: turn words into lower case.
@@ -87,7 +87,7 @@ class TaggedTexts:
     name: str
     tags: Sequence[str]
     texts: Mapping[str, Tagged]
-    own_tokenizer: Tokenizer | None = None
+    own: Tokenizer | None = None
     vocabulary: int = 30_000
     min_count: int = 2
     lower: bool = False
@@ -110,13 +110,13 @@ class TaggedTexts:
             split: Tagged(each.words, [[order[tag] for tag in row] for row in each.tags])
             for split, each in self.texts.items()
         }
-        return replace(self, tags=list(tags), texts=texts, own_tokenizer=own, max_length=max_length)
+        return replace(self, tags=list(tags), texts=texts, own=own, max_length=max_length)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """Makes the ids."""
-        if self.own_tokenizer is not None:
-            return self.own_tokenizer
+        if self.own is not None:
+            return self.own
         if "train" not in self.texts:
             raise nothing_to_train_on(self.name, self.texts)
         lines = (" ".join(words) for words in self.texts["train"].words)
@@ -132,9 +132,12 @@ class TaggedTexts:
 
     def _encoded(self, split: Tagged) -> TagSplit:
         most = self.max_length
-        ids = [encode_words(words[:most], self.tokenizer) for words in split.words]
-        cut = sum(len(words) > most for words in split.words)
-        return TagSplit(Ragged.of(ids), Ragged.of([tags[:most] for tags in split.tags]), cut)
+        ids = Ragged.joined(
+            Ragged.of([encode_words(words[:most], self.tokenizer) for words in some])
+            for some in some_at_once(split.words)
+        )
+        tags = Ragged.joined(Ragged.of([row[:most] for row in some]) for some in some_at_once(split.tags))
+        return TagSplit(ids, tags, sum(len(words) > most for words in split.words))
 
     def remarks(self, of: str | None = None) -> list[str]:
         """What a user should know of the sentences: of one split, or of all and what else there is to say."""
@@ -146,8 +149,8 @@ class TaggedTexts:
             for name, split in splits.items()
             if split.cut
         ]
-        unknown = unknown_shares({name: split.ids for name, split in splits.items()}, "words")
-        return [*lines, f"unknown: {unknown}"] if unknown else lines
+        unknown = {name: unknown_share(split.ids) for name, split in splits.items()}
+        return [*lines, *unknown_shares(unknown, things="words")]
 
     def fingerprint(self) -> str:
         """sha256 of the training sentences and their tags."""
@@ -202,13 +205,14 @@ def tagged_texts(
     """
     root = file_system.expanded(name)
     files = _files(root) if file_system.is_folder(root) else {"train": root}
-    read = {role: _sentences(path, tag_column) for role, path in files.items()}
-    tags = sorted({tag for rows in read.values() for row in rows for _, tag in row})
-    place = {tag: at for at, tag in enumerate(tags)}
-    texts = {
-        role: Tagged([[word for word, _ in row] for row in rows], [[place[tag] for _, tag in row] for row in rows])
-        for role, rows in read.items()
-    }
+    seen: dict[str, int] = {}
+    read = {role: _sentences(path, tag_column, seen) for role, path in files.items()}
+    tags = sorted(seen)
+    place = {seen[tag]: at for at, tag in enumerate(tags)}
+    for _, numbers in read.values():
+        for row in numbers:
+            row[:] = [place[number] for number in row]
+    texts = {role: Tagged(*words_and_tags) for role, words_and_tags in read.items()}
     texts = _with_parts(texts, validation=validation, test=test, seed=seed)
     return TaggedTexts(
         name, tags, texts, vocabulary=vocabulary, min_count=min_count, lower=lower, max_length=max_length
@@ -234,13 +238,25 @@ def _files(root: Path) -> dict[str, Path]:
     return found
 
 
-def _sentences(path: Path, tag_column: int | None) -> list[list[tuple[str, str]]]:
+def _sentences(path: Path, tag_column: int | None, seen: dict[str, int]) -> tuple[list[list[str]], list[list[int]]]:
+    """The words of each sentence of a file, and numbers of their tags.
+
+    Of each word one string alone is kept: one for each time that it occurs would take too much memory.
+
+    Args:
+        path: the file.
+        tag_column: see `tagged_texts`.
+        seen: tag -> its number, in the order in which they occur; new ones are added.
+    """
     if not file_system.exists(path):
         raise not_there("file", path)
-    sentences: list[list[tuple[str, str]]] = [[]]
-    for number, line in enumerate(read_lines(path), 1):
+    words: list[list[str]] = []
+    tags: list[list[int]] = []
+    known: dict[str, str] = {}
+    begins = True
+    for number, line in enumerate(lines_of(read_text(path, zero_bytes=False)), 1):
         if not line.strip():
-            sentences.append([])
+            begins = True
             continue
         if line.startswith("-DOCSTART-"):
             continue
@@ -251,11 +267,15 @@ def _sentences(path: Path, tag_column: int | None) -> list[list[tuple[str, str]]
         at = (tag_column or 2) - 1
         if len(cells) <= at or not cells[0] or not cells[at]:
             raise DataError(f"{path} line {number:,} has no word or no tag in column {at + 1}", _FORM)
-        sentences[-1].append((cells[0], cells[at]))
-    sentences = [sentence for sentence in sentences if sentence]
-    if not sentences:
+        if begins:
+            words.append([])
+            tags.append([])
+            begins = False
+        words[-1].append(known.setdefault(cells[0], cells[0]))
+        tags[-1].append(seen.setdefault(cells[at], len(seen)))
+    if not words:
         raise DataError(f"{path} has no sentences: it is empty", _FORM)
-    return sentences
+    return words, tags
 
 
 def _with_parts(

@@ -3,8 +3,10 @@
 import gzip
 import os
 import zlib
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from dlkit.errors import DataError, not_there, unreadable
 from dlkit.runtime import memory
@@ -13,6 +15,10 @@ from dlkit.runtime import memory
 # needs them, as ids, and while one becomes the other.
 BYTES_EACH = 20
 CHUNK = 1 << 24
+# As strings and lists short lines take many times the memory of their text, so never all of them are that at once.
+CHARACTERS_AT_ONCE, LINES_AT_ONCE = 1 << 20, 50_000
+
+Item = TypeVar("Item")
 
 
 def most_bytes() -> int | None:
@@ -62,13 +68,50 @@ def read_content(path: Path) -> bytes:
     return content.removeprefix(b"\xef\xbb\xbf")
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, zero_bytes: bool = True) -> str:
     """The same as text.
 
+    Args:
+        path: the file.
+        zero_bytes: whether there may be some. In texts of the web a single one may stand; a file with many is none.
+
     Raises:
-        dlkit.errors.DataError: as `read_content` and `decoded`.
+        dlkit.errors.DataError: as `read_content` and `decoded`, or there are zero bytes where there may be none.
     """
-    return decoded(read_content(path), path)
+    content = read_content(path)
+    if not zero_bytes and b"\0" in content:
+        raise DataError(f"{path} is no text: it has zero bytes", "a binary file, or UTF-16: save it as UTF-8")
+    return decoded(content, path)
+
+
+def read_lines(path: Path, *, zero_bytes: bool = True) -> list[str]:
+    r"""The lines of a text in UTF-8, plain or `.gz`, without their ends, `\n` or `\r\n`, and without a BOM.
+
+    Raises:
+        dlkit.errors.DataError: as `read_text`; of what is no UTF-8 it has the number of the line.
+    """
+    return [line.removesuffix("\r") for line in lines_of(read_text(path, zero_bytes=zero_bytes))]
+
+
+def lines_of(text: str) -> Iterator[str]:
+    r"""The lines of a text, none of an empty one: they end with `\n` and nothing else, the last one perhaps without it.
+
+    Example:
+        >>> list(lines_of("to be\n\nor not"))
+        ['to be', '', 'or not']
+    """
+    start = 0
+    while start < len(text):
+        stop = text.find("\n", start + CHARACTERS_AT_ONCE) + 1 or len(text)
+        yield from text[start:stop].removesuffix("\n").split("\n")
+        start = stop
+
+
+def some_at_once(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Lines or texts in lists, each as long as memory has room for."""
+    items = iter(items)
+    while some := list(islice(items, LINES_AT_ONCE)):
+        yield some
 
 
 def decoded(content: bytes, path: Path) -> str:
@@ -82,11 +125,6 @@ def decoded(content: bytes, path: Path) -> str:
     except UnicodeDecodeError as failure:
         line = content.count(b"\n", 0, failure.start) + 1
         raise DataError(f"{path} line {line:,} is not UTF-8", "save it as UTF-8, with `iconv` for example") from None
-
-
-def binary(path: Path) -> DataError:
-    """The error about a file in which there are zero bytes."""
-    return DataError(f"{path} is no text: it has zero bytes", "a binary file, or UTF-16: save it as UTF-8")
 
 
 def _within(file: BinaryIO | gzip.GzipFile, path: Path, most: int | None) -> bytes:

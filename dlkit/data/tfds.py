@@ -7,11 +7,10 @@ kind gets a function of its own beside `tfds_set`, on the same three.
 import hashlib
 import io
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from dlkit.data import tfds_names
 from dlkit.data.image_files import FORMATS, fitted, upright_size
@@ -22,6 +21,7 @@ from dlkit.data.images import (
     Kept,
     LazySplit,
     NumberOrShare,
+    Side,
     fits_in_memory,
     hold_out,
 )
@@ -34,7 +34,7 @@ def tfds_set(
     name: str,
     *,
     dir: Path | None = None,  # noqa: A002 - the recipe's key is data.dir
-    size: Annotated[int, Field(ge=1, le=4096)] | None = None,
+    size: Side | None = None,
     validation: NumberOrShare = HELD_OUT,
 ) -> ImageData:
     """The image classification set `name` of TensorFlow Datasets, prepared before with `dlkit data prepare`.

@@ -2,14 +2,13 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from dlkit.data import tfds_names
 from dlkit.data.captions import CaptionData, CaptionPreparation, CaptionSplit
-from dlkit.data.images import HELD_OUT, LazySplit, NumberOrShare, Split, fits_in_memory, hold_out
+from dlkit.data.images import HELD_OUT, LazySplit, NumberOrShare, Side, Split, fits_in_memory, hold_out
 from dlkit.data.pairs import prepared
 from dlkit.data.tfds import lazy_split, roles_of, shape_of
 from dlkit.data.tfds_files import feature, images_with_texts
@@ -21,7 +20,7 @@ def caption_set(
     name: str,
     *,
     dir: Path | None = None,  # noqa: A002 - the recipe's key is data.dir
-    size: Annotated[int, Field(ge=1, le=4096)] | None = None,
+    size: Side | None = None,
     validation: NumberOrShare = HELD_OUT,
 ) -> CaptionData:
     """The set `name` of TensorFlow Datasets, prepared before with `dlkit data prepare`, with its captions.

@@ -320,7 +320,7 @@ def texts(prepared: Prepared, split: str, keys: Sequence[str]) -> list[list[str]
     """
     names = [key.encode() for key in keys]
     read = _each(prepared, split, lambda record: [record.text(name) for name in names])
-    rows = _fitting(prepared, read, lambda row: sum(map(len, row)))
+    rows = list(_fitting(prepared, (row for _, _, row in read), lambda row: sum(map(len, row))))
     return [[row[column] for row in rows] for column in range(len(keys))]
 
 
@@ -335,16 +335,20 @@ def images_with_texts(prepared: Prepared, split: str, image: str, texts: str) ->
 
     Raises:
         NotPrepared: a file is cut short or damaged.
-        dlkit.errors.DataError: a record is, or a text is no UTF-8.
+        dlkit.errors.DataError: a record is, a text is no UTF-8, or all are too large for the memory.
     """
     shards = prepared.splits[split]
-    places, captions, checksums = [], [], []
 
     def look(record: _Record) -> tuple[tuple[int, int], list[str], int]:
         return record.value(image.encode()), record.texts(texts.encode()), record.checksum
 
-    for shard, number, ((first, last), of_image, checksum) in _each(prepared, split, look):
-        places.append((shard, number, first, last))
+    read_from = (
+        ((shard, number, *place), of_image, checksum)
+        for shard, number, (place, of_image, checksum) in _each(prepared, split, look)
+    )
+    places, captions, checksums = [], [], []
+    for place, of_image, checksum in _fitting(prepared, read_from, lambda row: sum(map(len, row[1]))):
+        places.append(place)
         captions.append(of_image)
         checksums.append(checksum)
     if prepared.file_format == "array_record":
@@ -372,20 +376,17 @@ def labelled_texts(prepared: Prepared, split: str, text: str, label: str) -> tup
         dlkit.errors.DataError: a record is, a text is no UTF-8, or all are too large for the memory.
     """
     read = _each(prepared, split, lambda record: (record.text(text.encode()), record.number(label.encode())))
-    rows = _fitting(prepared, read, lambda row: len(row[0]))
+    rows = list(_fitting(prepared, (row for _, _, row in read), lambda row: len(row[0])))
     return [each for each, _ in rows], [number for _, number in rows]
 
 
-def _fitting(
-    prepared: Prepared, read: Iterator[tuple[Shard, int, Found]], characters: Callable[[Found], int]
-) -> list[Found]:
+def _fitting(prepared: Prepared, rows: Iterator[Found], characters: Callable[[Found], int]) -> Iterator[Found]:
     """What was found in each record, as far as the memory goes."""
-    rows, size, most = [], 0, most_bytes()
-    for _, _, row in read:
+    size, most = 0, most_bytes()
+    for row in rows:
         size += characters(row)
         check_fits(size, prepared.name, most)
-        rows.append(row)
-    return rows
+        yield row
 
 
 class _Record:

@@ -17,8 +17,8 @@ from dlkit.data.batching import Batch, in_batches
 from dlkit.data.captions import CaptionData
 from dlkit.data.check import decode_all
 from dlkit.data.images import Split, standardize
-from dlkit.data.pairs import LENGTH_STEP, teacher_forcing
-from dlkit.data.tokenizer import END, START, Tokenizer
+from dlkit.data.pairs import LENGTH_STEP, inputs_and_targets, padded_length, teacher_forcing
+from dlkit.data.tokenizer import Tokenizer
 from dlkit.errors import UsageError
 from dlkit.layers import step_context
 from dlkit.tasks import TASKS, own_words
@@ -130,7 +130,7 @@ class Captioning(ImageTask):
 
     def remarks(self) -> list[str]:
         """What became of the captions: which were dropped and why, and what is unknown."""
-        return self.data.report()
+        return self.data.remarks()
 
     def _pairs(self, split: str) -> int:
         """Number of pairs of an image and a caption, after `limit`, which counts images."""
@@ -178,14 +178,8 @@ class Captioning(ImageTask):
             for index, turned in zip(indices, mirrored, strict=True)
         ]
         # All rows of the batch say how long it is, so that every process pads alike.
-        length = -(-(max(map(len, ids)) + 1) // LENGTH_STEP) * LENGTH_STEP
-        target_in, target_out = (np.zeros((len(rows), length), np.int32) for _ in range(2))
-        target_in[:, 0] = START
-        for row, at in enumerate(rows):
-            count = len(ids[at])
-            target_in[row, 1 : count + 1] = ids[at]
-            target_out[row, :count] = ids[at]
-            target_out[row, count] = END
+        length = padded_length(max(map(len, ids)) + 1, step=1 if epoch is None else LENGTH_STEP)
+        target_in, target_out = inputs_and_targets([ids[at] for at in rows.tolist()], length=length)
         shown, place = np.unique(self._shown(pairs.image[indices[rows]], split, epoch), return_inverse=True)
         pixels = source.fetch(shown)
         if names:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from dlkit import data as datasets
 from dlkit.data.batching import Batch, in_batches, shuffled
-from dlkit.data.buckets import longest_first
-from dlkit.data.corpus import CorpusData, CorpusPreparation, Lines, Stream, is_undivided
+from dlkit.data.buckets import TOKENS_WRITTEN, longest_first
+from dlkit.data.corpus import CorpusData, CorpusPreparation, Lines, Stream, text_lines
 from dlkit.data.pairs import LENGTH_STEP
+from dlkit.data.text_files import some_at_once
 from dlkit.data.tokenizer import Tokenizer
 from dlkit.decode.decoder import positions_of
 from dlkit.errors import DataError, UsageError
@@ -25,7 +26,6 @@ from dlkit.recipe import check_data_dir
 from dlkit.tasks import TASKS
 from dlkit.tasks.run_files import TOKENIZER_FILE, load_tokenizer
 from dlkit.tasks.task import Sums, Task, token_sums
-from dlkit.tasks.translator import BATCH_TOKENS
 from dlkit.values import parameters_of
 
 # A recurrent model is evaluated on so many streams at most, side by side, each at least so long: a stream begins
@@ -114,6 +114,19 @@ class LanguageModelling(Task):
         """The share of these that stand for what is not in the vocabulary."""
         part = self._read_by(model, split)
         return part.unknown / max(1, part.predicted)
+
+    def altered_share(self, split: str) -> float:
+        """The share of the lines of a split that are others when they are read back from their tokens.
+
+        Such as those whose letters have become small, or of whose spaces only one is left: what is foretold is easier
+        than the text.
+        """
+        lines = altered = 0
+        for some in some_at_once(text_lines(self.texts(split))):
+            back = map(self.tokenizer.decode, self.tokenizer.encode_all(some))
+            altered += sum(one != other for one, other in zip(some, back, strict=True))
+            lines += len(some)
+        return altered / max(1, lines)
 
     def texts(self, split: str) -> list[str]:
         """The texts of a split as they were read, untouched by any tokenizer and by `limit`."""
@@ -262,7 +275,7 @@ class LanguageModelling(Task):
                 f"with more than {most:,} tokens"
             )
         lengths = part.rows.lengths[rows] + 1  # with the stop token
-        return [rows[chosen] for chosen in longest_first(lengths, batch_size, most_tokens=BATCH_TOKENS)]
+        return [rows[chosen] for chosen in longest_first(lengths, batch_size, most_tokens=TOKENS_WRITTEN)]
 
     def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
         """`inputs` and `targets`, (n, time) int32, padded with 0; in training lines to few different lengths."""
@@ -348,6 +361,6 @@ def other_text(own: Mapping[str, Any], name: str, *, is_known: bool, folder: Pat
     if folder is not None:
         check_data_dir(name, folder, kind="corpus")
         section["dir"] = folder
-    if "test" in options and is_undivided(name):
+    if datasets.is_undivided(name, section.get("dir"), kind="corpus"):
         section["test"] = "all"
     return section

@@ -9,15 +9,16 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from dlkit import runs
-from dlkit.data.buckets import longest_first
+from dlkit.data.buckets import TOKENS_READ, longest_first
 from dlkit.data.pairs import pad
 from dlkit.data.tagged_texts import encode_words
 from dlkit.data.tokenizer import Tokenizer
 from dlkit.tasks.classifier import Guesses, Models, open_alike
 from dlkit.tasks.run_files import load_tokenizer
-from dlkit.tasks.text_task import BATCH_TOKENS
 
 Tags = list[tuple[str, str]]  # (word, tag), a pair for each word
+# Of a text that is not read to its end: how many tokens it has, those of a tagger being words, and how many are read.
+Cut = tuple[int, int] | None
 
 
 class _Net:
@@ -38,7 +39,7 @@ class _Net:
         cut = [text[: self.most] for text in texts]
         lengths = np.array([max(1, len(text)) for text in cut], np.int64)
         found: list[Any] = [None] * len(cut)
-        for rows in longest_first(lengths, batch_size, most_tokens=BATCH_TOKENS):
+        for rows in longest_first(lengths, batch_size, most_tokens=TOKENS_READ):
             ids = pad([cut[row] for row in rows], length=int(lengths[rows].max()))
             for row, probabilities in zip(rows.tolist(), self._probabilities(ids).numpy(), strict=True):
                 found[row] = probabilities
@@ -56,28 +57,26 @@ class _Reader:
         self.names = list(opened[0][1].info["data"]["classes"])
         self._nets = [_Net(name, run) for name, run in opened]
 
-    def cut(self, texts: Sequence[str]) -> list[tuple[int, int] | None]:
-        """Of each text that is not read to its end how many tokens it has, and how many are read; else None.
-
-        Tokens of a tagger are words. Of several models it is the one that leaves most of the text unread.
-        """
-        lengths = [[len(ids) for ids in self._encoded(texts, net.tokenizer)] for net in self._nets]
-        longest = [
-            max(zip(each, (net.most for net in self._nets), strict=True), key=lambda pair: pair[0] - pair[1])
-            for each in zip(*lengths, strict=True)
-        ]
-        return [(length, most) if length > most else None for length, most in longest]
-
     def _encoded(self, texts: Sequence[str], own: Tokenizer) -> Sequence[Sequence[int]]:
         """The ids of the texts, by the tokenizer of a model."""
         raise NotImplementedError
 
-    def _each(self, texts: Sequence[str], batch_size: int) -> list[NDArray[np.float32]]:
-        """What the models say of each text, in their order; of its words as many as all of them read."""
-        of_nets = [net.each(self._encoded(texts, net.tokenizer), batch_size) for net in self._nets]
-        return [
-            np.mean([own[: min(map(len, each))] for own in each], axis=0) for each in zip(*of_nets, strict=True)
-        ]  # fmt: skip
+    def _each(self, texts: Sequence[str], batch_size: int) -> list[tuple[NDArray[np.float32], Cut]]:
+        """What the models say of each text, in their order, and what they leave unread.
+
+        Something is said of as many words as all of them read; what is left unread is told of the one that leaves most.
+        """
+        of_texts, of_nets = [], []
+        for net in self._nets:
+            encoded = self._encoded(texts, net.tokenizer)
+            of_texts.append([(len(ids), net.most) for ids in encoded])
+            of_nets.append(net.each(encoded, batch_size))
+        found: list[tuple[NDArray[np.float32], Cut]] = []
+        for said, sizes in zip(zip(*of_nets, strict=True), zip(*of_texts, strict=True), strict=True):
+            has, read = max(sizes, key=lambda pair: pair[0] - pair[1])
+            mean = np.mean([own[: min(map(len, said))] for own in said], axis=0)
+            found.append((mean, (has, read) if has > read else None))
+        return found
 
 
 class TextClassifier(_Reader):
@@ -111,10 +110,14 @@ class TextClassifier(_Reader):
         """
         if isinstance(texts, str):
             return self([texts], top=top)[0]
+        return [answer for answer, _ in self.answers(texts, top=top, batch_size=batch_size)]
+
+    def answers(self, texts: Sequence[str], *, top: int = 1, batch_size: int = 64) -> list[tuple[Guesses, Cut]]:
+        """The same of several texts, each with what is left unread of it."""
         names = self.names
         return [
-            [{"class": names[at], "probability": float(row[at])} for at in np.argsort(-row, kind="stable")[:top]]
-            for row in self._each(texts, batch_size)
+            ([{"class": names[at], "probability": float(row[at])} for at in np.argsort(-row, kind="stable")[:top]], cut)
+            for row, cut in self._each(texts, batch_size)
         ]
 
     def _encoded(self, texts: Sequence[str], own: Tokenizer) -> Sequence[Sequence[int]]:
@@ -145,7 +148,7 @@ class Tagger(_Reader):
     def __call__(self, texts: str | Sequence[str], *, batch_size: int = 64) -> Tags | list[Tags]:
         """The words of a sentence, each with its most probable tag; of several sentences a list of that.
 
-        Words beyond the most that are read have no tag and are left out; `cut` says of which sentences.
+        Words beyond the most that are read have no tag and are left out; `answers` says of which sentences.
 
         Args:
             texts: one or several.
@@ -153,9 +156,13 @@ class Tagger(_Reader):
         """
         if isinstance(texts, str):
             return self([texts])[0]
+        return [answer for answer, _ in self.answers(texts, batch_size=batch_size)]
+
+    def answers(self, texts: Sequence[str], *, batch_size: int = 64) -> list[tuple[Tags, Cut]]:
+        """The same of several sentences, each with what is left unread of it."""
         return [
-            [(word, self.names[at]) for word, at in zip(text.split(), probabilities.argmax(axis=-1), strict=False)]
-            for text, probabilities in zip(texts, self._each(texts, batch_size), strict=True)
+            ([(word, self.names[at]) for word, at in zip(text.split(), row.argmax(axis=-1), strict=False)], cut)
+            for text, (row, cut) in zip(texts, self._each(texts, batch_size), strict=True)
         ]
 
     def _encoded(self, texts: Sequence[str], own: Tokenizer) -> Sequence[Sequence[int]]:

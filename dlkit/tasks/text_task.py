@@ -12,15 +12,12 @@ from numpy.typing import NDArray
 
 from dlkit import data as datasets
 from dlkit.data.batching import Batch
-from dlkit.data.buckets import TokenBatches, longest_first, of_like_length
-from dlkit.data.pairs import LENGTH_STEP
+from dlkit.data.buckets import TOKENS_READ, TokenBatches, longest_first, of_like_length
+from dlkit.data.pairs import padded_length
 from dlkit.data.tokenizer import Tokenizer
 from dlkit.errors import UsageError, nothing_to_train_on
 from dlkit.tasks.run_files import TOKENIZER_FILE, load_tokenizer
 from dlkit.tasks.task import Task
-
-# Most tokens that are evaluated at once, padding included, unless a single text has more.
-BATCH_TOKENS = 32_768
 
 
 class TextTask(Task):
@@ -36,7 +33,7 @@ class TextTask(Task):
         loaded = datasets.load_kind(self.options["name"], self.kind, **self.dataset_options())
         if self.stored is not None:
             return loaded.as_trained(list(self.stored["classes"]), self.tokenizer, int(self.stored["max_length"]))
-        return replace(loaded, own_tokenizer=self.tokenizer) if self.folder else loaded
+        return replace(loaded, own=self.tokenizer) if self.folder else loaded
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -150,7 +147,7 @@ class TextTask(Task):
     def evaluation_plan(self, model: keras.Model, split: str, *, batch_size: int) -> list[NDArray[np.int64]]:
         """Texts of like length together, as many as memory has room for, the longest first."""
         lengths = np.maximum(self.data.splits[split].lengths[: self.size(split)], 1)
-        return longest_first(lengths, batch_size, most_tokens=BATCH_TOKENS)
+        return longest_first(lengths, batch_size, most_tokens=TOKENS_READ)
 
     def rows(self, batch_size: int) -> int:
         """As of every task; with `batch_tokens`, as many as are left of the longest texts."""
@@ -165,4 +162,4 @@ class TextTask(Task):
             return longest
         if self.batch_tokens is not None:
             return self._token_batches.lengths(indices)[0]
-        return min(-(-longest // LENGTH_STEP) * LENGTH_STEP, self._longest(split))
+        return padded_length(longest, most=self._longest(split))

@@ -15,7 +15,7 @@ from dlkit import data as datasets
 from dlkit import metrics
 from dlkit.data import pairs, tokenizer
 from dlkit.data.batching import Batch
-from dlkit.data.buckets import TokenBatches, longest_first
+from dlkit.data.buckets import TOKENS_WRITTEN, TokenBatches, longest_first
 from dlkit.data.tokenizer import Tokenizer
 from dlkit.decode.decoder import positions_of
 from dlkit.errors import DataError, UsageError
@@ -23,7 +23,6 @@ from dlkit.layers import step_context
 from dlkit.tasks import TASKS, own_words
 from dlkit.tasks.task import Sums, Task, token_sums
 from dlkit.tasks.translator import (
-    BATCH_TOKENS,
     MOST_TOKENS,
     Search,
     Translator,
@@ -152,7 +151,7 @@ class Translation(Task):
                 f"left out of the loss and accuracy: {count - len(kept):,} of {count:,} {split} pairs, "
                 f"with more than {most:,} tokens"
             )
-        return [kept[rows] for rows in longest_first(longer[kept], batch_size, most_tokens=BATCH_TOKENS)]
+        return [kept[rows] for rows in longest_first(longer[kept], batch_size, most_tokens=TOKENS_WRITTEN)]
 
     def check_model(self, model: keras.Model) -> None:
         """Whether the model has positions for the longest training pair, and a table of words for each tokenizer.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dlkit import runs
 from dlkit.data import pairs, tokenizer
+from dlkit.data.buckets import TOKENS_WRITTEN
 from dlkit.data.tokenizer import END, UNKNOWN, Tokenizer
 from dlkit.decode.beam import LengthNorm
 from dlkit.decode.decoder import Decoder, Source
@@ -21,10 +22,6 @@ from dlkit.tasks.run_files import TOKENIZER_FILE, open_run_of
 # Attention takes memory with the square of the length. No sentence is so long, and no model has learned to translate
 # one that is.
 MOST_TOKENS = 1000
-
-# Most tokens on a side that are worked on at once, padding included, unless a single line has more: the logits of 8,192
-# tokens among 32,000 take 1 GiB.
-BATCH_TOKENS = 8192
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -40,8 +37,9 @@ class Search:
         n_best: outputs for each input: the best of the beams, or so many samples.
         length_norm: by what a beam search compares outputs of different lengths.
         alpha: of the normalization `gnmt`.
-        max_len: most tokens of an output, the prefix and the end token included; None for what the run's recipe says.
-        min_len: fewest tokens of an output.
+        max_len: most tokens of an output, the end token included; None for what the run's recipe says. With a prefix
+            translations and captions begin, so that it counts; a language model goes on behind it, and it does not.
+        min_len: fewest tokens of an output, counted likewise.
         temperature: of sampling; below 1 likely tokens become likelier.
         top_k: sample from so many most probable tokens; 0 for all.
         top_p: sample from the most probable tokens that together have this probability.
@@ -482,12 +480,12 @@ def _by_length(
 
 
 def _batches(lines: Iterable[_Line], batch_size: int) -> Iterator[list[_Line]]:
-    """Divides lines, at most so many together and no more than have `BATCH_TOKENS` with the padding."""
+    """Divides lines, at most so many together and no more than have `TOKENS_WRITTEN` with the padding."""
     batch: list[_Line] = []
     longest = 0
     for line in lines:
         longest = max(longest, line.longer)
-        if batch and (len(batch) == batch_size or (len(batch) + 1) * longest > BATCH_TOKENS):
+        if batch and (len(batch) == batch_size or (len(batch) + 1) * longest > TOKENS_WRITTEN):
             yield batch
             batch, longest = [], line.longer
         batch.append(line)
@@ -497,4 +495,4 @@ def _batches(lines: Iterable[_Line], batch_size: int) -> Iterator[list[_Line]]:
 
 def _padded(ids: Sequence[Sequence[int]], *, most: int) -> NDArray[np.int32]:
     """Ids side by side, padded to few different lengths, so that few shapes occur."""
-    return pairs.pad(ids, length=min(-(-max(map(len, ids)) // pairs.LENGTH_STEP) * pairs.LENGTH_STEP, most))
+    return pairs.pad(ids, length=pairs.padded_length(max(map(len, ids)), most=most))

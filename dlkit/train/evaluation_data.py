@@ -1,14 +1,10 @@
 """What data a run is evaluated on: its own, divided as in training, or others that its classes or languages fit."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from dlkit import data as datasets
 from dlkit import file_system
-from dlkit.data import caption_files, labelled_texts, tagged_texts
-from dlkit.data.folders import folder, has_splits
-from dlkit.data.parallel import is_undivided
 from dlkit.errors import UsageError
 from dlkit.recipe import check_data_dir
 from dlkit.runs import Run
@@ -38,7 +34,7 @@ def data_section(run: Run, setting: Setting, among: Sequence[Run]) -> dict[str, 
     if setting.data is not None:
         own = next((each.recipe["data"] for each in among if _is_same(each.recipe["data"]["name"], setting.data)), {})
         section = {**own, "name": setting.data}
-        if not own and _is_undivided(setting.data, kind, setting.data_dir):
+        if not own and datasets.is_undivided(setting.data, setting.data_dir, kind=kind):
             section["test"] = "all"
     if setting.data_dir is not None:
         check_data_dir(section["name"], setting.data_dir, kind=kind)
@@ -66,19 +62,3 @@ def _is_same(own: str, other: str) -> bool:
     """Whether two names are those of one dataset: the same, or paths of the same folder."""
     one, two = ([file_system.real(path) for path in datasets.paths(name)] or name for name in (own, other))
     return one == two
-
-
-def _is_undivided(name: str, kind: str, prepared: Path | None) -> bool:
-    """Whether a dataset is a folder, of images or of texts, or a file, without splits.
-
-    Args:
-        name: of the dataset.
-        kind: of `dlkit.data.KINDS`.
-        prepared: the folder that prepared sets lie in.
-    """
-    if kind in {"labelled_texts", "tagged_texts"}:
-        return (labelled_texts if kind == "labelled_texts" else tagged_texts).is_undivided(name)
-    if kind == "captions":
-        return datasets.is_path(name) and caption_files.is_undivided(name)
-    of_images = kind == "images" and getattr(datasets.builder(name, prepared, kind=kind), "func", None) is folder
-    return is_undivided(name) or (of_images and not has_splits(name))

@@ -149,7 +149,7 @@ def test_captions_that_are_larger_than_the_memory(photos, monkeypatch):
 
 def test_text_that_is_no_utf8_and_a_folder_that_is_none(photos):
     (photos / "captions.txt").write_bytes(b"0.png\tcaf\xe9\n")
-    with pytest.raises(DataError, match="is not a text in UTF-8"):
+    with pytest.raises(DataError, match="line 1 is not UTF-8"):
         folder(str(photos))
     with pytest.raises(DataError, match="no such folder"):
         folder(str(photos / "nowhere"))
@@ -246,12 +246,12 @@ def test_training_captions_that_cannot_be_learned_from_are_dropped_and_counted()
     assert pairs.image.tolist() == [0, 1]
     assert pairs.texts == ["A b c", "c b"]
     assert set(loaded.tokenizer.words) == {"a", "b", "c"}
-    assert loaded.report() == ["dropped 2 of 4 training captions: 1 without a token, 1 longer than 3 tokens"]
+    assert loaded.remarks() == ["dropped 2 of 4 training captions: 1 without a token, 1 longer than 3 tokens"]
 
 
 def test_unknown_words_are_told():
     loaded = made(["a b"], ["a q"], min_count=2)
-    assert loaded.report() == ["unknown (such as b q): 50.00% of train tokens"]
+    assert loaded.remarks() == ["unknown (such as b q): 50.00% of train tokens"]
 
 
 def test_the_ids_of_a_mirrored_image():

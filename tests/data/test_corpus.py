@@ -127,32 +127,39 @@ def test_lines_are_the_same_in_whatever_parts_they_are_made(tmp_path, monkeypatc
         return stream.ids, stream.characters, lines.rows.flat, lines.rows.lengths, lines.of_each
 
     at_once = read()
-    monkeypatch.setattr(corpus, "CHARACTERS_AT_ONCE", 3)
-    monkeypatch.setattr(corpus, "LINES_AT_ONCE", 4)
+    monkeypatch.setattr(text_files, "CHARACTERS_AT_ONCE", 3)
+    monkeypatch.setattr(text_files, "LINES_AT_ONCE", 4)
     assert list(corpus.text_lines([whole])) == whole.removesuffix("\n").split("\n")
     for one, other in zip(at_once, read(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(
-    ("content", "options"),
+    ("kind", "content", "options"),
     [
-        ("\N{GRINNING FACE}" + "a b " * 40_000, {}),  # makes four bytes of each character
-        ("ab cd\n" * 20_000, {"tokenizer": "word"}),
-        ("ab cd\n" * 20_000, {"tokenizer": "word", "units": "lines"}),
+        ("corpus", "\N{GRINNING FACE}" + "a b " * 40_000, {}),  # makes four bytes of each character
+        ("corpus", "ab cd\n" * 20_000, {"tokenizer": "word"}),
+        ("corpus", "ab cd\n" * 20_000, {"tokenizer": "word", "units": "lines"}),
+        ("tagged_texts", "the\tDT\ncat\tNN\nsleeps\tVB\nhere\tRB\n.\tSTOP\n\n" * 2000, {}),
+        ("labelled_texts", "".join(f"{'neg' if n % 3 else 'pos'}\ta text, number {n}\n" for n in range(4000)), {}),
+        (
+            "labelled_texts",
+            "".join(f"{'neg' if n % 3 else 'pos'}\t{n:09}\n" for n in range(4000)),
+            {"tokenizer": "char"},
+        ),
     ],
-    ids=["wide", "words", "lines"],
+    ids=["wide", "words", "lines", "tags", "classes", "letters of classes"],
 )
-def test_a_text_takes_no_more_memory_than_is_counted_on(tmp_path, monkeypatch, content, options):
-    monkeypatch.setattr(corpus, "CHARACTERS_AT_ONCE", 1000)
-    monkeypatch.setattr(corpus, "LINES_AT_ONCE", 200)
+def test_a_text_takes_no_more_memory_than_is_counted_on(tmp_path, monkeypatch, kind, content, options):
+    monkeypatch.setattr(text_files, "CHARACTERS_AT_ONCE", 1000)
+    monkeypatch.setattr(text_files, "LINES_AT_ONCE", 200)
     monkeypatch.setattr(text_files, "CHUNK", 1000)
-    file = tmp_path / "x.txt"
+    file = tmp_path / "x.tsv" if kind == "labelled_texts" else tmp_path / "x.txt"
     file.write_text(content, encoding="utf-8")
-    _ = load(file, **options).splits  # so that all modules are there
+    _ = data.load_kind(str(file), kind, **options).splits  # so that all modules are there
     tracemalloc.start()
     try:
-        _ = load(file, **options).splits
+        _ = data.load_kind(str(file), kind, **options).splits
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

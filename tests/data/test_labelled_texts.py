@@ -198,7 +198,7 @@ def test_a_run_counts_the_classes_of_other_data_as_its_own():
         (b"pos\tgood\n\tbad\n", "line 2 has no label"),
         (b"pos\tgood\npos\tbetter\n", "has one class, pos: there is nothing to tell apart"),
         (b"pos\tgood\nneg\tna\xefve\n", "line 2 is not UTF-8"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0", "line 1 is not UTF-8"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0", "is no text: it has zero bytes"),
         (b"\0\1\2", "is no text: it has zero bytes"),
     ],
 )

@@ -64,7 +64,7 @@ def test_the_same_name_is_images_for_one_task_and_captions_for_the_other():
     assert captions.shape == (16, 16, 3)
     assert captions.splits["test"].captions == [[scene("test", 0).caption], [scene("test", 1).caption]]
     assert captions.tokenizer.size == len(WORDS) + 4
-    assert captions.report() == []  # no word is unknown
+    assert captions.remarks() == []  # no word is unknown
 
 
 def test_an_image_depends_on_seed_split_and_index_alone():

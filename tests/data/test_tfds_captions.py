@@ -7,8 +7,9 @@ import pytest
 from tiny_set import prepared
 
 from dlkit import data
+from dlkit.data import text_files
 from dlkit.data.tfds_captions import image_and_captions
-from dlkit.errors import UsageError
+from dlkit.errors import DataError, UsageError
 
 NAME = "tiny_captions"
 
@@ -43,7 +44,7 @@ def builder_class():
 
 
 @pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
-def test_images_and_their_captions(tmp_path, file_format):
+def test_images_and_their_captions(tmp_path, monkeypatch, file_format):
     prepared(builder_class, tmp_path, file_format=file_format)
     loaded = data.load_kind(NAME, "captions", dir=tmp_path, validation=2, min_count=1)
     assert {name: len(split) for name, split in loaded.splits.items()} == {"train": 6, "validation": 2, "test": 4}
@@ -51,8 +52,16 @@ def test_images_and_their_captions(tmp_path, file_format):
     for split in loaded.splits.values():
         shades = split.images.fetch(np.arange(len(split)))[:, 0, 0, 0].tolist()
         assert list(split.captions) == [[f"é {i} {k}" for k in range(i % 3)] for i in shades]
-    assert loaded.report()[0] == "left out 4 train images without a caption"
+    assert loaded.remarks()[0] == "left out 4 train images without a caption"
     assert not set(shades) & {0, 3}
+    # For 0 to 11 there are 12 captions of 6 characters, and one more where i has two digits: 1 of 10, 2 of 11.
+    for there, fits in ((75, True), (74, False)):
+        monkeypatch.setattr(text_files, "memory", lambda there=there: text_files.BYTES_EACH * there)
+        if fits:
+            data.load_kind(NAME, "captions", dir=tmp_path)
+        else:
+            with pytest.raises(DataError, match="tiny_captions is too large for the memory"):
+                data.load_kind(NAME, "captions", dir=tmp_path)
 
 
 def test_other_sets_are_told_apart():

@@ -10,10 +10,11 @@ import pytest
 from dlkit import recipe, runtime
 from dlkit.cli import main
 from dlkit.data.corpus import Stream
-from dlkit.data.tokenizer import END, START
+from dlkit.data.tokenizer import END, PAD, START, UNKNOWN
 from dlkit.errors import DataError
-from dlkit.tasks import language_modelling
+from dlkit.tasks import generator, language_modelling
 from dlkit.tasks.task import open_task
+from dlkit.tasks.translator import Search
 from dlkit.train import checkpoints, start
 from dlkit.train.evaluation import Evaluation
 from dlkit.train.loop import Progress, batches
@@ -127,6 +128,17 @@ def test_bits_are_spread_over_the_characters_that_tokens_stand_for(file):
     assert derived == pytest.approx({"perplexity": 4, "bits_per_character": 2 * part.predicted / part.characters})
 
 
+def test_a_text_is_altered_where_its_tokens_read_back_are_another(tmp_path):
+    """Of four lines one has a capital, and one two spaces side by side."""
+    path = tmp_path / "x.txt"
+    path.write_text("ab cd\nAb cd\nab  cd\ncd ab\n")
+
+    def share(**how):
+        return open_task("language_modelling", {"name": str(path), "validation": 0, **how}).altered_share("train")
+
+    assert [share(), share(lower=True), share(tokenizer="word", lower=True)] == [0, 1 / 4, 2 / 4]
+
+
 def test_an_epoch_of_shuffled_blocks_reads_the_text_once_and_depends_on_seed_and_epoch_alone(file):
     task = open_task("language_modelling", {"name": file, "block": 8}, seed=3)
     plans = [np.concatenate(task.plan("train", batch_size=5, epoch=epoch)) for epoch in (0, 1, 0)]
@@ -236,12 +248,15 @@ def test_what_does_not_fit_is_told(file, model, flags, message):
 # ------------------------------------------------------------------------------------------------------- odd texts
 
 
-@pytest.mark.parametrize(("model", "rows"), [("gpt", 1), ("lstm_lm", 32)])
-def test_a_text_of_one_line_is_trained_and_evaluated_on(tmp_path, capsys, model, rows):
+@pytest.mark.parametrize(
+    ("model", "rows"), [("gpt", 1), ("tcn_lm", 1), ("rnn_lm", 32), ("lstm_lm", 32), ("gru_lm", 32)]
+)
+def test_a_text_of_one_line_is_trained_on_evaluated_and_written(tmp_path, capsys, model, rows):
     """Of 18 letters 16 are for training. Of 32 streams 31 are empty, and are computed all the same."""
     file = tmp_path / "one.txt"
     file.write_text("to be or not to be")
-    sets = {"model.width": 8, "model.layers": 1, "train.steps": 2, "train.batch_size": 32, "data.block": 64}
+    sets = {"model.width": 8, "model.layers": 1, "model.dropout": 0.1}
+    sets |= {"train.steps": 2, "train.batch_size": 32, "data.block": 64}
     sets |= {"model.heads": 2} if model == "gpt" else {}
     arguments = [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
     run = tmp_path / "run"
@@ -255,6 +270,12 @@ def test_a_text_of_one_line_is_trained_and_evaluated_on(tmp_path, capsys, model,
     assert 0 < found["loss"] < 2 * math.log(11), "a guess among seven letters and four special tokens has log 11"
     made = start.prepare(recipe.resolve(model, str(file), flags=sets), devices="cpu")
     assert made.task.rows(32) == rows
+    write = generator.load(run)
+    assert all(np.isfinite(weight.numpy()).all() for weight in write.model.weights)
+    (found,) = write(Search(method="greedy", max_len=5))
+    logits = np.array(write.model(np.array([[write.info["first"], *found.ids[:-1]]]))[0], np.float64)
+    logits[:, [PAD, START, END, UNKNOWN]] = -np.inf  # which are never written
+    assert found.ids == logits.argmax(-1).tolist()
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def made(tmp_path):
 @pytest.mark.parametrize("batch_size", [3, 100])
 def test_batches_have_room_and_hold_every_line_once(made, monkeypatch, batch_size):
     """A line that is longer than there is room for is alone."""
-    monkeypatch.setattr(language_modelling, "BATCH_TOKENS", 24)
+    monkeypatch.setattr(language_modelling, "TOKENS_WRITTEN", 24)
     plan = made.task.evaluation_plan(made.model, "validation", batch_size=batch_size)
     assert sorted(np.concatenate(plan)) == list(range(10))
     assert plan[0].tolist() == [1], "the longest first"
@@ -33,6 +33,6 @@ def test_batches_have_room_and_hold_every_line_once(made, monkeypatch, batch_siz
 
 def test_the_loss_is_the_same_however_lines_are_divided(made, monkeypatch):
     whole = Evaluation(made.task, made.model, made.devices, batch_size=10)("validation")
-    monkeypatch.setattr(language_modelling, "BATCH_TOKENS", 24)
+    monkeypatch.setattr(language_modelling, "TOKENS_WRITTEN", 24)
     divided = Evaluation(made.task, made.model, made.devices, batch_size=10)("validation")
     assert divided == pytest.approx(whole, rel=1e-9)

@@ -92,7 +92,7 @@ def test_a_training_pair_without_positions_is_told_before_the_first_step(folder,
 
 
 def test_batches_have_room_and_hold_every_pair_once(folder, monkeypatch):
-    monkeypatch.setattr(translation, "BATCH_TOKENS", 24)
+    monkeypatch.setattr(translation, "TOKENS_WRITTEN", 24)
     lengths = [1, 9, 2, 8, 3, 7, 4, 6, 5, 10]  # with the end token one more
     data = {"name": str(write(folder / "mixed.tsv", lengths)), "tokenizer": "word", "validation": 0, "test": 0}
     task = open_task("translation", data)

@@ -111,7 +111,7 @@ def test_words_beyond_those_that_are_read_are_told(both_ways, capsys, tmp_path):
     told = capsys.readouterr()
     assert told.err.splitlines() == ["warning: line 2 has 10 words, of which only the first 8 are read and have a tag"]
     assert [len(row.split()) for row in told.out.splitlines()] == [8, 8, 1]
-    assert Tagger(names).cut([long, "", "y"]) == [(10, 8), None, None]
+    assert [cut for _, cut in Tagger(names).answers([long, "", "y"])] == [(10, 8), None, None]
     path = tmp_path / "long.conll"
     path.write_text("\n".join(f"{word}\tnext x" for word in long.split()) + "\n\nx\tnext x\nzz\tnext y\n")
     assert cli.main(["evaluate", names[0], "--data", str(path)]) == 0

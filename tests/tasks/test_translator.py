@@ -119,7 +119,7 @@ def test_pairs_of_like_length_are_scored_together(translators, monkeypatch):
 def test_batches_have_no_more_tokens_than_there_is_memory_for(translators, monkeypatch, batch_size):
     """Whichever side is the longer one; a line that has more is alone."""
     translator, shapes = translators["float32"], []
-    monkeypatch.setattr("dlkit.tasks.translator.BATCH_TOKENS", 90)
+    monkeypatch.setattr("dlkit.tasks.translator.TOKENS_WRITTEN", 90)
 
     def score(source, target):
         shapes.append((len(source), max(np.count_nonzero(side, axis=1).max() for side in (source, target))))

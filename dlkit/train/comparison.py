@@ -15,7 +15,7 @@ from dlkit.tasks.task import Task
 from dlkit.train import caption_quality, sequence_quality, translation_quality
 from dlkit.train.caption_quality import Captions
 from dlkit.train.evaluation import Outputs
-from dlkit.train.run_evaluation import Predictions, Subject
+from dlkit.train.run_evaluation import Candidate, Predictions
 from dlkit.train.setting import DEFAULT, Setting
 from dlkit.train.translation_quality import Translations
 
@@ -41,17 +41,17 @@ def compare_runs(texts: Sequence[str], setting: Setting = DEFAULT, *, devices: s
         dlkit.errors.UsageError: the runs are of different tasks, or not for the same examples and classes.
         dlkit.errors.DlkitError: as `evaluate_run`.
     """
-    subjects = [Subject.of(text) for text in texts]
-    for subject in subjects:
-        check_comparable(subjects[0].run, subject.run, same_data=setting.data is None)
+    candidates = [Candidate.of(text) for text in texts]
+    for candidate in candidates:
+        check_comparable(candidates[0].run, candidate.run, same_data=setting.data is None)
     runtime.import_tensorflow()
     where = runtime.devices(devices, alone=True)  # the processes of a cluster evaluate each by itself
-    among = [subject.run for subject in subjects]
-    tasks: Iterable[Task] = tasks_of(subjects, setting)
+    among = [candidate.run for candidate in candidates]
+    tasks: Iterable[Task] = tasks_of(candidates, setting)
     if not TASKS[among[0].task].classifies:
         tasks = list(tasks)
         check_same_examples(texts, tasks, setting.split)
-    evaluated = (subject.evaluated(task, setting, where) for subject, task in zip(subjects, tasks, strict=True))
+    evaluated = (candidate.evaluated(task, setting, where) for candidate, task in zip(candidates, tasks, strict=True))
     results, outputs = zip(*evaluated, strict=True)
     for text, other in zip(texts[1:], outputs[1:], strict=True):
         if isinstance(other, Outputs) and not np.array_equal(outputs[0].labels, other.labels):
@@ -62,7 +62,7 @@ def compare_runs(texts: Sequence[str], setting: Setting = DEFAULT, *, devices: s
             isinstance(task, LanguageModelling) and task.altered_share(setting.split) <= FEW for task in tasks
         )
         compared["comparable"] = ["bits_per_character"] if is_same else []
-    if len(subjects) == 2 and outputs[0] is not None and outputs[1] is not None:
+    if len(candidates) == 2 and outputs[0] is not None and outputs[1] is not None:
         compared["paired"] = _paired(outputs[0], outputs[1], setting)
     return compared
 
@@ -98,25 +98,25 @@ def check_same_examples(names: Sequence[str], tasks: Sequence[Task], split: str)
         raise UsageError("--limit counts blocks or lines, which these runs cut differently", "leave it out")
 
 
-def tasks_of(subjects: Sequence[Subject], setting: Setting) -> Iterator[Task]:
+def tasks_of(candidates: Sequence[Candidate], setting: Setting) -> Iterator[Task]:
     """The tasks of several runs on what they are evaluated on, one after another, since each may hold images.
 
     Runs that were trained on different images may still be for the same test images: of a published set another number
     may have been held out to validate on.
 
     Raises:
-        dlkit.errors.UsageError: with the first one, when some are tested on other images; or as `Subject.task`.
+        dlkit.errors.UsageError: with the first one, when some are tested on other images; or as `Candidate.task`.
     """
-    among = [subject.run for subject in subjects]
+    among = [candidate.run for candidate in candidates]
     of_images = TASKS[among[0].task].data_kind == "images"
     if of_images and setting.data is None and any(_trained_on_others(among[0], run) for run in among[1:]):
-        tasks = [subject.task(setting, among=among) for subject in subjects]
-        check_same_examples([subject.text for subject in subjects], tasks, setting.split)
+        tasks = [candidate.task(setting, among=among) for candidate in candidates]
+        check_same_examples([candidate.text for candidate in candidates], tasks, setting.split)
         while tasks:
             yield tasks.pop(0)
     else:
-        for subject in subjects:
-            yield subject.task(setting, among=among)
+        for candidate in candidates:
+            yield candidate.task(setting, among=among)
 
 
 def _trained_on_others(first: Run, other: Run) -> bool:

@@ -18,7 +18,7 @@ from dlkit.tasks.task import Task
 from dlkit.train import checkpoints, class_quality, sequence_quality
 from dlkit.train.comparison import check_comparable, paired_test, tasks_of
 from dlkit.train.evaluation import Evaluation, Outputs
-from dlkit.train.run_evaluation import Subject
+from dlkit.train.run_evaluation import Candidate
 from dlkit.train.setting import Setting, not_together
 
 # Figures of averaged probabilities that `class_quality` finds.
@@ -79,35 +79,35 @@ def evaluate_ensemble(texts: Sequence[str], setting: Setting, *, devices: str = 
     """
     if setting.own_words:
         raise not_together("--own-words")
-    subjects = [Subject.of(text) for text in texts]
-    check_ensemble([subject.run for subject in subjects])
-    for subject in subjects:
-        check_comparable(subjects[0].run, subject.run, same_data=setting.data is None)
+    candidates = [Candidate.of(text) for text in texts]
+    check_ensemble([candidate.run for candidate in candidates])
+    for candidate in candidates:
+        check_comparable(candidates[0].run, candidate.run, same_data=setting.data is None)
     runtime.import_tensorflow()
     where = runtime.devices(devices, alone=True)
-    among = [subject.run for subject in subjects]
+    among = [candidate.run for candidate in candidates]
     if TASKS[among[0].task].data_kind == "pairs":
         from dlkit.train.translator_ensembles import translated_together
 
-        return translated_together(subjects, setting, where)
+        return translated_together(candidates, setting, where)
     members: list[Member] = []
     cost: dict[str, Any] = {}
-    for subject, task in zip(subjects, tasks_of(subjects, setting), strict=True):
-        model, weights = subject.model(task, setting, where)
-        parts = of_each_head(model) if len(subjects) == 1 else []
-        if len(subjects) == 1 and len(parts) < 2:
+    for candidate, task in zip(candidates, tasks_of(candidates, setting), strict=True):
+        model, weights = candidate.model(task, setting, where)
+        parts = of_each_head(model) if len(candidates) == 1 else []
+        if len(candidates) == 1 and len(parts) < 2:
             raise UsageError(
-                f"an ensemble has several members, and {subject.text} is one",
+                f"an ensemble has several members, and {candidate.text} is one",
                 "name several runs; `dlkit ensemble MODEL --by heads` trains a net with several heads",
             )
         whole = Evaluation(task, model, where, batch_size=setting.batch_size)
         if parts:
             members += [_head(number, part, task, where, setting) for number, part in enumerate(parts, 1)]
-            cost = _cost(subject, whole, setting.split)
+            cost = _cost(candidate, whole, setting.split)
         else:
-            result, outputs = subject.judged(whole, weights, setting)
+            result, outputs = candidate.judged(whole, weights, setting)
             assert isinstance(outputs, Outputs)
-            record = _record(subject.text, result, outputs, _cost(subject, whole, setting.split))
+            record = _record(candidate.text, result, outputs, _cost(candidate, whole, setting.split))
             members.append(Member(record, outputs))
     _check_same(members, setting.split)
     found = {
@@ -148,8 +148,8 @@ def _interval(outputs: Outputs) -> list[float] | None:
     return list(metrics.wilson_interval(int(outputs.right.sum()), len(outputs.right))) if outputs.one_each else None
 
 
-def _cost(subject: Subject, evaluation: Evaluation, split: str) -> dict[str, Any]:
-    fixed = cost_of(subject.run, evaluation.model, evaluation.task)
+def _cost(candidate: Candidate, evaluation: Evaluation, split: str) -> dict[str, Any]:
+    fixed = cost_of(candidate.run, evaluation.model, evaluation.task)
     return fixed | {"answer_seconds": evaluation.answer_seconds(split)}
 
 

@@ -59,19 +59,19 @@ def evaluate_run(
         dlkit.errors.DlkitError: no such run, checkpoint or split; the checkpoint is damaged or does not fit; the other
             dataset has other classes or goes the other way; or `setting` or `write` is for runs of another kind.
     """
-    subject = Subject.of(text)
+    candidate = Candidate.of(text)
     if write:
-        check_about([about_writing("`write`")], subject.run)
+        check_about([about_writing("`write`")], candidate.run)
     runtime.import_tensorflow()
-    task = subject.task(setting)
-    result, outputs = subject.evaluated(task, setting, runtime.devices(devices, alone=True), write=write)
+    task = candidate.task(setting)
+    result, outputs = candidate.evaluated(task, setting, runtime.devices(devices, alone=True), write=write)
     if keep:
         keep(task, outputs)
     return result
 
 
 @dataclass(frozen=True)
-class Subject:
+class Candidate:
     """A run and the checkpoint of it that is evaluated; as the user named it, `text`."""
 
     text: str
@@ -79,7 +79,7 @@ class Subject:
     checkpoint: Path
 
     @classmethod
-    def of(cls, text: str) -> "Subject":
+    def of(cls, text: str) -> "Candidate":
         """Finds the checkpoint that `runs/x` or `runs/x@last` means."""
         run = runs.open_run(text)
         return cls(text, run, runs.find_checkpoint(run, runs.split_operand(text)[1]))

@@ -18,7 +18,7 @@ from dlkit.train import translation_quality
 from dlkit.train.comparison import check_same_examples, paired_test
 from dlkit.train.ensembles import best_of, cost_of, total_cost
 from dlkit.train.evaluation import Evaluation
-from dlkit.train.run_evaluation import Subject
+from dlkit.train.run_evaluation import Candidate
 from dlkit.train.setting import Setting
 from dlkit.train.translation_quality import Translations
 
@@ -30,7 +30,7 @@ class _Member(NamedTuple):
     translations: Translations
 
 
-def translated_together(subjects: Sequence[Subject], setting: Setting, devices: Devices) -> dict[str, Any]:
+def translated_together(candidates: Sequence[Candidate], setting: Setting, devices: Devices) -> dict[str, Any]:
     """What translators say of a split, one by one and together, as `evaluate_ensemble` describes it.
 
     Their "measure" is `bleu`, or of what is no text `exact`. There is no vote, since whole sentences are hardly ever
@@ -40,24 +40,24 @@ def translated_together(subjects: Sequence[Subject], setting: Setting, devices: 
     Raises:
         dlkit.errors.UsageError: they have different target vocabularies, or are tested on different pairs.
     """
-    first, split = subjects[0].run, setting.split
+    first, split = candidates[0].run, setting.split
     decode = resolve_decode(first.recipe["decode"], flags=setting.decode, path=first.path / "recipe.toml")
     members: list[_Member] = []
-    for subject in subjects:
-        task = subject.task(setting, among=[each.run for each in subjects])
+    for candidate in candidates:
+        task = candidate.task(setting, among=[each.run for each in candidates])
         assert isinstance(task, Translation)
         if members and task.tokenizers[1] != members[0].task.tokenizers[1]:
             raise UsageError(
-                f"{first.path} and {subject.run.path} have different target vocabularies",
+                f"{first.path} and {candidate.run.path} have different target vocabularies",
                 "an ensemble is of runs that were trained on the same data",
             )
-        model, _ = subject.model(task, setting, devices)
+        model, _ = candidate.model(task, setting, devices)
         values = Evaluation(task, model, devices, batch_size=setting.batch_size)(split, decode=False)
         translations, figures, seconds = _searched(task, model, decode, setting)
-        record = {"name": subject.text, "loss": values["loss"], **figures}
-        cost = cost_of(subject.run, model, task) | {"answer_seconds": seconds}
+        record = {"name": candidate.text, "loss": values["loss"], **figures}
+        cost = cost_of(candidate.run, model, task) | {"answer_seconds": seconds}
         members.append(_Member(task, model, record | cost, translations))
-    check_same_examples([subject.text for subject in subjects], [member.task for member in members], split)
+    check_same_examples([candidate.text for candidate in candidates], [member.task for member in members], split)
     tasks, models, records, of_members = zip(*members, strict=True)
     together = Translator(models, [task.tokenizers for task in tasks], max(task.max_len for task in tasks))
     translations, averaged, seconds = _searched(tasks[0], models[0], decode, setting, together)

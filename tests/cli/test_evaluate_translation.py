@@ -18,7 +18,7 @@ from dlkit.tasks.translation import Translation
 from dlkit.train import checkpoints, start, translation_quality, translator_ensembles
 from dlkit.train.ensembles import evaluate_ensemble
 from dlkit.train.evaluation import Evaluation
-from dlkit.train.run_evaluation import Subject
+from dlkit.train.run_evaluation import Candidate
 from dlkit.train.setting import Setting
 
 NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -490,9 +490,9 @@ def test_an_answer_is_timed_after_its_graph_is_there(folder, monkeypatch, first)
     monkeypatch.setattr(translator.Translator, "each", lambda self, groups, *a, **k: told.append("warm") or iter(()))
     monkeypatch.setattr(translation_quality, "translate", lambda *a, **k: told.append("timed") or NOTHING_SAID)
     monkeypatch.setattr(translator_ensembles.time, "perf_counter", lambda: told.append("clock") or 0.0)
-    subject, setting = Subject.of(str(first)), Setting(batch_size=8)
-    task = subject.task(setting)
-    model, _ = subject.model(task, setting, runtime.devices("cpu", alone=True))
+    candidate, setting = Candidate.of(str(first)), Setting(batch_size=8)
+    task = candidate.task(setting)
+    model, _ = candidate.model(task, setting, runtime.devices("cpu", alone=True))
     told.clear()
     translator_ensembles._searched(task, model, DecodeSection(), setting)
     assert told[:4] == ["warm", "clock", "timed", "clock"]

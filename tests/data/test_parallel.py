@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlkit import data
-from dlkit.data.parallel import is_parallel, is_undivided, parallel, read_lines
+from dlkit.data.parallel import is_parallel, is_undivided, parallel
+from dlkit.data.text_files import read_lines
 from dlkit.data.tokenizer import WordTokenizer
 from dlkit.errors import DataError, DlkitError, UsageError
 

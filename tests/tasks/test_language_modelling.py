@@ -176,7 +176,7 @@ def test_streams_go_on_where_they_stopped(file):
     assert whole[whole > 0].tolist() == task.data.splits["train"].ids[1:].tolist()
 
 
-@pytest.mark.parametrize("model", ["lstm_lm", "gru_lm", "rnn_lm"])
+@pytest.mark.parametrize("model", ["lstm_lm", "gru_lm"])
 def test_the_training_loss_with_a_carried_state_is_that_of_one_long_pass(file, model):
     """With a learning rate of 0 the weights stay as they are, so that one pass over all blocks has all the losses."""
     made = prepared(model, file, **{"train.optimizer": "sgd"})
@@ -194,7 +194,7 @@ def test_the_training_loss_with_a_carried_state_is_that_of_one_long_pass(file, m
         assert mean == pytest.approx(by_hand[:, 8 * at : 8 * at + 8].mean(), rel=1e-9), at
 
 
-@pytest.mark.parametrize(("devices", "accumulate"), [("cpu:2", 1), ("cpu", 2), ("cpu:2", 2)])
+@pytest.mark.parametrize(("devices", "accumulate"), [("cpu", 2), ("cpu:2", 2)])
 def test_devices_and_micro_batches_carry_the_same_state(file, devices, accumulate):
     one, other = trained(file), trained(file, devices, **{"train.accumulate": accumulate})
     assert set(one["carry"]) == {"carry0", "carry1", "carry2", "carry3"}

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from dlkit import data
+from dlkit import data, models
 from dlkit.probe.record import unallocated
 
 FOLDER = Path(__file__).parent / "benchmarks"
@@ -48,8 +48,11 @@ def test_dlkit_trains_images_of_the_size_of_the_others(conv_nets, monkeypatch, a
         return call(self, batch, **options)
 
     monkeypatch.setattr(TrainingStep, "__call__", noted)
-    conv_nets.of_dlkit("lenet", "float32", augment)(21)
+    ours = conv_nets.of_dlkit("lenet", "float32", augment)
+    ours.train(21)
     assert set(shapes) == {(conv_nets.BATCH, 32, 32, 3)}, "20 batches are an epoch, and the next one is whole, too"
+    with unallocated():
+        assert ours.parameters == models.build("lenet", input_shape=(32, 32, 3), classes=10).count_params()
 
 
 @pytest.mark.parametrize(("net", "parameters"), [("resnet18", 11_173_962), ("resnet20", 269_722)])
@@ -76,11 +79,20 @@ def test_keras_trains_on_whole_batches_of_the_same_size_and_times_the_steps_alon
         return history
 
     monkeypatch.setattr(keras.Model, "fit", noted)
-    seconds = conv_nets.of_keras("tiny", "float32", "")(2)
+    theirs = conv_nets.of_keras("tiny", "float32", "")
+    seconds = theirs.train(2)
     [(shape, batch, moved, all_in_all)] = seen
     assert (shape, batch) == ((16, 32, 32, 3), 8)
     assert moved, "every weight and every moving statistic"
     assert 0 < seconds < all_in_all
+    convolutions = 9 * 3 * 4 + 2 * 9 * 4 * 4 + 9 * 4 * 8 + 9 * 8 * 8
+    assert theirs.parameters == convolutions + 2 * (3 * 4 + 2 * 8) + 9 * 10, "norms have two a channel"
+
+
+def test_the_net_of_pytorch_has_the_parameters_of_the_others(conv_nets):
+    pytest.importorskip("torch")
+    assert conv_nets.of_torch("resnet18", "float32", "").parameters == 11_173_962
+    assert conv_nets.of_torch("resnet20", "float32", "channels_last").parameters == 269_722
 
 
 def test_language_models_of_one_precision_are_held_to_a_mark(module):
@@ -92,12 +104,16 @@ def test_language_models_of_one_precision_are_held_to_a_mark(module):
 
 
 def test_a_contender_answers_on_what_was_stdout_whatever_its_library_prints(racing):
-    script = "import racing; out = racing.answers(); print('noise'); racing.serve(out, lambda times: times / 4)"
+    work = "racing.serve(out, lambda times: times / 4, parameters=7)"
+    script = f"import racing; out = racing.answers(); print('noise'); {work}"
     contenders = {
         name: racing.start([sys.executable, "-c", script], {"PYTHONPATH": str(FOLDER)}) for name in ("one", "other")
     }
-    for name, process in contenders.items():
-        racing.await_ready(name, process)
+    parameters = {name: racing.await_ready(name, process) for name, process in contenders.items()}
+    assert parameters == {"one": "7", "other": "7"}
+    racing.check_alike(parameters)
+    with pytest.raises(SystemExit, match="the models differ: one has 7, other has 7, third has 8"):
+        racing.check_alike({**parameters, "third": "8"})
     assert list(racing.in_turn(contenders, 0)) == ["one", "other"]
     assert list(racing.in_turn(contenders, 1)) == ["other", "one"], "nobody is always the first"
     assert [racing.ask(contenders["other"], times) for times in (3, 10)] == [0.75, 2.5]

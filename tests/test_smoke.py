@@ -5,6 +5,7 @@ graphs here, operation by operation; the shallow ones, which are made of the sam
 """
 
 import math
+import re
 import shutil
 
 import numpy as np
@@ -71,8 +72,10 @@ def test_an_epoch_on_shapes(without_graphs, name, folder):
     variables = prepared.model.trainable_variables
     fresh = [np.asarray(variable).copy() for variable in variables]
     assert loop.fit() == "done"
-    moved = [not np.array_equal(before, variable) for before, variable in zip(fresh, variables, strict=True)]
-    assert sum(moved) > len(moved) / 2, f"{sum(moved)} of {len(moved)} variables have changed"
+    for variable, before in zip(variables, fresh, strict=True):
+        # The scale of a norm begins at 1, where float32 loses what deep nets move it by, less than 6e-8.
+        may_stay = re.search(r"_norm\d?/gamma$", variable.path) and (before == 1).all()
+        assert may_stay or not np.array_equal(before, variable), f"{variable.path} has not changed"
     assert [(record["kind"], record["step"]) for record in display.records] == [("train", 1), ("evaluation", 1)]
     result = loop.test()
     assert (result["step"], result["best"]) == (1, True)

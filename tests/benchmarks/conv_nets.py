@@ -43,6 +43,18 @@ class Net(NamedTuple):
     projects: bool
 
 
+class Contender(NamedTuple):
+    """What takes part in a race.
+
+    Args:
+        train: takes so many steps; returns the seconds if it times them itself.
+        parameters: how many are trained.
+    """
+
+    train: Callable[[int], float | None]
+    parameters: int
+
+
 NETS = {"resnet18": Net((64, 128, 256, 512), 2, projects=True), "resnet20": Net((16, 32, 64), 3, projects=False)}
 
 CONTENDERS = {
@@ -69,7 +81,7 @@ RATIOS = [
 # ------------------------------------------------------------------------------------------------------- contenders
 
 
-def of_dlkit(net: str, precision: str, augment: str) -> Callable[[int], None]:
+def of_dlkit(net: str, precision: str, augment: str) -> Contender:
     """dlkit's own training step; with an augmentation, fed by its own pipeline, else by one batch again and again."""
     from dlkit import data, runtime
     from dlkit.data.images import ImageData, ImageSplit
@@ -99,7 +111,7 @@ def of_dlkit(net: str, precision: str, augment: str) -> Callable[[int], None]:
             batch = next(drawn).batch if augment else repeated
             float(step(batch, step=number, lr=0.01)["loss"])
 
-    return train
+    return Contender(train, sum(variable.value.shape.num_elements() for variable in prepared.model.trainable_variables))
 
 
 def keras_net(net: Net) -> "keras.Model":
@@ -130,7 +142,7 @@ def keras_net(net: Net) -> "keras.Model":
     return keras.Model(inputs, outputs)
 
 
-def of_keras(net: str, precision: str, _: str) -> Callable[[int], float]:
+def of_keras(net: str, precision: str, _: str) -> Contender:
     """The same net from Keras' own layers, trained by `fit` from arrays in memory."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import keras
@@ -161,10 +173,10 @@ def of_keras(net: str, precision: str, _: str) -> Callable[[int], float]:
         model.fit(images[rows], labels[rows], batch_size=BATCH, verbose=0, callbacks=[clock])
         return clock.seconds
 
-    return train
+    return Contender(train, sum(weight.value.shape.num_elements() for weight in model.trainable_weights))
 
 
-def of_torch(net: str, precision: str, layout: str) -> Callable[[int], None]:
+def of_torch(net: str, precision: str, layout: str) -> Contender:
     """The same net in PyTorch."""
     import torch
     from torch import nn
@@ -212,7 +224,7 @@ def of_torch(net: str, precision: str, layout: str) -> Callable[[int], None]:
             loss.backward()
             optimizer.step()
 
-    return train
+    return Contender(train, sum(parameter.numel() for parameter in model.parameters()))
 
 
 # -------------------------------------------------------------------------------------------------- rounds and figures
@@ -222,7 +234,7 @@ def serve(net: str, name: str) -> None:
     """A contender: for each number on stdin it trains so many steps and prints the seconds they took."""
     out = racing.answers()
     library, precision, variant = CONTENDERS[name]
-    train = {"dlkit": of_dlkit, "keras": of_keras, "torch": of_torch}[library](net, precision, variant)
+    train, parameters = {"dlkit": of_dlkit, "keras": of_keras, "torch": of_torch}[library](net, precision, variant)
     train(2)
     train(2)
 
@@ -231,19 +243,20 @@ def serve(net: str, name: str) -> None:
         own = train(steps)
         return time.perf_counter() - began if own is None else own
 
-    racing.serve(out, seconds)
+    racing.serve(out, seconds, parameters=parameters)
 
 
 def race(net: str, names: list[str], torch_python: str | None, rounds: int, steps: int) -> dict[str, list[float]]:
     """Images per second of each contender in each round."""
-    processes = {}
+    processes, parameters = {}, {}
     for name in names:
         python = torch_python if CONTENDERS[name][0] == "torch" else sys.executable
         # A library whose threads wait by spinning would slow down the others.
         environment = {"OMP_WAIT_POLICY": "PASSIVE"}
         command = [str(python), str(Path(__file__).resolve()), "--net", net, "--serve", name]
         processes[name] = racing.start(command, environment)
-        racing.await_ready(name, processes[name])
+        parameters[name] = racing.await_ready(name, processes[name])
+    racing.check_alike(parameters)
     speeds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
         for name in racing.in_turn(processes, number):

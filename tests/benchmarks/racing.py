@@ -15,9 +15,15 @@ def answers() -> TextIO:
     return out
 
 
-def serve(out: TextIO, work: Callable[[int], float]) -> None:
-    """Says that a contender is ready, and for each number on stdin prints what its work of so many times gave."""
-    print("ready", file=out, flush=True)
+def serve(out: TextIO, work: Callable[[int], float], *, parameters: int | None = None) -> None:
+    """Says that a contender is ready, and for each number on stdin prints what its work of so many times gave.
+
+    Args:
+        out: where it answers.
+        work: does so many times what is raced for.
+        parameters: how many of its model are trained.
+    """
+    print("ready", "" if parameters is None else parameters, file=out, flush=True)
     for line in sys.stdin:
         print(work(int(line)), file=out, flush=True)
 
@@ -30,10 +36,22 @@ def start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.
     )  # fmt: skip
 
 
-def await_ready(name: str, process: subprocess.Popen[str]) -> None:
-    """Waits until a contender can begin; ends the race where it cannot."""
-    if process.stdout is None or process.stdout.readline().strip() != "ready":
+def await_ready(name: str, process: subprocess.Popen[str]) -> str:
+    """Waits until a contender can begin, and returns how many parameters it trains; ends the race where it cannot."""
+    said = process.stdout.readline().split() if process.stdout else []
+    if said[:1] != ["ready"]:
         sys.exit(f"{name} did not start: {process.args}")
+    return " ".join(said[1:])
+
+
+def check_alike(parameters: Mapping[str, str]) -> None:
+    """Ends a race whose contenders do not all train as many parameters.
+
+    Args:
+        parameters: of each contender, as `await_ready` returns them.
+    """
+    if len(set(parameters.values())) > 1:
+        sys.exit(f"the models differ: {', '.join(f'{name} has {count}' for name, count in parameters.items())}")
 
 
 def ask(process: subprocess.Popen[str], times: int) -> float:

@@ -11,12 +11,14 @@ from command_lines import check
 from dlkit import recipe
 from dlkit.train.start import complete
 
-FILES = sorted(recipe.folder().rglob("*"))
+FILES = sorted(recipe.folder().rglob("*.toml"))
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
-def test_there_are_recipes_and_nothing_else_lies_beside_them():
+def test_there_are_recipes_and_beside_them_what_readme_shows_of_a_result():
     assert {"lenet_digits", "mlp_digits", "resnet20_digits", "seq2seq_reverse"} <= set(recipe.names())
-    assert [path.name for path in FILES if path.suffix != ".toml"] == []
+    others = {path.name for path in recipe.folder().rglob("*") if path.suffix != ".toml"}
+    assert others == set(re.findall(r"\]\(recipes/([^)]*\.png)\)", README))
     assert recipe.names() == sorted(path.stem for path in FILES)
 
 
@@ -61,8 +63,7 @@ def test_every_command_of_a_head_is_one_with_its_options_and_keys(path):
 
 def results():
     """The rows of README's table of results."""
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    table = readme.partition("| recipe | test part |")[2].partition("\n\n")[0]
+    table = README.partition("| recipe | test part |")[2].partition("\n\n")[0]
     return table.splitlines()[2:]
 
 

@@ -1,7 +1,7 @@
 """The claims of the lecture, each as an experiment that ends with a verdict. This table is light.
 
 An experiment is a function with keyword options that gives a `dlkit.experiments.finding.Finding`. Its defaults take
-seconds to minutes on two cores, those of `degradation` more than an hour; `full` are the options of a larger size,
+seconds to minutes on two cores, those of `degradation` about an hour; `full` are the options of a larger size,
 where there is one. What makes the claim true is among the options, so that anyone can switch it off and see a verdict
 turn: each experiment has one such verdict at least. What a convolution, a pool or attention is no option switches off;
 the tests put something else in its place, and see those verdicts turn.
@@ -136,7 +136,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "seeds": 1,
             "precision": "float32",
         },
-        takes="more than an hour",
+        takes="about an hour",
     ),
     "attention_cost": Experiment(
         "dlkit.experiments.attention_cost:attention_cost",

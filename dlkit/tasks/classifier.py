@@ -136,7 +136,7 @@ class _Net:
         self.info = info
         self.model = runs.load_model(name)
         images = tf.TensorSpec((None, *info["shape"]), tf.float32)  # one graph for batches of any size
-        self._probabilities = tf.function(self._of_standardized, input_signature=[images])
+        self._probabilities = tf.function(self._of_standardized, input_signature=[images], autograph=False)
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Takes pixels (n, height, width, channels) to probabilities (n, classes)."""

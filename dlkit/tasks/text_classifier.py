@@ -29,7 +29,7 @@ class _Net:
         self.tokenizer = load_tokenizer(run.path, run.info["data"])
         self.model = runs.load_model(name)
         ids = tf.TensorSpec((None, None), tf.int32)  # one graph for batches of any size and length
-        self._probabilities = tf.function(self._of_ids, input_signature=[ids])
+        self._probabilities = tf.function(self._of_ids, input_signature=[ids], autograph=False)
 
     def _of_ids(self, ids: tf.Tensor) -> tf.Tensor:
         return tf.nn.softmax(tf.cast(self.model(ids, training=False), tf.float32))

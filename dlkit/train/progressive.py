@@ -68,7 +68,8 @@ def accept_sizes(model: keras.Model, settings: TrainSection) -> None:
     for scale in settings.progressive:
         height, width = _sides(tuple(sides), scale)
         try:
-            tf.function(model).get_concrete_function(tf.TensorSpec((1, height, width, channels), model.input.dtype))
+            image = tf.TensorSpec((1, height, width, channels), model.input.dtype)
+            tf.function(model, autograph=False).get_concrete_function(image)
         except ValueError:
             raise UsageError(
                 f"{model.name} cannot take images of {height}x{width}, which train.progressive {scale} makes them",

@@ -18,7 +18,7 @@ PARTS = {f"{letter}{number}" for letter, most in (("C", 8), ("T", 8), ("R", 10),
 def test_the_list_names_each_experiment_with_its_claim(capsys):
     assert main(["experiment"]) == 0
     told, noted = capsys.readouterr()
-    assert "two cores, degradation more than an hour" in noted
+    assert "two cores, degradation about an hour" in noted
     for name, each in EXPERIMENTS.items():
         assert name in told
         assert each.parts and set(each.parts) <= PARTS

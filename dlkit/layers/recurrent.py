@@ -60,6 +60,10 @@ class Recurrent(keras.layers.Layer):
         """The bias before training."""
         return ops.zeros(shape, dtype)
 
+    def gate_values(self, projected: tf.Tensor, product: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The gates and the candidate by name, (..., units) each, of x W + b and h U; the plain layer has none."""
+        return {}
+
     def advance(self, projected: tf.Tensor, product: tf.Tensor, state: State) -> State:
         """The state after one input: x W + b and h U, both (..., gates * units), and the state before the input."""
         raise NotImplementedError
@@ -187,11 +191,21 @@ class LSTM(Recurrent):
             [ops.full((self.units,), self.forget_bias, dtype), ops.zeros((shape[0] - self.units,), dtype)]
         )
 
+    def gate_values(self, projected: tf.Tensor, product: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The first four equations above."""
+        forget, write, candidate, read = tf.split(projected + product, 4, axis=-1)
+        return {
+            "forget gate": tf.sigmoid(forget),
+            "input gate": tf.sigmoid(write),
+            "candidate": tf.tanh(candidate),
+            "output gate": tf.sigmoid(read),
+        }
+
     def advance(self, projected: tf.Tensor, product: tf.Tensor, state: LSTMState) -> LSTMState:
         """The equations above."""
-        forget, write, candidate, read = tf.split(projected + product, 4, axis=-1)
-        c = tf.sigmoid(forget) * state.c + tf.sigmoid(write) * tf.tanh(candidate)
-        return LSTMState(tf.sigmoid(read) * tf.tanh(c), c)
+        forget, write, candidate, read = self.gate_values(projected, product).values()
+        c = forget * state.c + write * candidate
+        return LSTMState(read * tf.tanh(c), c)
 
     def zero_state(self, *rows: int | tf.Tensor) -> LSTMState:
         """Zeros for h and for c."""
@@ -217,13 +231,17 @@ class GRU(Recurrent):
 
     gates = 3
 
-    def advance(self, projected: tf.Tensor, product: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
-        """The equations above."""
+    def gate_values(self, projected: tf.Tensor, product: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The first three equations above."""
         input_z, input_r, input_c = tf.split(projected, 3, axis=-1)
         state_z, state_r, state_c = tf.split(product, 3, axis=-1)
         update = tf.sigmoid(input_z + state_z)
         reset = tf.sigmoid(input_r + state_r)
-        candidate = tf.tanh(input_c + reset * state_c)
+        return {"update gate": update, "reset gate": reset, "candidate": tf.tanh(input_c + reset * state_c)}
+
+    def advance(self, projected: tf.Tensor, product: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
+        """The equations above."""
+        update, _, candidate = self.gate_values(projected, product).values()
         return update * state + (1 - update) * candidate
 
 

@@ -259,23 +259,7 @@ def gates(seen: Seen) -> dict[str, tf.Tensor]:
         Gate -> its values; nothing for other layers.
     """
     layer = seen.layer
-    if not isinstance(layer, LSTM | GRU):
-        return {}
-    projected, product = recurrent_products(seen)
-    if isinstance(layer, LSTM):
-        parts = tf.split(projected + product, 4, axis=-1)
-        names = ("forget gate", "input gate", "candidate", "output gate")
-        return {
-            name: tf.tanh(part) if name == "candidate" else tf.sigmoid(part)
-            for name, part in zip(names, parts, strict=True)
-        }
-    (input_z, input_r, input_c), (state_z, state_r, state_c) = (tf.split(x, 3, axis=-1) for x in (projected, product))
-    reset = tf.sigmoid(input_r + state_r)
-    return {
-        "update gate": tf.sigmoid(input_z + state_z),
-        "reset gate": reset,
-        "candidate": tf.tanh(input_c + reset * state_c),
-    }
+    return layer.gate_values(*recurrent_products(seen)) if isinstance(layer, LSTM | GRU) else {}
 
 
 def recurrent_products(seen: Seen) -> tuple[tf.Tensor, tf.Tensor]:

@@ -31,9 +31,9 @@ from dlkit.data.folders import (
     in_threads,
 )
 from dlkit.data.image_files import Header, UnreadableImage, Within, read_header, read_image
-from dlkit.data.images import DEFAULT_SIZE, HELD_OUT, Kept, LazySplit, NumberOrShare, Side, Split, fits_in_memory
+from dlkit.data.images import DEFAULT_SIZE, HELD_OUT, Kept, LazySplit, Side, Split, fits_in_memory
 from dlkit.data.pairs import prepared
-from dlkit.data.split_names import split_of
+from dlkit.data.split_names import NumberOrShare, split_of
 from dlkit.data.text_files import read_lines
 from dlkit.errors import DataError, unreadable
 

@@ -36,13 +36,12 @@ from dlkit.data.images import (
     ImageSplit,
     Kept,
     LazySplit,
-    NumberOrShare,
     Side,
     Split,
     check_ignored,
     fits_in_memory,
 )
-from dlkit.data.split_names import ROLES, split_of
+from dlkit.data.split_names import ROLES, NumberOrShare, split_of
 from dlkit.errors import DataError, UsageError, nearest, unreadable
 
 Item = TypeVar("Item")
@@ -484,10 +483,10 @@ def ignored_options(files: Iterable[ImageFile]) -> tuple[str, ...]:
 
 
 # The files of each split with their headers, or with the reason why a header cannot be read.
-Found = Mapping[str, Sequence[tuple[ImageFile, "Header | Unreadable"]]]
+Headers = Mapping[str, Sequence[tuple[ImageFile, "Header | Unreadable"]]]
 
 
-def _lazy(listing: Listing, found: Found, size: int | None, reader: "_Reader") -> dict[str, Split]:
+def _lazy(listing: Listing, found: Headers, size: int | None, reader: "_Reader") -> dict[str, Split]:
     """The splits of all files; one that cannot be read is an error when it is wanted."""
     shape = _common_shape(listing, found, size)
     kept = fits_in_memory(sum(map(len, found.values())), shape)
@@ -501,7 +500,7 @@ def _lazy(listing: Listing, found: Found, size: int | None, reader: "_Reader") -
     return splits
 
 
-def _whole(listing: Listing, found: Found, size: int | None, reader: "_Reader") -> dict[str, Split]:
+def _whole(listing: Listing, found: Headers, size: int | None, reader: "_Reader") -> dict[str, Split]:
     """The splits of the files that can be decoded, which is tried with each of them."""
     shape = _common_shape(listing, found, size)
     keep = fits_in_memory(sum(map(len, found.values())), shape)
@@ -534,7 +533,7 @@ def _nothing_readable(listing: Listing) -> DataError:
     return DataError(f"{listing.root}: none of the {len(listing.files):,} images can be read", check)
 
 
-def _common_shape(listing: Listing, found: Found, size: int | None) -> tuple[int, int, int]:
+def _common_shape(listing: Listing, found: Headers, size: int | None) -> tuple[int, int, int]:
     """Height, width and channels that all images are given, by the headers that can be read."""
     headers = [header for pairs in found.values() for _, header in pairs if isinstance(header, Header)]
     if not headers:

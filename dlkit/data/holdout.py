@@ -9,25 +9,24 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from dlkit.data.pairs import Texts
+from dlkit.data.split_names import NumberOrShare
 from dlkit.errors import UsageError
 
-# A number of pairs, or below 1 a share of them; None for 5 %, at most 2,000.
-Part = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] | None
+HeldOut = NumberOrShare | None  # None for 5 %, at most 2,000
 How = Literal["strict", "random"]
 
 
 def hold_out(
     texts: Texts,
     *,
-    validation: Part = None,
-    test: Part = None,
+    validation: HeldOut = None,
+    test: HeldOut = None,
     how: How = "strict",
     seed: int = 0,
     read_side: Literal["source", "target"] = "source",
@@ -80,7 +79,7 @@ def hold_out(
     return {name: texts.take(at.tolist()) for name, at in kept.items()}, notes
 
 
-def _count(part: Part, total: int) -> int:
+def _count(part: HeldOut, total: int) -> int:
     if part is None:
         return min(total // 20, 2000)
     return round(part * total) if part < 1 else int(part)

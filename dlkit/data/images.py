@@ -21,10 +21,8 @@ DEFAULT_SIZE = 224  # side of the images of a set whose images differ in size, a
 SAMPLE, MEASURED_WHOLE = 10_000, 1 << 32
 RUN = 1 << 26  # bytes of pixels that are looked at together
 HELD_OUT = 0.1  # the share of the images that is held out where there is no such split
-# A number of images, or below 1 a share of them.
 # The side of images in pixels, as a recipe may set it.
 Side = Annotated[int, Field(ge=1, le=4096)]
-NumberOrShare = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,8 @@ class ImageSplit:
 
     def take(self, rows: NDArray[np.int64]) -> "ImageSplit":
         """The split of these rows only."""
-        return ImageSplit(self.images[rows], self.labels[rows], _part(self.source, rows), _part(self.origin, rows))
+        source, origin = _source_of(self.source, rows), _source_of(self.origin, rows)
+        return ImageSplit(self.images[rows], self.labels[rows], source, origin)
 
 
 class Kept(NamedTuple):
@@ -137,14 +136,14 @@ class LazySplit:
 
     def take(self, rows: NDArray[np.int64]) -> "LazySplit":
         """The split of these rows only."""
-        source, origin = _part(self.source, rows), _part(self.origin, rows)
+        source, origin = _source_of(self.source, rows), _source_of(self.origin, rows)
         return replace(self, rows=self.rows[rows], labels=self.labels[rows], source=source, origin=origin)
 
 
 Split = ImageSplit | LazySplit
 
 
-def _part(source: str, rows: NDArray[np.int64]) -> str:
+def _source_of(source: str, rows: NDArray[np.int64]) -> str:
     """The source of some rows of a split."""
     return source and hashlib.sha256(f"{source}\n".encode() + rows.tobytes()).hexdigest()
 

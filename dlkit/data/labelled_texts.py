@@ -20,7 +20,7 @@ from pydantic import Field
 
 from dlkit import file_system
 from dlkit.data.folders import SUFFIXES
-from dlkit.data.holdout import Part
+from dlkit.data.holdout import HeldOut
 from dlkit.data.pairs import Ragged, prepared, unknown_share, unknown_shares
 from dlkit.data.split_files import files_by_role
 from dlkit.data.split_names import ROLES, check_held_out
@@ -240,14 +240,14 @@ def _by_class(labels: NDArray[np.int32], *, seed: int) -> NDArray[np.int64]:
     return mixed[np.argsort(labels[mixed], kind="stable")]
 
 
-def size_of_part(size: Part, count: int) -> int:
+def size_of_part(size: HeldOut, count: int) -> int:
     """How many of so many texts are held out."""
     if size is None:
         return min(round(HELD_OUT * count), MOST_HELD_OUT)
     return round(size * count) if size < 1 else int(size)
 
 
-def _held_out(labels: NDArray[np.int32], size: Part, *, seed: int, what: str) -> NDArray[np.bool_]:
+def _held_out(labels: NDArray[np.int32], size: HeldOut, *, seed: int, what: str) -> NDArray[np.bool_]:
     """Which examples make a part of the given size, of each class its share, (n,)."""
     count = len(labels)
     wanted = size_of_part(size, count)
@@ -262,8 +262,8 @@ def _held_out(labels: NDArray[np.int32], size: Part, *, seed: int, what: str) ->
 def check_parts(
     texts: Collection[str],
     *,
-    validation: Part,
-    test: Part | Literal["all"],
+    validation: HeldOut,
+    test: HeldOut | Literal["all"],
     seed: int,
     folds: int | None = None,
     fold: int = 0,
@@ -286,8 +286,8 @@ def check_parts(
 def with_parts(
     texts: dict[str, Labelled],
     *,
-    validation: Part,
-    test: Part | Literal["all"],
+    validation: HeldOut,
+    test: HeldOut | Literal["all"],
     folds: int | None,
     fold: int,
     seed: int,
@@ -331,8 +331,8 @@ def labelled_texts(
     *,
     label_column: str | None = None,
     text_column: str | None = None,
-    validation: Part = None,
-    test: Part | Literal["all"] = None,
+    validation: HeldOut = None,
+    test: HeldOut | Literal["all"] = None,
     folds: Annotated[int, Field(ge=2)] | None = None,
     fold: Annotated[int, Field(ge=0)] = 0,
     seed: Annotated[int, Field(ge=0)] = 0,

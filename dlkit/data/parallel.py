@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from dlkit import file_system
-from dlkit.data.holdout import How, Part, hold_out
+from dlkit.data.holdout import HeldOut, How, hold_out
 from dlkit.data.pairs import PairData, Texts, prepared
 from dlkit.data.split_names import ROLES, check_held_out, split_of
 from dlkit.data.text_files import read_lines
@@ -59,8 +59,8 @@ def parallel(
     target: Side = None,
     validation_file: str | None = None,
     test_file: str | None = None,
-    validation: Part = None,
-    test: Part | Literal["all"] = None,
+    validation: HeldOut = None,
+    test: HeldOut | Literal["all"] = None,
     split: How = "strict",
     seed: int = 0,
 ) -> PairData:
@@ -108,7 +108,7 @@ def parallel(
 
 
 def with_parts(
-    splits: dict[str, Texts], *, validation: Part, test: Part | Literal["all"], how: How, seed: int
+    splits: dict[str, Texts], *, validation: HeldOut, test: HeldOut | Literal["all"], how: How, seed: int
 ) -> tuple[dict[str, Texts], tuple[str, ...]]:
     """Holds validation and test pairs out of `train` where there are none.
 
@@ -121,7 +121,7 @@ def with_parts(
     undivided = set(splits) == {"train"}
     if test == "all":
         return {"test": splits["train"]}, ()
-    sizes: dict[str, Part] = {} if "validation" in splits else {"validation": validation}
+    sizes: dict[str, HeldOut] = {} if "validation" in splits else {"validation": validation}
     if "test" not in splits and (undivided or test is not None):
         sizes["test"] = test
     for option, changed in (("split", how != "strict"), ("seed", seed != 0)):

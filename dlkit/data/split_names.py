@@ -1,9 +1,14 @@
 """What people call the splits of their data, and what they are called here."""
 
 from collections.abc import Collection
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from dlkit.errors import UsageError
+
+# How much of a split is held out for another one: a number of examples, or below 1 a share of them.
+NumberOrShare = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)]
 
 # Split -> names of it, in small letters; the usual one first.
 ROLES = {

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dlkit import file_system
-from dlkit.data.holdout import Part
+from dlkit.data.holdout import HeldOut
 from dlkit.data.labelled_texts import check_parts, size_of_part
 from dlkit.data.pairs import Ragged, unknown_share, unknown_shares
 from dlkit.data.split_files import files_by_role
@@ -168,8 +168,8 @@ def tagged_texts(
     name: str,
     *,
     tag_column: Annotated[int, Field(ge=2)] | None = None,
-    validation: Part = None,
-    test: Part | Literal["all"] = None,
+    validation: HeldOut = None,
+    test: HeldOut | Literal["all"] = None,
     seed: Annotated[int, Field(ge=0)] = 0,
     vocabulary: Annotated[int, Field(ge=8)] = 30_000,
     min_count: Annotated[int, Field(ge=1)] = 2,
@@ -279,7 +279,7 @@ def _sentences(path: Path, tag_column: int | None, seen: dict[str, int]) -> tupl
 
 
 def _with_parts(
-    texts: dict[str, Tagged], *, validation: Part, test: Part | Literal["all"], seed: int
+    texts: dict[str, Tagged], *, validation: HeldOut, test: HeldOut | Literal["all"], seed: int
 ) -> dict[str, Tagged]:
     """Holds validation and test sentences out of `train` where there are none."""
     check_parts(texts, validation=validation, test=test, seed=seed)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dlkit.data.holdout import How, Part, hold_out
+from dlkit.data.holdout import HeldOut, How, hold_out
 from dlkit.data.pairs import PairData, Texts, prepared
 from dlkit.errors import UsageError
 
@@ -19,8 +19,8 @@ def tatoeba(
     source: Language | None = None,
     target: Language | None = None,
     split: How = "strict",
-    validation: Part = 2000,
-    test: Part = 3000,
+    validation: HeldOut = 2000,
+    test: HeldOut = 3000,
     seed: Annotated[int, Field(ge=0)] = 0,
 ) -> PairData:
     """Short everyday sentences, French to English; both directions have the same splits.

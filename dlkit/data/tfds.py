@@ -14,18 +14,8 @@ from numpy.typing import NDArray
 
 from dlkit.data import tfds_names
 from dlkit.data.image_files import FORMATS, fitted, upright_size
-from dlkit.data.images import (
-    DEFAULT_SIZE,
-    HELD_OUT,
-    ImageData,
-    Kept,
-    LazySplit,
-    NumberOrShare,
-    Side,
-    fits_in_memory,
-    hold_out,
-)
-from dlkit.data.split_names import own_names
+from dlkit.data.images import DEFAULT_SIZE, HELD_OUT, ImageData, Kept, LazySplit, Side, fits_in_memory, hold_out
+from dlkit.data.split_names import NumberOrShare, own_names
 from dlkit.data.tfds_files import EncodedImages, Prepared, encoded_images
 from dlkit.errors import DataError, UsageError
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from dlkit.data import tfds_names
 from dlkit.data.captions import CaptionData, CaptionPreparation, CaptionSplit
-from dlkit.data.images import HELD_OUT, LazySplit, NumberOrShare, Side, Split, fits_in_memory, hold_out
+from dlkit.data.images import HELD_OUT, LazySplit, Side, Split, fits_in_memory, hold_out
 from dlkit.data.pairs import prepared
+from dlkit.data.split_names import NumberOrShare
 from dlkit.data.tfds import lazy_split, roles_of, shape_of
 from dlkit.data.tfds_files import feature, images_with_texts
 from dlkit.errors import DataError, UsageError

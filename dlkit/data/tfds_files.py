@@ -26,7 +26,7 @@ from dlkit.data.tfds_names import prepare_command, shown
 from dlkit.errors import DataError, UsageError
 
 Buffer = bytes | mmap.mmap
-Found = TypeVar("Found")
+Row = TypeVar("Row")
 
 INFO, FEATURES = "dataset_info.json", "features.json"
 FORMATS = ("tfrecord", "array_record")
@@ -380,7 +380,7 @@ def labelled_texts(prepared: Prepared, split: str, text: str, label: str) -> tup
     return [each for each, _ in rows], [number for _, number in rows]
 
 
-def _fitting(prepared: Prepared, rows: Iterator[Found], characters: Callable[[Found], int]) -> Iterator[Found]:
+def _fitting(prepared: Prepared, rows: Iterator[Row], characters: Callable[[Row], int]) -> Iterator[Row]:
     """What was found in each record, as far as the memory goes."""
     size, most = 0, most_bytes()
     for row in rows:
@@ -427,7 +427,7 @@ class _Record:
         return int.from_bytes(own, "little") if own else zlib.crc32(self._content)
 
 
-def _each(prepared: Prepared, split: str, look: Callable[[_Record], Found]) -> Iterator[tuple[Shard, int, Found]]:
+def _each(prepared: Prepared, split: str, look: Callable[[_Record], Row]) -> Iterator[tuple[Shard, int, Row]]:
     """What `look` finds in each record of a split, with its file and its number there.
 
     Raises:
@@ -480,7 +480,7 @@ def _in_tfrecords(prepared: Prepared, shards: list[Shard], keys: tuple[bytes, by
     for shard in shards:
         content = mapped(shard.path)
         for start, stop in _tfrecord(prepared, shard, content):
-            (starts[row], stops[row]), labels[row] = _image_and_label(prepared, shard, content, start, stop, keys)
+            (starts[row], stops[row]), labels[row] = _place_and_label(prepared, shard, content, start, stop, keys)
             checksums[row] = int.from_bytes(content[stop : stop + 4], "little")
             row += 1
 
@@ -502,12 +502,12 @@ def _in_array_records(prepared: Prepared, shards: list[Shard], keys: tuple[bytes
 
     for row in range(len(labels)):
         shard, content = record(row)
-        _, labels[row] = _image_and_label(prepared, shard, content, 0, len(content), keys)
+        _, labels[row] = _place_and_label(prepared, shard, content, 0, len(content), keys)
         checksums[row] = zlib.crc32(content)
 
     def read(row: int) -> bytes:
         shard, content = record(row)
-        (start, stop), _ = _image_and_label(prepared, shard, content, 0, len(content), keys)
+        (start, stop), _ = _place_and_label(prepared, shard, content, 0, len(content), keys)
         return content[start:stop]
 
     return EncodedImages(read, labels, checksums)
@@ -573,7 +573,7 @@ def _spoilt(prepared: Prepared, shard: Shard) -> DataError:
 #   Feature.bytes_list = 1, .int64_list = 3; value = 1 in each list.
 
 
-def _image_and_label(
+def _place_and_label(
     prepared: Prepared, shard: Shard, content: Buffer, start: int, stop: int, keys: tuple[bytes, bytes]
 ) -> tuple[tuple[int, int], int]:
     """Where the encoded image stands, and the label."""

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from dlkit.data import tfds_files, tfds_names
-from dlkit.data.holdout import Part
+from dlkit.data.holdout import HeldOut
 from dlkit.data.labelled_texts import Labelled, LabelledTexts, TextPreparation, duplicates, with_parts
 from dlkit.data.pairs import prepared
 from dlkit.data.split_names import own_names
@@ -20,7 +20,7 @@ def labelled_text_set(
     name: str,
     *,
     dir: Path | None = None,  # noqa: A002 - the recipe's key is data.dir
-    validation: Part = None,
+    validation: HeldOut = None,
     seed: Annotated[int, Field(ge=0)] = 0,
 ) -> LabelledTexts:
     """The text classification set `name` of TensorFlow Datasets, prepared before with `dlkit data prepare`.

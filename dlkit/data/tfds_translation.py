@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from dlkit.data import tfds_files, tfds_names
-from dlkit.data.holdout import How, Part
+from dlkit.data.holdout import HeldOut, How
 from dlkit.data.pairs import PairData, Texts, prepared
 from dlkit.data.parallel import chosen_languages, with_parts
 from dlkit.data.split_names import own_names
@@ -30,8 +30,8 @@ def translation_set(
     dir: Path | None = None,  # noqa: A002 - the recipe's key is data.dir
     source: str | None = None,
     target: str | None = None,
-    validation: Part = None,
-    test: Part = None,
+    validation: HeldOut = None,
+    test: HeldOut = None,
     split: How = "strict",
     seed: Annotated[int, Field(ge=0)] = 0,
 ) -> PairData:

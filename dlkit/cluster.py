@@ -144,7 +144,7 @@ class Peers:
         return DataError(*self._told.get())
 
     def ending(self, failure: DataError) -> BaseException:
-        """What ends this process, after `part`, for what was told to all: the chief says it for `--workers`.
+        """What ends this process, after `say_goodbye`, for what was told to all: the chief says it for `--workers`.
 
         It may still be saving. A worker that failed by itself would make the launcher end it.
         """
@@ -157,12 +157,12 @@ class Peers:
         if self._loop:
             self._loop.call_soon_threadsafe(self._say, {"run": run})
 
-    def part(self) -> None:
+    def say_goodbye(self) -> None:
         """Says goodbye and waits for that of the others: from here on the processes need each other no more."""
         if self._loop and not self._parted:
             self._speak()
             self._parted = True
-            self._wait_for(self._part({"goodbye": True}))
+            self._wait_for(self._say_last({"goodbye": True}))
             self._all_left.wait(self._limit)
 
     def fail(self, failure: BaseException) -> None:
@@ -181,10 +181,10 @@ class Peers:
             case _:
                 known = DlkitError(f"{type(failure).__name__}: {failure}".replace("\n", " "))
         message = f"{self._name()} failed: {known.message}"
-        self._wait_for(self._part(_end_message(message, known.hint, known.code, GRACE)))
+        self._wait_for(self._say_last(_end_message(message, known.hint, known.code, GRACE)))
 
     def close(self) -> None:
-        """Closes the connections, after `part` or `fail`."""
+        """Closes the connections, after `say_goodbye` or `fail`."""
         if self._loop and self._thread:
             self._wait_for(self._hang_up())
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -296,7 +296,7 @@ class Peers:
             if not writer.is_closing():
                 writer.write(line)
 
-    async def _part(self, message: Mapping[str, Any]) -> None:
+    async def _say_last(self, message: Mapping[str, Any]) -> None:
         self._say(message)
         for writer in self._out.values():
             with suppress(OSError):
@@ -416,6 +416,6 @@ def together() -> Iterator[Peers]:
         peers.fail(failure)
         raise
     else:
-        peers.part()
+        peers.say_goodbye()
     finally:
         peers.close()

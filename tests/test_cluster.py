@@ -95,7 +95,7 @@ def test_the_chief_is_first(count, met, ends):
                 assert not waiting.wait(0.2), "the others wait"
             order.append(peers.process.rank)
             waiting.set()
-        peers.part()
+        peers.say_goodbye()
 
     waiting = threading.Event()
     peers = met(count)
@@ -189,7 +189,7 @@ def test_the_survivor_knows_how_it_goes_on_and_tidies_up(met, ends):
 def test_after_a_goodbye_nobody_is_missed(met, ends):
     peers = met(3)
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(cluster.Peers.part, peers))
+        list(pool.map(cluster.Peers.say_goodbye, peers))
     for each in peers[1:]:
         kill(each)  # while the chief evaluates
     peers[0].fail(DlkitError("the disk is full"))  # which concerns nobody any longer
@@ -199,11 +199,11 @@ def test_after_a_goodbye_nobody_is_missed(met, ends):
 
 def test_who_says_goodbye_waits_for_the_others(met, ends):
     chief, worker = met(2)
-    parting = threading.Thread(target=worker.part)
+    parting = threading.Thread(target=worker.say_goodbye)
     parting.start()
     parting.join(0.2)
     assert parting.is_alive(), "the chief may be in a sum that needs the worker"
-    chief.part()
+    chief.say_goodbye()
     parting.join(5)
     assert not parting.is_alive()
 

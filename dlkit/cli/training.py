@@ -100,7 +100,7 @@ def go_on(run: runs.Run, resolved: "Recipe", *, devices: str, alone: bool = True
         introduce(prepared, loop, cost)
         if loop.finished:
             console.note("nothing is left to train: the run is complete")
-            peers.part()
+            peers.say_goodbye()
             reason = loop.finished
         else:
             with live:
@@ -234,7 +234,7 @@ def _finish(prepared: "Prepared", loop: "Loop", reason: str, *, alone: bool) -> 
         )
     if not alone:
         return
-    path = shlex.quote(str(run.path))
+    path = run.shown
     has_maps = any(len(variable.shape) == 4 for variable in prepared.model.variables)
     look = TASKS[prepared.recipe.task].look.format(run=path, view="features" if has_maps else "activations")
     other = "validation" if loop.validation else "train"

@@ -155,9 +155,9 @@ class Captioning(ImageTask):
 
     def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
         """`images` (n, h, w, c) float32, `target_in` and `target_out`, (n, time) int32, padded with 0."""
-        return self.part(split, indices, np.arange(len(indices)), epoch=epoch)
+        return self.rows_of(split, indices, np.arange(len(indices)), epoch=epoch)
 
-    def part(self, split: str, indices: NDArray[np.int64], rows: NDArray[np.int64], *, epoch: int | None) -> Batch:
+    def rows_of(self, split: str, indices: NDArray[np.int64], rows: NDArray[np.int64], *, epoch: int | None) -> Batch:
         """The given rows of `batch`: only their images are decoded, each once however many of its captions are there.
 
         The net sees such an image once for each caption all the same: a row of the batch is what devices share and what

@@ -193,9 +193,9 @@ class ImageClassification(ImageTask):
 
     def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
         """`images` (n, h, w, c) float32 and `labels` (n,) int32; of mixed images also `other_labels` and `shares`."""
-        return self.part(split, indices, np.arange(len(indices)), epoch=epoch)
+        return self.rows_of(split, indices, np.arange(len(indices)), epoch=epoch)
 
-    def part(self, split: str, indices: NDArray[np.int64], rows: NDArray[np.int64], *, epoch: int | None) -> Batch:
+    def rows_of(self, split: str, indices: NDArray[np.int64], rows: NDArray[np.int64], *, epoch: int | None) -> Batch:
         """The given rows of `batch`: their images are decoded and, for a mix, those that they are mixed with."""
         source, info = self.data.splits[split], self.info
         if epoch is None:

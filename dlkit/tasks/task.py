@@ -257,7 +257,7 @@ class Task(ABC):
     def batch(self, split: str, indices: NDArray[np.int64], *, epoch: int | None) -> Batch:
         """The arrays of one batch, a row an example; augmented for `epoch`, as they are without one."""
 
-    def part(self, split: str, indices: NDArray[np.int64], rows: NDArray[np.int64], *, epoch: int | None) -> Batch:
+    def rows_of(self, split: str, indices: NDArray[np.int64], rows: NDArray[np.int64], *, epoch: int | None) -> Batch:
         """The given rows of `batch`, for a process that trains on them alone.
 
         A task whose examples take time to make does without the others.

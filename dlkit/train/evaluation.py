@@ -155,7 +155,7 @@ class Evaluation:
         size = len(indices) + -len(indices) % multiple
         rows = rows_here(size, self.devices)
         real = rows < len(indices)
-        batch = self.task.part(split, indices, np.where(real, rows, 0), epoch=None)
+        batch = self.task.rows_of(split, indices, np.where(real, rows, 0), epoch=None)
         return batch | {ROW_WEIGHTS: real.astype(np.float32)}
 
     def _agree(self, failure: DataError | None) -> None:

@@ -193,7 +193,7 @@ def batches(task: Task, settings: TrainSection, progress: Progress, devices: Dev
             for index in range(position, len(plan)):
                 indices = plan[index]
                 rows = rows_here(len(indices), devices, accumulate=settings.accumulate)
-                batch = task.part("train", indices, rows, epoch=epoch)
+                batch = task.rows_of("train", indices, rows, epoch=epoch)
                 if sizes:
                     batch |= {"images": resized(batch["images"], sizes.scale(step))}
                 yield Drawn(epoch, index, len(indices), batch)
@@ -343,7 +343,7 @@ class Loop:
             number = signalled()
             if reason != "time is up" and self.devices.any(number is not None):
                 self._stop(number, None)
-        self.peers.part()
+        self.peers.say_goodbye()
         return reason
 
     def _stop(self, number: int | None, failure: DataError | None) -> str:
@@ -353,7 +353,7 @@ class Loop:
         # It may have come to another process alone; all end with the same exit code.
         agreed = next((each for each in signals.STOP if self.devices.any(number == each)), None)
         if agreed is not None:
-            self.peers.part()
+            self.peers.say_goodbye()
         self._log()
         self.save()
         if agreed is not None:
@@ -362,7 +362,7 @@ class Loop:
 
     def _end_with(self, failure: DataError) -> NoReturn:
         """Saves and ends, in all processes, for a failure that all of them know of."""
-        self.peers.part()  # the chief may take its time to save
+        self.peers.say_goodbye()  # the chief may take its time to save
         self._keep(failure)
         raise self.peers.ending(failure)
 

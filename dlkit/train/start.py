@@ -27,7 +27,7 @@ from dlkit.train.progressive import accept_sizes
 from dlkit.train.step import TrainingStep
 from dlkit.values import check_call, defaults_of
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -454,7 +454,7 @@ def _fingerprint(prepared: Prepared) -> str:
     return _in_each(prepared.task.fingerprint, prepared.devices, prepared.peers)
 
 
-def _in_each(work: Callable[[], Found], devices: Devices, peers: Peers) -> Found:
+def _in_each(work: Callable[[], Result], devices: Devices, peers: Peers) -> Result:
     """Runs `work` in each process; a DataError in one ends all.
 
     Raises:
@@ -467,7 +467,7 @@ def _in_each(work: Callable[[], Found], devices: Devices, peers: Peers) -> Found
         failure = damage
     if devices.any(failure is not None):
         shared = peers.share(failure)
-        peers.part()
+        peers.say_goodbye()
         raise peers.ending(shared)
     return found
 

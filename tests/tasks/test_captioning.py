@@ -113,7 +113,7 @@ def test_parts_are_rows_of_the_batch():
     task = task_of(FiveEach, augment=["crop_flip"])
     indices = np.array([7, 3, 50, 21])
     whole, rows = task.batch("train", indices, epoch=1), np.array([2, 0])
-    for key, array in task.part("train", indices, rows, epoch=1).items():
+    for key, array in task.rows_of("train", indices, rows, epoch=1).items():
         np.testing.assert_array_equal(array, whole[key][rows])
 
 

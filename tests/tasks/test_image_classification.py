@@ -213,7 +213,7 @@ def test_a_part_is_those_rows_of_the_batch_and_decodes_no_others(monkeypatch, au
         whole = task.batch("train", indices, epoch=epoch)
         for worker in range(4):
             rows = np.arange(size)[worker::4]
-            part = task.part("train", indices, rows, epoch=epoch)
+            part = task.rows_of("train", indices, rows, epoch=epoch)
             assert fetched[-1] <= most
             assert part.keys() == whole.keys()
             for key, array in part.items():

@@ -18,13 +18,13 @@ runtime.import_tensorflow()
 from dlkit.tasks.image_classification import ImageClassification
 from dlkit.train import checkpoints
 
-part, write = ImageClassification.part, checkpoints.write
+rows_of, write = ImageClassification.rows_of, checkpoints.write
 
 
 def unread(self, of, indices, rows, *, epoch):
     if of == split and runtime.process().rank == 1 and epoch == (3 if split == "train" else None):
         raise DataError("cat.png is damaged or cut short")
-    return part(self, of, indices, rows, epoch=epoch)
+    return rows_of(self, of, indices, rows, epoch=epoch)
 
 
 def slow(*arguments):
@@ -32,5 +32,5 @@ def slow(*arguments):
     write(*arguments)
 
 
-ImageClassification.part, checkpoints.write = unread, slow
+ImageClassification.rows_of, checkpoints.write = unread, slow
 sys.exit(main(words))

@@ -537,7 +537,8 @@ def test_processes_end_with_the_signal_that_came_to_one_of_them(number):
 
     class Process:
         def __init__(self, name, number):
-            self.name, self.number, self.devices, self.peers = name, number, self, SimpleNamespace(part=lambda: None)
+            self.name, self.number, self.devices = name, number, self
+            self.peers = SimpleNamespace(say_goodbye=lambda: None)
             self._log = self.save = lambda: None
 
         def any(self, flag):

@@ -229,7 +229,7 @@ def farewells(monkeypatch):
     """What a process does at the end: says goodbye to the others, saves."""
     events = []
     save = loop.Loop.save
-    monkeypatch.setattr(cluster.Peers, "part", lambda self: events.append("goodbye"))
+    monkeypatch.setattr(cluster.Peers, "say_goodbye", lambda self: events.append("goodbye"))
     monkeypatch.setattr(loop.Loop, "save", lambda self, **best: events.append("save") or save(self, **best))
     return events
 
@@ -288,12 +288,12 @@ class Damaged:
 
     def __init__(self, monkeypatch, split, batch):
         self.split, self.left = split, batch
-        for name in ("part", "batch"):
+        for name in ("rows_of", "batch"):
             monkeypatch.setattr(ImageClassification, name, self.counted(getattr(ImageClassification, name)))
 
     def counted(self, make):
         def counted(task, split, *arguments, epoch):
-            mine = split == self.split and (epoch is None or make.__name__ == "part")
+            mine = split == self.split and (epoch is None or make.__name__ == "rows_of")
             if mine and self.left == 0:
                 raise DataError("cat.png is damaged or cut short", "`--on-bad skip` leaves it out")
             self.left -= mine

@@ -191,7 +191,7 @@ def test_each_process_decodes_its_part_of_the_images_that_all_are_standardized_b
 
 
 def test_a_training_image_that_one_process_cannot_read_ends_all(pair, monkeypatch):
-    monkeypatch.setattr(Peers, "part", lambda self: None)  # the other one is of the same thread
+    monkeypatch.setattr(Peers, "say_goodbye", lambda self: None)  # the other one is of the same thread
     chief, worker = pair
 
     def read(row):

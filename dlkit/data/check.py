@@ -25,7 +25,7 @@ from dlkit.data.folders import (
 )
 from dlkit.data.image_files import is_gray, open_image, pixel_digest
 from dlkit.data.images import ImageData, ImageSplit, in_runs
-from dlkit.data.split_names import ROLES
+from dlkit.data.split_names import ROLES, uncovered
 from dlkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -309,13 +309,10 @@ def unbalanced(counts: Mapping[str, Mapping[str, int]], what: str = "images") ->
         counts: class -> split -> number of examples.
         what: they are.
     """
-    of_training = {label: counted.get("train", 0) for label, counted in counts.items()}
-    found = [
-        Finding("not learned", label, f"has no training {what}")
-        for label, count in of_training.items()
-        if not count and any(counts[label].values()) and any(of_training.values())
-    ]
-    there = {label: count for label, count in of_training.items() if count}
+    there = {label: counted["train"] for label, counted in counts.items() if counted.get("train")}
+    classes = {label for label, counted in counts.items() if any(counted.values())}
+    not_learned = uncovered({"train": set(there)}, classes)["train"] if there else set()
+    found = [Finding("not learned", label, f"has no training {what}") for label in counts if label in not_learned]
     if there and max(there.values()) > BALANCED * min(there.values()):
         large, small = max(there, key=there.__getitem__), min(there, key=there.__getitem__)
         told = f"has {there[small]:,} training {what}, and {large} {there[large]:,}"
@@ -340,9 +337,10 @@ def not_measured(
         drawn: splits that chance has held out: another draw may have what is missing.
     """
     found: list[Finding] = []
-    for label, counted in counts.items():
-        missing = [split for split in ("validation", "test") if split in splits and not counted.get(split)]
-        if missing and counted.get("train"):
+    there = {split: {label for label, counted in counts.items() if counted.get(split)} for split in splits}
+    lacking = uncovered(there, set(counts))
+    for label in counts:
+        if missing := [split for split in ("validation", "test") if label in lacking.get(split, ())]:
             remedy = "" if drawn.isdisjoint(missing) else f"; {DRAW_OTHERS}"
             found.append(Finding("not measured", label, f"has no {' and no '.join(missing)} {what}{remedy}"))
     return found

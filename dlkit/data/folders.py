@@ -41,7 +41,7 @@ from dlkit.data.images import (
     check_ignored,
     fits_in_memory,
 )
-from dlkit.data.split_names import ROLES, NumberOrShare, split_of
+from dlkit.data.split_names import ROLES, NumberOrShare, split_of, uncovered
 from dlkit.errors import DataError, UsageError, nearest, unreadable
 
 Item = TypeVar("Item")
@@ -556,11 +556,15 @@ def _source(pairs: Iterable[tuple[ImageFile, "Header | Unreadable"]]) -> str:
 
 def _tell_coverage(listing: Listing, splits: Mapping[str, Split]) -> None:
     """Warns of classes that are not learned."""
-    if "train" not in splits:
-        return
-    learned = {listing.classes[label] for label in np.unique(splits["train"].labels)}
-    if told := classes_without(set(listing.classes) - learned, "images to train on"):
+    not_learned = uncovered_by(splits, listing.classes).get("train", set())
+    if told := classes_without(not_learned, "images to train on"):
         console.warn(f"{listing.root}: {told}")
+
+
+def uncovered_by(splits: Mapping[str, Split], classes: Sequence[str]) -> dict[str, Set[str]]:
+    """`dlkit.data.split_names.uncovered` of images."""
+    there = {name: {classes[label] for label in np.unique(split.labels)} for name, split in splits.items()}
+    return uncovered(there, set(classes))
 
 
 def classes_without(classes: Set[str], what: str) -> str:

@@ -1,6 +1,6 @@
 """What people call the splits of their data, and what they are called here."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Set
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -51,6 +51,20 @@ def check_held_out(
     for role, size in (("validation", validation), ("test", test)):
         if size and size != "all" and role in splits:
             raise UsageError(f"data.{role} is for data without such a split, and these have one", "leave it out")
+
+
+def uncovered(there: Mapping[str, Set[str]], classes: Set[str]) -> dict[str, Set[str]]:
+    """Which classes a split has no example of, though it should: of training any, else one that is learned.
+
+    Args:
+        there: split -> the classes that it has examples of.
+        classes: all that there are.
+
+    Example:
+        >>> uncovered({"train": {"cat", "dog"}, "test": {"dog", "owl"}}, {"cat", "dog", "owl"})
+        {'train': {'owl'}, 'test': {'cat'}}
+    """
+    return {split: (classes if split == "train" else there.get("train", set())) - has for split, has in there.items()}
 
 
 def own_names(splits: Collection[str]) -> dict[str, str]:

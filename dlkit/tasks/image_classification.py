@@ -14,7 +14,7 @@ from dlkit import data as datasets
 from dlkit.data.augment import alternation, augment, example_keys, mixes, partners_of
 from dlkit.data.batching import ROW_WEIGHTS, Batch
 from dlkit.data.check import decode_all
-from dlkit.data.folders import DRAW_OTHERS, classes_without
+from dlkit.data.folders import DRAW_OTHERS, classes_without, uncovered_by
 from dlkit.data.images import ImageData, Split, fingerprint, fingerprint_of_origin, standardize
 from dlkit.errors import DataError, UsageError, nothing_to_train_on
 from dlkit.models.heads import log_mean_probabilities, of_each_head
@@ -168,10 +168,8 @@ class ImageClassification(ImageTask):
 
     def remarks(self) -> list[str]:
         """Which classes are learned without being validated or tested on."""
-        splits, names = self.data.splits, self.data.classes
-        there = {split: {names[label] for label in np.unique(splits[split].labels)} for split in splits}
-        learned = there.pop("train", set())
-        told = {name: classes_without(learned - classes, f"{name} images") for name, classes in there.items()}
+        lacking = uncovered_by(self.data.splits, self.data.classes)
+        told = {name: classes_without(lacking[name], f"{name} images") for name in lacking if name != "train"}
         drawn = set(told).difference(self.data.ignored_options) if "split_seed" in self.options else set()
         return [f"{line}; {DRAW_OTHERS}" if name in drawn else line for name, line in told.items() if line]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dlkit.data.split_names import own_names, split_of
+from dlkit.data.split_names import own_names, split_of, uncovered
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,10 @@ def test_what_a_name_means(names, split):
 )
 def test_splits_of_a_prepared_set(splits, expected):
     assert own_names(splits) == expected
+
+
+def test_classes_that_a_split_lacks():
+    """`d` is in no split, and nobody can learn what is only tested on, `c`."""
+    classes, there = set("abcd"), {"train": {"a", "b"}, "validation": {"a"}, "test": {"b", "c"}}
+    assert uncovered(there, classes) == {"train": {"c", "d"}, "validation": {"b"}, "test": {"a"}}
+    assert uncovered({"test": {"a"}}, classes) == {"test": set()}, "without a training split nothing is learned"

@@ -79,8 +79,8 @@ class Peers:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process prepares data, writes and speaks."""
-        return self.process.rank == 0
+        """Whether this process is the one that prepares data, writes and speaks."""
+        return self.process.is_chief
 
     # ------------------------------------------------------------------------------------------------ the main thread
 

@@ -376,6 +376,11 @@ class Process(NamedTuple):
     addresses: tuple[str, ...] = ("",)
     names: tuple[str, ...] = ("the chief",)
 
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process prepares data, writes and speaks."""
+        return self.rank == 0
+
 
 def process() -> Process:
     """What TF_CONFIG says that this process is.

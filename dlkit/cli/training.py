@@ -114,7 +114,7 @@ def _open(text: str) -> runs.Run:
         run = runs.open_run(text, whole=True)
     except DataError as failure:
         here = runtime.process()
-        if here.rank == 0:
+        if here.is_chief:
             raise
         raise DataError(
             f"{here.names[here.rank]} does not see the run: {failure.message}",

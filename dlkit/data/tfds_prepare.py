@@ -354,7 +354,7 @@ def may_ask() -> bool:
     """Whether there is somebody to ask: at a terminal, and of a cluster at its first process only."""
     if sys.stdin is None or not sys.stdin.isatty() or not console.is_terminal("stderr") or console.settings.quiet:
         return False
-    return runtime.process().rank == 0
+    return runtime.process().is_chief
 
 
 def _ask(plan: _Plan) -> None:

@@ -748,6 +748,7 @@ def test_a_download_that_is_interrupted_ends_at_once_and_leaves_nothing(tmp_path
     def answer(request):
         give(b"x" * 10, length=1000)(request)
         request.wfile.flush()
+        time.sleep(0.5)  # until it waits: a library that handles something else just then might swallow the first one
         signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
         request.server.closing.wait(60)
 

@@ -121,7 +121,7 @@ CASES = {
             ({"length": 4}, [3]),  # of two numbers of four a net without a memory to speak of tells the sum
         ],
     ),
-    "dropout": ({"steps": 120, "seeds": 2, "width": 128}, [({"rate": 0.0}, [0, 1]), ({"rescaled": False}, [2])]),
+    "dropout": ({"seeds": 3}, [({"rate": 0.0}, [0, 1]), ({"images": 200}, [1]), ({"rescaled": False}, [2])]),
     "batchnorm_lr": ({"rates": [0.03, 0.3], "steps": 120, "seeds": 1}, [({"norm": "none"}, [0])]),
     "standardize": (
         {"steps": 100, "seeds": 1, "rates": [1e-4, 1e-1]},

@@ -90,7 +90,7 @@ def test_keras_trains_on_whole_batches_of_the_same_size_and_times_the_steps_alon
 
 
 def test_the_net_of_pytorch_has_the_parameters_of_the_others(conv_nets):
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="PyTorch, which only benchmarks need, is not installed")
     assert conv_nets.of_torch("resnet18", "float32", "").parameters == 11_173_962
     assert conv_nets.of_torch("resnet20", "float32", "channels_last").parameters == 269_722
 

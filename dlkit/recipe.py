@@ -858,7 +858,7 @@ _OF_TASKS = (
         ("train.sampling",), lambda task: task.data_kind == "corpus", "decoders of a source, not for language models"
     ),
     _OfTasks(
-        ("train.progressive", "train.progressive_until"), lambda task: task.data_kind != "images",
+        ("train.progressive", "train.progressive_until"), lambda task: task.data_kind not in AUGMENTED,
         "images, not for {task}",
     ),
     _OfTasks(("data.augment",), lambda task: task.data_kind not in AUGMENTED, "images, not for {task}"),

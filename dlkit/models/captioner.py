@@ -101,7 +101,9 @@ class ImageDecoder(keras.Model):
 
     def _look(self, images: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
         """The encoder's feature map (batch, rows, columns, maps) and its pooled output (batch, features)."""
-        return self.encoder(tf.ensure_shape(images, (None, *self.image_shape)), training=training)
+        # An encoder that takes all sizes, as progressive resizing wants it, says so in its specification.
+        (wanted,) = tf.nest.flatten(self.encoder.input_spec)
+        return self.encoder(tf.ensure_shape(images, wanted.shape), training=training)
 
     def _begin(self, image: tf.Tensor, training: bool) -> tuple[Any, ...]:
         """The first state of each level (batch, width), from features (batch, features) of the image."""

@@ -131,7 +131,9 @@ class CaptionerAttention(ImageDecoder):
         seen, _ = self._look(images, training)  # (batch, rows, columns, maps)
         if self.map_pool is not None:
             seen = self.map_pool(seen)
-        places = tf.reshape(seen, (-1, self.grid[0] * self.grid[1], seen.shape[-1]))
+        _, *sides, maps = seen.shape
+        places = tf.reshape(seen, (tf.shape(seen)[0], -1, maps))
+        places.set_shape((None, sides[0] * sides[1] if all(sides) else None, maps))
         return self._begin(tf.reduce_mean(places, 1), training), self.attention.memory(places)
 
     def _look_and_write(self, embedded: tf.Tensor, state: Any, memory: Memory) -> tuple[tf.Tensor, Any, tf.Tensor]:

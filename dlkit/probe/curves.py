@@ -122,7 +122,7 @@ def charts_of(runs: Sequence[Run], metrics: Sequence[str] = (), *, along: Along 
             if one is not None
         ]
         if series:
-            limit = _limit(runs) if name == "gradient_norm" else None
+            limit = _limit(runs) if name in {"gradient_norm", "gradient_norm_p90"} else None
             found.append(Chart(name, title(name), along, tuple(series), limit, in_nats and name == "loss"))
     return found
 

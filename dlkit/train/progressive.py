@@ -4,6 +4,8 @@ A convolution costs in proportion to the area of its image, and what is learned 
 quarter of the work. The net must not depend on the size, as those do not that end in a pool over the whole map.
 """
 
+from functools import partial
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -11,6 +13,8 @@ from numpy.typing import NDArray
 
 from dlkit.errors import UsageError
 from dlkit.recipe import TrainSection
+from dlkit.tasks.image_task import ImageTask
+from dlkit.tasks.task import Task
 
 
 class Progressive:
@@ -55,21 +59,24 @@ def _sides(sides: tuple[int, ...], scale: float) -> list[int]:
     return [max(1, round(side * scale)) for side in sides]
 
 
-def accept_sizes(model: keras.Model, settings: TrainSection) -> None:
-    """Lets a model of images take those of all sizes that are to come.
+def accept_sizes(task: Task, model: keras.Model, settings: TrainSection) -> None:
+    """Lets a model of a task with images take those of all sizes that are to come.
 
     Raises:
         dlkit.errors.UsageError: the model is made for one size, or layers of it shrink such small images to nothing.
     """
     if not settings.progressive:
         return
-    _, *sides, channels = model.input_shape
-    model.input_spec = keras.layers.InputSpec(shape=(None, None, None, channels))
+    if not isinstance(task, ImageTask):
+        raise TypeError(f"{type(task).__name__} has no images, whatever its recipe says")
+    net = task.image_net(model)
+    _, *sides, channels = net.input_shape
+    net.input_spec = keras.layers.InputSpec(shape=(None, None, None, channels))
     for scale in settings.progressive:
         height, width = _sides(tuple(sides), scale)
         try:
-            image = tf.TensorSpec((1, height, width, channels), model.input.dtype)
-            tf.function(model, autograph=False).get_concrete_function(image)
+            image = tf.TensorSpec((1, height, width, channels), net.input.dtype)
+            tf.function(partial(task.see, model), autograph=False).get_concrete_function(image)
         except ValueError:
             raise UsageError(
                 f"{model.name} cannot take images of {height}x{width}, which train.progressive {scale} makes them",

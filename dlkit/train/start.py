@@ -144,7 +144,7 @@ def build(recipe: Recipe, task: Task, devices: Devices, peers: Peers = ALONE) ->
     with devices.strategy.scope():
         model = models.build(recipe.model.name, **arguments, **recipe.model.options)
     task.check_model(model)
-    accept_sizes(model, settings)
+    accept_sizes(task, model, settings)
     if devices.processes > 1 and task.first_carry(model, 1):
         raise UsageError("the state is carried by the devices of one process", "`--set data.carry=false`")
     return Prepared(recipe, task.for_model(model), model, devices, peers)

@@ -45,6 +45,8 @@ def test_the_usual_panels_hold_the_points_of_the_log():
     assert found["accuracy"].title == "accuracy, %"
     assert found["gradient_norm"].limit == 1.5
     assert found["loss"].limit is None
+    lines = [line | {"gradient_norm_p90": 3.0} for line in ONE]
+    assert charts_of([logged("a", lines, clip=1.5)], ["gradient_norm_p90"])[0].limit == 1.5
     assert found["loss"].unit == "loss, nats"
 
 

@@ -136,7 +136,6 @@ def test_an_image_is_decoded_once_for_all_of_its_captions(monkeypatch):
         ("data.class_weights", '"balanced"', "unknown key: data.class_weights"),
         ("train.batch_tokens", "100", "train.batch_tokens is for tasks on text"),
         ("train.monitor", "cider", "train.monitor is cider, which is not measured on synthetic:shapes"),
-        ("train.progressive", "[0.5]", "train.progressive is for images"),
     ],
 )
 def test_mistakes_in_recipes_are_usage_errors(key, value, message):

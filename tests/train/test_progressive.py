@@ -78,6 +78,45 @@ def test_images_that_the_layers_shrink_to_nothing_are_refused():
         prepared(**SMALL_NET, **{"train.progressive": [0.125], "train.progressive_until": [0.5]})
 
 
+CAPTIONER = {
+    "model.encoder": "airbench", "model.encoder_options": {"width": 4, "whitening": False}, "model.width": 8,
+    "data.name": "synthetic:shapes", "data.size": 32, "data.train": 60, "data.validation": 20, "data.test": 20,
+}  # fmt: skip
+
+
+def toml(value):
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(one)}" for key, one in value.items()) + "}"
+    return json.dumps(value)
+
+
+@pytest.mark.parametrize("model", ["captioner", "captioner_attention"])
+def test_a_captioner_reads_small_images_first_and_whole_ones_in_the_end(model, tmp_path, capsys, monkeypatch):
+    looked_at = []
+    in_size = loop.resized
+    monkeypatch.setattr(
+        loop, "resized", lambda images, scale: looked_at.append(in_size(images, scale).shape) or in_size(images, scale)
+    )
+    halves = {"train.progressive": [0.5], "train.progressive_until": [0.5]}
+    sets = [word for key, value in (CAPTIONER | halves).items() for word in ("--set", f"{key}={toml(value)}")]
+    command = ["train", model, *sets, "--runs-dir", str(tmp_path), "--name", "x", "--quiet"]
+    assert main([*command, "--epochs", "2", "--batch-size", "20", "--devices", "cpu"]) == 0
+    assert [shape[1:3] for shape in looked_at[:6]] == [(16, 16)] * 3 + [(32, 32)] * 3
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "x"), "--quiet", "--json"]) == 0
+    result = json.loads((tmp_path / "x" / "run.json").read_text())["result"]
+    assert json.loads(capsys.readouterr().out)["loss"] == pytest.approx(result["metrics"]["loss"])
+
+
+def test_a_map_that_is_smaller_than_what_a_captioner_makes_one_place_of_it_is_refused():
+    """Of 32x32 the encoder's map is 4x4; of 16x16 2x2, of which no mean of 3x3 can be taken."""
+    stages = {"train.progressive": [0.5], "train.progressive_until": [0.5]}
+    flags = {"train.epochs": 1, "train.batch_size": 20} | CAPTIONER | stages | {"model.map_pool": 3}
+    made = recipe.resolve("captioner_attention", "synthetic:shapes", flags=flags)
+    with pytest.raises(UsageError, match="captioner_attention cannot take images of 16x16"):
+        start.prepare(made, devices="cpu")
+
+
 @pytest.mark.parametrize(
     ("model", "sides", "ends", "says"),
     [

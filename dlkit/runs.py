@@ -573,7 +573,7 @@ def best_whole(run: Run) -> Path:
     """The checkpoint that `best` points to; when that is damaged, with a warning the best of those that are whole.
 
     The best is the one with the best value of the monitored metric, of equals with the lowest loss; or the newest when
-    none was evaluated.
+    none was evaluated or the recipe selects the last.
 
     Raises:
         dlkit.errors.CheckpointError: no checkpoint is whole.
@@ -593,7 +593,8 @@ def best_whole(run: Run) -> Path:
         return sign * values[step], losses.get(step, math.inf)
 
     evaluated = [name for name in whole if checkpoints.step_of(name) in values]
-    name = min(evaluated, key=rank) if evaluated else whole[-1]
+    by_value = evaluated and run.recipe["train"].get("select") != "last"
+    name = min(evaluated, key=rank) if by_value else whole[-1]
     console.warn(f"the best checkpoint {folder / (best or 'best')} is damaged ({problem}): using {name}")
     return folder / name
 

@@ -413,6 +413,8 @@ def test_the_best_of_those_that_are_whole(run, capsys):
     evaluation(run, 1, accuracy=0.25, loss=0.0625)
     by_loss = runs.Run(run.path, {**run.recipe, "train": {**run.recipe["train"], "monitor": "loss"}}, run.info)
     assert runs.best_whole(by_loss).name == "step-1"
+    of_the_end = runs.Run(run.path, {**run.recipe, "train": {**run.recipe["train"], "select": "last"}}, run.info)
+    assert runs.best_whole(of_the_end).name == "step-3", "the last one that is whole, whatever its value"
     for step, accuracy in [(1, 0.1), (2, 0.2), (3, 0.3)]:
         run.log({"kind": "evaluation", "split": "validation", "weights": "ema", "step": step, "accuracy": accuracy})
     assert runs.best_whole(run).name == "step-3", "by the averaged weights when there are some"

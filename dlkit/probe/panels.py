@@ -249,8 +249,11 @@ def _draw_lines(axes: Axes, panel: Lines) -> None:
     if panel.logarithmic and any(value > 0 for value in values):
         axes.set_yscale("log")
         powers(axes.yaxis, values)
+    across = sorted({value for line in panel.lines for value in line.x})
     if panel.log_x:
-        _log_x(axes, sorted({value for line in panel.lines for value in line.x}))
+        _log_x(axes, across)
+    elif all(float(value).is_integer() for value in across):  # there is no half a pixel, step or layer
+        axes.xaxis.get_major_locator().set_params(integer=True)
     for at, (level, name) in enumerate(panel.levels):
         axes.axhline(
             level, color="0.35", linewidth=1.2, linestyle=((0, (1, 2)), (0, (5, 3)))[at % 2], label=fitting(name, 40)

@@ -7,11 +7,11 @@ from PIL import Image
 from probe_pictures import assert_readable
 
 from dlkit.errors import DlkitError
-from dlkit.probe import pictures
+from dlkit.probe import panels, pictures
 from dlkit.probe.activations import LayerActivations
 from dlkit.probe.features import LayerFeatures
 from dlkit.probe.filters import LayerFilters
-from dlkit.probe.panels import Line, Lines, figure
+from dlkit.probe.panels import Line, Lines
 
 HOSTILE = "\x1b[31m$b$[red]\u202e猫" + "long" * 60
 
@@ -58,7 +58,7 @@ def test_spread_of_nothing():
 @pytest.mark.parametrize(("across", "whole"), [([0, 1, 2, 3, 4], True), ([0.0, 0.4, 1.7, 4.0], False)])
 def test_between_whole_numbers_an_axis_has_no_ticks(across, whole):
     """There is no half a pixel; of times and rates there is."""
-    sheet = figure([Lines("t", "x", "y", [Line("a", across, [1.0] * len(across))])], title="t")
+    sheet = panels.figure([Lines("t", "x", "y", [Line("a", across, [1.0] * len(across))])], title="t")
     (axes,) = sheet.axes
     assert all(float(tick).is_integer() for tick in axes.get_xticks()) is whole
 

@@ -38,7 +38,7 @@ def test_a_recipe_introduces_itself(path):
     assert f"dlkit train {recipe.resolve(recipe_path=path).model.name}" in head
     assert re.search(r"[A-Z]\w+.* (19|20)\d\d", head), "the paper"
     assert "--set" in head, "one override"
-    measured = re.search(r"Measured: .*\d.* \d+ s .*cores", head, re.DOTALL)
+    measured = re.search(r"Measured: .*\d.*\s\d+ s[\s,].*cores", head, re.DOTALL)
     assert measured or "not measured" in head
     assert not set(re.findall(r"\b[A-Z]{5,}\b", head)) - {"CIFAR", "MNIST"}, "a placeholder"
 

@@ -78,6 +78,7 @@ def inspect(
         ),
     ] = None,
     data: opt.Data = None,
+    data_dir: opt.DataDir = None,
     sets: opt.Set = None,
     seed: opt.Seed = None,
 ) -> None:
@@ -90,7 +91,7 @@ def inspect(
     _check_file(file, png=png, html=html)
     subject = Subject(
         model, split=split, limit=limit, whole=whole, image=image, index=index, layers=layers or (), text=text,
-        label=label, words=words or (), against=against or (), data=data, sets=sets or (), seed=seed,
+        label=label, words=words or (), against=against or (), data=data, sets=sets or (), seed=seed, data_dir=data_dir,
     )  # fmt: skip
     wanted = [suffix for suffix, given in ((".png", png), (".html", html)) if given]
     stem = model if subject.run is None else None

@@ -253,7 +253,7 @@ def _draw_lines(axes: Axes, panel: Lines) -> None:
     if panel.log_x:
         _log_x(axes, across)
     elif all(float(value).is_integer() for value in across):  # there is no half a pixel, step or layer
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
     for at, (level, name) in enumerate(panel.levels):
         axes.axhline(
             level, color="0.35", linewidth=1.2, linestyle=((0, (1, 2)), (0, (5, 3)))[at % 2], label=fitting(name, 40)

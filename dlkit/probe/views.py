@@ -180,6 +180,7 @@ class Subject:
         data: the dataset of a model's name; None for the one of its task.
         sets: changes of its recipe, such as `model.norm=none`.
         seed: of its weights.
+        data_dir: where prepared data lies; None for where it lay in training, or usually lies.
     """
 
     operand: str
@@ -196,6 +197,7 @@ class Subject:
     data: str | None = None
     sets: Sequence[str] = ()
     seed: int | None = None
+    data_dir: Path | None = None
 
     # -------------------------------------------------------------------------------------------- the model and its run
 
@@ -236,7 +238,7 @@ class Subject:
         from dlkit import recipe
 
         overrides = [(*recipe.parse_override(text), "set") for text in self.sets]
-        flags = {"train.seed": self.seed, "train.precision": "float32"}
+        flags = {"train.seed": self.seed, "train.precision": "float32", "data.dir": self.data_dir}
         return recipe.resolve(self.operand, self.data, overrides=overrides, flags=flags)
 
     @cached_property
@@ -262,9 +264,7 @@ class Subject:
         Raises:
             dlkit.errors.UsageError: the model is of another form.
         """
-        net: Any = self.model
-        for name in self.task_info.image_net or ():
-            net = getattr(net, name, None)
+        net = self.task_info.image_net_of(self.model)
         if net is None:
             raise UsageError(f"{self.operand} has no image net inside that could be looked at", "`activations` can")
         return net
@@ -298,14 +298,17 @@ class Subject:
             **{key: check_value(type_of(declared), stored[key], f"train.{key}") for key, declared in known.items()}
         )
 
-    @staticmethod
-    def _opened(run: "Run", settings: "TrainSection") -> "Task":
-        from dlkit import runs
+    def _opened(self, run: "Run", settings: "TrainSection") -> "Task":
+        from dlkit import recipe, runs
         from dlkit.tasks.task import open_as_trained
 
         runs.check_data(run)
+        section = dict(run.recipe["data"])
+        if self.data_dir is not None:
+            recipe.check_data_dir(section["name"], self.data_dir, kind=self.task_info.data_kind)
+            section["dir"] = self.data_dir
         return open_as_trained(
-            run.task, run.recipe["data"], settings, max_len=int(run.recipe["decode"]["max_len"]),
+            run.task, section, settings, max_len=int(run.recipe["decode"]["max_len"]),
             info=run.info["data"], folder=run.path,
         )  # fmt: skip
 

@@ -66,6 +66,13 @@ class TaskInfo:
     in_files: tuple[str, ...] = ()
     defaults: dict[str, Any] = field(default_factory=dict)
 
+    def image_net_of(self, model: Any) -> Any:
+        """The net of images in a model of the task: the model itself or one inside it; None where there is none."""
+        net = None if self.image_net is None else model
+        for name in self.image_net or ():
+            net = getattr(net, name, None)
+        return net
+
 
 TASKS: dict[str, TaskInfo] = {
     "image_classification": TaskInfo(

@@ -139,10 +139,6 @@ class Captioning(ImageTask):
     def _has_several(self, split: str) -> bool:
         return self._pairs(split) != self.size(split)
 
-    def image_net(self, model: keras.Model) -> keras.Model:
-        """The encoder."""
-        return model.encoder
-
     def see(self, model: keras.Model, images: tf.Tensor) -> Any:
         """What the decoder begins with."""
         return model.start(images)

@@ -66,10 +66,6 @@ class ImageTask(Task):
         mean, std = statistics(self.training_images) if self._counts is None else moments(self._counts)
         return {"mean": mean.tolist(), "std": std.tolist()}
 
-    def image_net(self, model: keras.Model) -> keras.Model:
-        """The net of a model that images go into."""
-        return model
-
     def see(self, model: keras.Model, images: tf.Tensor) -> Any:
         """What a model makes of images alone, with all its layers that may find them too small."""
         return model(images)

@@ -69,7 +69,7 @@ def accept_sizes(task: Task, model: keras.Model, settings: TrainSection) -> None
         return
     if not isinstance(task, ImageTask):
         raise TypeError(f"{type(task).__name__} has no images, whatever its recipe says")
-    net = task.image_net(model)
+    net = task.about.image_net_of(model)
     _, *sides, channels = net.input_shape
     net.input_spec = keras.layers.InputSpec(shape=(None, None, None, channels))
     for scale in settings.progressive:

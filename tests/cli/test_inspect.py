@@ -1,4 +1,6 @@
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,9 @@ from dlkit import recipe, runs
 from dlkit.cli import main
 from dlkit.train import checkpoints, start
 
+sys.path.append(str(Path(__file__).parents[1] / "data"))
+import tiny_set
+
 # lenet on the digits, by arithmetic
 SHAPES = {
     "conv1": [28, 28, 6], "relu1": [28, 28, 6], "pool1": [14, 14, 6],
@@ -16,9 +21,9 @@ SHAPES = {
 }  # fmt: skip
 
 
-def saved(folder, model, **weights):
+def saved(folder, model, data=None, flags=None, **weights):
     """A run with a checkpoint; `weights` sets variables of the model, by path with `__` for the slash."""
-    prepared = start.prepare(recipe.resolve(model))
+    prepared = start.prepare(recipe.resolve(model, data, flags=flags or {}))
     task = prepared.task
     info = {"task": task_name(model), "data": task.info, "model_arguments": task.model_arguments()}
     run = runs.create(folder, prepared.recipe, info)
@@ -265,3 +270,28 @@ def test_the_name_of_a_model_has_fresh_weights(as_json, inspect, lenet):
     assert [layer["std"] for layer in small] == pytest.approx([1e-4, 1e-4], rel=0.25)
     code, _, err = inspect(lenet, "filters", "--seed", "1")
     assert (code, "is a run, whose model is settled" in err) == (2, True)
+
+
+def test_a_prepared_set_lies_where_data_dir_says(tmp_path, capsys):
+    """TensorFlow Datasets has no set of that name: it is known in this folder alone, and the folder may move."""
+    name, before, after = f"{tiny_set.NAME}/gray", tmp_path / "before", tmp_path / "after"
+    tiny_set.build(before, "gray")
+    run = saved(tmp_path / "runs", "mlp", name, {"data.dir": before})
+    before.rename(after)
+
+    def looked_at(model, *options):
+        code = main(["inspect", str(model), "activations", *map(str, options), "--json", "--quiet"])
+        captured = capsys.readouterr()
+        return code, json.loads(captured.out) if code == 0 else captured.err
+
+    code, error = looked_at(run)
+    assert code != 0
+    assert name in error
+    code, found = looked_at(run, "--data-dir", after)
+    assert (code, found["examples"]) == (0, tiny_set.COUNTS["test"])
+    code, found = looked_at("mlp", "--data", name, "--data-dir", after)
+    assert (code, found["examples"]) == (0, tiny_set.COUNTS["test"])
+    code, error = looked_at("mlp", "--data-dir", after)
+    assert (code, error.splitlines()[0]) == (
+        2, "error: digits is no set of TensorFlow Datasets: --data-dir is for those"
+    )  # fmt: skip

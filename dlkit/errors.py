@@ -48,7 +48,7 @@ class DivergedError(DlkitError):
 
 
 class Interrupted(DlkitError):
-    """A signal ended the work, of a training after everything was saved; the exit code is the shell's, 128 + signal."""
+    """A signal ended the work; after the first one a training saves. The exit code is the shell's, 128 + signal."""
 
     def __init__(self, message: str, hint: str, signal_number: int) -> None:
         super().__init__(message, hint)

@@ -1,15 +1,20 @@
 """What stands at a path that a user gives.
 
 Python's own functions raise for some paths: for a folder that may not be entered, a name that is too long, a circle of
-links, the home of a user that is not there. Here the first and the last of these are one line for people, and at the
-others there is nothing. Where a word need not be a path, `os.path.exists` and its like do, which never raise.
+links, the home of a user that is not there. Here the first and the last of these are one line for people, as is a disk
+that fails, and at the others there is nothing. Where a word need not be a path, `os.path.exists` and its like do, which
+never raise.
 """
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 from dlkit.errors import DataError, UsageError, not_there, unreadable
+
+# What the system says of a path at which there is nothing: a name that is too long and a circle of links lead nowhere.
+NOTHING_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
 def expanded(path: str | Path) -> Path:
@@ -34,7 +39,7 @@ def exists(path: str | Path) -> bool:
     """Whether a file or a folder is there.
 
     Raises:
-        dlkit.errors.DataError: a folder on the way to it may not be entered.
+        dlkit.errors.DataError: a folder on the way to it may not be entered, or its disk cannot be read.
     """
     return _mode(path) != 0
 
@@ -53,10 +58,12 @@ def _mode(path: str | Path) -> int:
     """What kind of thing is there; 0 for nothing."""
     try:
         return os.stat(path).st_mode  # noqa: PTH116 - a text may be no path at all
-    except PermissionError as failure:
-        raise unreadable(str(path), failure) from None
-    except (OSError, ValueError):  # a name that is too long, a circle of links, a zero byte
+    except ValueError:  # a zero byte
         return 0
+    except OSError as failure:
+        if failure.errno in NOTHING_THERE:
+            return 0
+        raise unreadable(str(path), failure) from None
 
 
 def folder(path: str | Path, content: str) -> Path:

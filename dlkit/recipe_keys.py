@@ -78,8 +78,20 @@ def keys(model: str | None = None, data: str | None = None, *, data_dir: Path | 
 
 
 def _has_numbers(dataset: Callable[..., Any]) -> bool:
-    """Whether the examples of a dataset have numbers to be told, and no labels that could be smoothed."""
-    return datasets.kind_made(dataset) == "sequences" and not dataset().classes
+    """Whether the examples of a dataset have numbers to be told, and no labels that could be smoothed.
+
+    Of a dataset of a user that cannot be made without an option it is not known.
+    """
+    return datasets.kind_made(dataset) == "sequences" and not _wants_more(dataset) and not dataset().classes
+
+
+def _wants_more(function: Callable[..., Any], *given: str) -> bool:
+    """Whether a function has arguments that must be given, beside these."""
+    return any(
+        parameter.default is parameter.empty and parameter.kind not in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name not in given
+    )
 
 
 def _choices(key: str, annotation: Any, model: str | None) -> Any:
@@ -95,9 +107,11 @@ def _choices(key: str, annotation: Any, model: str | None) -> Any:
 
 
 def _has_state(model: str) -> bool:
-    """Whether a language model has a state that can be carried from batch to batch."""
+    """Whether a language model may have a state that can be carried from batch to batch."""
     from dlkit.probe.record import unallocated
 
+    if _wants_more(models.builder(model), "vocabulary"):  # one of a user, which cannot be made to be looked at
+        return True
     with unallocated():
         return hasattr(models.build(model, vocabulary=8), "zero_state")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dlkit import console
+from dlkit import console, signals
 from dlkit.errors import DlkitError, UsageError
 
 if TYPE_CHECKING:
@@ -154,16 +154,17 @@ def import_tensorflow() -> None:
     os.environ.setdefault("HDF5_PLUGIN_PATH", "disable")  # before h5py loads: no native code beside a data file
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # a prediction does not take the whole GPU
     try:
-        if console.settings.verbose:
-            import keras
-            import tensorflow as tf
-        else:
-            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-            with _native_chatter_held():
+        with signals.deferred():
+            if console.settings.verbose:
                 import keras
                 import tensorflow as tf
+            else:
+                os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+                with _native_chatter_held():
+                    import keras
+                    import tensorflow as tf
 
-                tf.get_logger().setLevel("ERROR")
+                    tf.get_logger().setLevel("ERROR")
     except ImportError as failure:
         raise DlkitError(f"TensorFlow cannot be imported: {failure}", "`dlkit doctor` looks at the installation") from (
             failure

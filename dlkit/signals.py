@@ -1,10 +1,12 @@
 """The signals that end the work, and what is done when one comes, wherever the work is then.
 
 A training notes the first one and saves (`noted`, `dlkit.train.loop.stop_signals`); elsewhere it breaks off what is
-being done (`raised`).
+being done (`raised`), or waits until it can be (`deferred`).
 """
 
+import math
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -14,6 +16,8 @@ from dlkit.errors import Stopped
 
 # Ctrl-C; what `kill` and most systems send; batch systems, before the time is up; a terminal that is closed.
 STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
+TOGETHER = 1.0  # seconds within which signals of the end of one session come
 
 
 def note(received: list[int], number: int) -> bool:
@@ -66,14 +70,35 @@ def noted() -> Iterator[list[int]]:
 def raised() -> Iterator[None]:
     """In the body SIGTERM, SIGUSR1 and SIGHUP raise `dlkit.errors.Stopped`, as Ctrl-C raises `KeyboardInterrupt`.
 
-    So what is being written is removed or becomes whole, and whoever works with this process is told.
+    So what is being written is removed or becomes whole, and whoever works with this process is told. Each of them
+    raises, since code that may not raise, such as a finalizer, passes over what it is interrupted by. But what comes
+    within a second of SIGHUP, or SIGHUP within one of another, does not: such are sent together, and the second would
+    break off what the first began.
     """
-    received: list[int] = []
+    last, at = 0, -math.inf
 
     def stop(number: int, _: FrameType | None) -> None:
-        is_first = not received
-        if note(received, number) or is_first:
-            raise Stopped(number)
+        nonlocal last, at
+        now = time.monotonic()
+        if signal.SIGHUP in {number, last} and now - at < TOGETHER:
+            return
+        last, at = number, now
+        raise Stopped(number)
 
     with handled(stop, [number for number in STOP if number != signal.SIGINT]):
         yield
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """In the body signals wait; the first one is delivered after it, in place of what the body may have raised.
+
+    For the import of native code, whose initialization takes an exception of a handler for a failure of its own.
+    """
+    received: list[int] = []
+    try:
+        with handled(lambda number, _: received.append(number), [n for n in STOP if callable(signal.getsignal(n))]):
+            yield
+    finally:
+        if received:
+            signal.raise_signal(received[0])

@@ -4,9 +4,9 @@ The process of the command line starts them, waits, and tells what became of the
 nothing. The first of them, the chief, has its terminal; of the others only the last words are kept.
 
 A signal may come to this process alone, or, as Ctrl-C, the end of a terminal and the cancelling of a batch job do, to
-all. So the workers have SIGINT, SIGTERM and SIGHUP blocked, and this process, which gets each of them, passes them on
-as SIGUSR1. That one a worker may also get by itself; it takes one and several for the same, since the second signal is
-this process' to act on.
+all. So the workers have SIGINT, SIGTERM and SIGHUP blocked, and this process, which gets each of them, passes the first
+on as SIGUSR1. That one a worker may also get by itself; it takes one and several for the same, since the second signal
+is this process' to act on.
 """
 
 import json

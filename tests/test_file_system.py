@@ -98,3 +98,13 @@ def test_a_word_of_any_length_is_no_model_and_no_recipe(capsys):
 def test_a_home_that_is_not_there_is_a_mistake_of_usage():
     with pytest.raises(UsageError, match="no home folder"):
         file_system.expanded(NOBODY)
+
+
+def test_a_disk_that_fails_is_no_missing_folder(tmp_path, monkeypatch):
+    def fail(path):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(file_system.os, "stat", fail)
+    with pytest.raises(DataError, match="Input/output error|input/output error") as caught:
+        file_system.exists(tmp_path)
+    assert str(tmp_path) in caught.value.message

@@ -7,6 +7,7 @@ import sys
 import threading
 
 import pytest
+import typer
 
 from dlkit import signals, workers
 from dlkit.cli import main
@@ -76,16 +77,61 @@ def test_outside_the_main_thread_signals_are_left_alone():
     assert found == [before]
 
 
-def test_a_signal_is_raised_once_more_only_for_haste():
-    raised = []
+def test_each_signal_is_raised_but_for_those_that_come_together_with_the_end_of_a_terminal(monkeypatch):
+    """A library may pass over one of them: the next one ends the work all the same."""
+    clock, raised = [0.0], []
+    monkeypatch.setattr(signals.time, "monotonic", lambda: clock[0])
     with signals.raised():
-        for number in (HUP, HUP, TERM, USR1):
+        for at, number in ((0, HUP), (0.1, HUP), (0.2, TERM), (5, TERM), (5.1, USR1), (5.2, HUP), (60, HUP)):
+            clock[0] = at
             try:
                 send(number)
             except KeyboardInterrupt as failure:
-                raised.append(interrupted(failure).code)
-    assert raised == [128 + HUP, 128 + USR1]
+                raised.append((at, interrupted(failure).code))
+    assert raised == [(0, 128 + HUP), (5, 128 + TERM), (5.1, 128 + USR1), (60, 128 + HUP)]
     assert not issubclass(Stopped, Exception), "code that goes on when something fails would pass over it"
+
+
+def test_a_signal_while_a_question_waits_has_its_own_code(monkeypatch, capsys):
+    def ask(*_, **__):
+        try:
+            send(TERM)
+        except KeyboardInterrupt:
+            raise typer.Abort from None
+
+    monkeypatch.setattr("dlkit.models.names", ask)
+    assert main(["models"]) == 143
+    assert capsys.readouterr() == ("", "error: interrupted\n")
+
+
+def test_a_signal_waits_for_what_must_not_be_broken_off_and_takes_the_place_of_its_failure():
+    before, done = handlers(), []
+    with signals.raised():
+        with pytest.raises(Stopped) as caught, signals.deferred():
+            send(TERM)
+            send(USR1)
+            done.append(1)
+            raise ZeroDivisionError
+        assert (done, caught.value.number) == ([1], TERM)
+        with pytest.raises(KeyboardInterrupt), signals.deferred():
+            send(INT)
+            done.append(2)
+    assert done == [1, 2]
+    assert handlers() == before
+
+
+def test_an_interrupt_while_libraries_are_imported_is_no_internal_error(tmp_path):
+    """Native code that is being initialized takes an exception for its own failure, and says so in words of its own."""
+    (tmp_path / "keras.py").write_text(
+        "import os, signal\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n    [None for _ in range(1000)]\n"
+        "except KeyboardInterrupt:\n    raise RuntimeError('initialization failed') from None\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "dlkit", "train", "lenet"], check=False, capture_output=True, text=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
 
 
 @pytest.mark.parametrize(("number", "code"), [(TERM, 143), (USR1, 138), (HUP, 129)])

@@ -145,8 +145,10 @@ def _explain(failure: BaseException, *, debug: bool) -> int:
         case KeyboardInterrupt():
             error = interrupted(failure)
             code = error.code
-        case typer.Abort():
-            error, code = DlkitError("interrupted"), 130
+        case typer.Abort():  # of a question, whatever signal came while it stood there
+            by = failure.__context__
+            error = interrupted(by if isinstance(by, KeyboardInterrupt) else KeyboardInterrupt())
+            code = error.code
         case DlkitError():
             error, code = failure, failure.code
         case typer.TyperException():

@@ -11,7 +11,7 @@ from dlkit import console, runs, runtime
 from dlkit.cli import options as opt
 from dlkit.cli.files import check_picture_name, new_file, without_option
 from dlkit.cli.live import count, duration
-from dlkit.errors import Interrupted, UsageError
+from dlkit.errors import Interrupted, UsageError, interrupted
 from dlkit.tasks import TASKS
 from dlkit.train.setting import Setting
 
@@ -202,8 +202,10 @@ def _train(recipes: Sequence["Recipe"], runs_dir: Path, stem: str, devices: str)
             else:
                 reason = go_on(run, _own(run, recipe), devices=devices, alone=False)
         except Interrupted as failure:
-            failure.hint = "the same command goes on from there"
+            failure.hint = "the same command goes on"
             raise
+        except KeyboardInterrupt as failure:  # before there was a run to be saved
+            raise interrupted(failure, "the same command goes on") from None
         if reason == "time is up":
             console.note("the same command goes on with it")
             if console.settings.json:

@@ -222,7 +222,9 @@ def is_undivided(
     *,
     kind: str,
 ) -> bool:
-    """Whether a data name means a path of data that are in no splits, so that they can be tested on as a whole.
+    """Whether a data name means a path of data that are in no splits, so that `data.test = "all"` tests on all of them.
+
+    A table of pairs and two files of them are tested on as a whole by `data.test_file` instead.
 
     Args:
         name: as for `builder`.

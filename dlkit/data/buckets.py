@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from dlkit.data.batching import shuffled
 
 Lengths = NDArray[np.int64]
-# Most tokens that are worked on at once when nothing is learned, padding included, unless a single text has more: those
-# of texts about which something is told, and those that are told or foretold, each among all tokens of a vocabulary.
-# The logits of 8,192 tokens among 32,000 take 1 GiB.
+# Most tokens that are worked on at once when nothing is learned, padding included, unless a single text has more: of
+# texts that are classified or tagged; and of those that are written or scored, where each token has logits for the
+# whole vocabulary: those of 8,192 tokens among 32,000 take 1 GiB.
 TOKENS_READ, TOKENS_WRITTEN = 32_768, 8192
 # At most so many: each has a shape of its own.
 BUCKETS = 16

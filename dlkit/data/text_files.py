@@ -108,7 +108,7 @@ def lines_of(text: str) -> Iterator[str]:
 
 
 def some_at_once(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Lines or texts in lists, each as long as memory has room for."""
+    """Lines or texts in lists of `LINES_AT_ONCE`, so that what is made of each need not be in memory of all."""
     items = iter(items)
     while some := list(islice(items, LINES_AT_ONCE)):
         yield some

@@ -440,7 +440,8 @@ def _downloading(plan: _Plan) -> Iterator[None]:
     """In the block TensorFlow Datasets gives up early on a host that does not answer, and a bar shows what has come.
 
     By itself it waits for ever for an answer, tries ten times, and its threads go on downloading and unpacking after
-    Ctrl-C. After the block they stop before the next bytes or file.
+    Ctrl-C. After the block those that have begun stop before the next bytes or file; what waits for a thread goes on
+    as it would by itself, which the command line, whose process ends then, does not wait for.
     """
     from tensorflow_datasets.core.download import downloader, extractor
 

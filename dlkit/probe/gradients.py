@@ -20,6 +20,7 @@ from dlkit.runs import named_variables
 from dlkit.tasks.task import Task
 from dlkit.train.clipping import global_norm
 from dlkit.train.loop import first_batch
+from dlkit.train.progressive import accept_sizes
 from dlkit.train.step import seed_of
 
 if TYPE_CHECKING:
@@ -204,6 +205,7 @@ def _logged(subject: Subject) -> _Log | None:
 def _batch(subject: Subject) -> tuple[Batch, str]:
     """The first batch of the first epoch, as training sees it; of another split, or so many examples, as they are."""
     if subject.split is None and subject.limit is None and "train" in subject.training_task.splits:
+        accept_sizes(subject.training_task, subject.model, subject.settings)
         indices, batch = first_batch(subject.training_task, subject.settings)
         return batch, f"on the first training batch, {len(indices)} examples"
     task = subject.task

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from dlkit import data as datasets
@@ -65,10 +64,6 @@ class ImageTask(Task):
         """Mean and standard deviation of the training images, which `info` has as `mean` and `std`."""
         mean, std = statistics(self.training_images) if self._counts is None else moments(self._counts)
         return {"mean": mean.tolist(), "std": std.tolist()}
-
-    def see(self, model: keras.Model, images: tf.Tensor) -> Any:
-        """What a model makes of images alone, with all its layers that may find them too small."""
-        return model(images)
 
     def dataset_options(self) -> dict[str, Any]:
         """What the dataset's own function takes of the section [data]."""

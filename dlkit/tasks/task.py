@@ -246,6 +246,10 @@ class Task(ABC):
         """The same task as the training of a model sees it: what its batches are may depend on the model's kind."""
         return self
 
+    def see(self, model: keras.Model, images: tf.Tensor) -> Any:
+        """What a model makes of images alone, with all its layers that may find them too small."""
+        return model(images)
+
     def adapt(self, model: keras.Model) -> None:  # noqa: B027 - most layers learn by gradients alone
         """Gives layers that follow from the data, such as a whitening one, their weights, once before training."""
 

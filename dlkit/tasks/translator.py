@@ -37,8 +37,8 @@ class Search:
         n_best: outputs for each input: the best of the beams, or so many samples.
         length_norm: by what a beam search compares outputs of different lengths.
         alpha: of the normalization `gnmt`.
-        max_len: most tokens of an output, the end token included; None for what the run's recipe says. With a prefix
-            translations and captions begin, so that it counts; a language model goes on behind it, and it does not.
+        max_len: most tokens of an output, the end token included; None for what the run's recipe says. A prefix counts
+            in translations and captions, and not where a language model goes on with it.
         min_len: fewest tokens of an output, counted likewise.
         temperature: of sampling; below 1 likely tokens become likelier.
         top_k: sample from so many most probable tokens; 0 for all.

@@ -19,7 +19,8 @@ from dlkit.train.run_evaluation import Candidate, Predictions
 from dlkit.train.setting import DEFAULT, Setting
 from dlkit.train.translation_quality import Translations
 
-# A tokenizer that makes one space of several changes so many lines of a usual text at most, and no digit that is told.
+# A tokenizer that makes one space of several changes at most this share of the lines of a usual text, which is too
+# little to change a digit of the losses that are printed.
 FEW = 1e-3
 
 

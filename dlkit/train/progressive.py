@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from dlkit.errors import UsageError
 from dlkit.recipe import TrainSection
-from dlkit.tasks.image_task import ImageTask
 from dlkit.tasks.task import Task
 
 
@@ -67,8 +66,6 @@ def accept_sizes(task: Task, model: keras.Model, settings: TrainSection) -> None
     """
     if not settings.progressive:
         return
-    if not isinstance(task, ImageTask):
-        raise TypeError(f"{type(task).__name__} has no images, whatever its recipe says")
     net = task.about.image_net_of(model)
     _, *sides, channels = net.input_shape
     net.input_spec = keras.layers.InputSpec(shape=(None, None, None, channels))

@@ -10,6 +10,7 @@ import pytest
 
 from dlkit import data as datasets
 from dlkit import models, recipe, recipe_keys
+from dlkit.data.sequences import SequenceData
 from dlkit.errors import UsageError
 from dlkit.tasks import TASKS
 from dlkit.values import check_value, members, toml_value
@@ -263,3 +264,28 @@ def test_every_option_of_ours_says_what_it_does():
             assert key.about, key.key
     for data in datasets.names():
         assert all(key.about for key in recipe_keys.keys(None, data))
+
+
+def test_keys_of_a_users_dataset_and_language_model_that_need_an_option(monkeypatch):
+    """They cannot be made to be looked at, and are listed all the same."""
+
+    def numbers(*, file: str) -> SequenceData:
+        """Args:
+        file: of the numbers.
+        """
+
+    def writer(vocabulary: int, *, width: int):
+        """Args:
+        width: of its layers.
+        """
+
+    made, built = recipe_keys.datasets.builder, models.builder
+    monkeypatch.setattr(
+        recipe_keys.datasets, "builder", lambda name, *at, **of: numbers if name == "mine" else made(name, *at, **of)
+    )
+    monkeypatch.setattr(models, "builder", lambda name: writer if name == "writer" else built(name))
+    tasks = models.task_of
+    monkeypatch.setattr(models, "task_of", lambda name: "language_modelling" if name == "writer" else tasks(name))
+    assert "data.file" in {key.key for key in recipe_keys.keys("rnn", "mine")}
+    listed = {key.key for key in recipe_keys.keys("writer", "shakespeare")}
+    assert {"model.width", "data.carry"} <= listed

@@ -100,7 +100,7 @@ def untrained(model, first, **options):
     return generator.Generator(net, CHARACTERS, {"units": "text", "keeps_lines": True, "first": first}, max_len=8)
 
 
-@pytest.mark.parametrize("model", ["gpt", "tcn_lm"])
+@pytest.mark.parametrize("model", ["gpt", "tcn_lm", "gru_lm"])
 def test_what_is_written_is_as_probable_as_the_model_says_of_the_whole_text(model):
     write = untrained(model, NEWLINE, **({"heads": 2} if model == "gpt" else {}))
     drawn, found = write(Search(method="sample", n_best=2, seed=1)), write(Search(beams=3, n_best=3))

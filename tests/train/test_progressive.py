@@ -106,6 +106,7 @@ def test_a_captioner_reads_small_images_first_and_whole_ones_in_the_end(model, t
     assert main(["evaluate", str(tmp_path / "x"), "--quiet", "--json"]) == 0
     result = json.loads((tmp_path / "x" / "run.json").read_text())["result"]
     assert json.loads(capsys.readouterr().out)["loss"] == pytest.approx(result["metrics"]["loss"])
+    assert main(["inspect", str(tmp_path / "x"), "gradients", "--quiet"]) == 0, "of its first batch, a small one"
 
 
 def test_a_map_that_is_smaller_than_what_a_captioner_makes_one_place_of_it_is_refused():
@@ -145,6 +146,7 @@ def test_a_net_learns_from_small_images_and_is_evaluated_on_whole_ones(tmp_path,
     assert main(["evaluate", str(tmp_path / "x"), "--quiet", "--json"]) == 0
     result = json.loads((tmp_path / "x" / "run.json").read_text())["result"]
     assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(result["metrics"]["accuracy"])
+    assert main(["inspect", str(tmp_path / "x"), "gradients", "--quiet"]) == 0, "of its first batch, a small one"
 
 
 def test_whose_row_an_image_is_does_not_change_how_it_shrinks():

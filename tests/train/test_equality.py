@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from functools import cache
@@ -15,7 +14,7 @@ import pytest
 import tensorflow as tf
 from equality_worker import BATCHES, CASES, trained
 
-from dlkit import models, runtime
+from dlkit import models, runtime, workers
 from dlkit.layers.norms import EPSILON, MOMENTUM, BatchNorm
 from dlkit.tasks.image_classification import ImageClassification
 from dlkit.train import optimizers
@@ -43,10 +42,7 @@ def two_processes(tmp_path_factory):
 
     def start():
         """Starts both; another program may take one of their ports before they do, and then they never meet."""
-        with socket.socket() as first, socket.socket() as second:
-            for free in (first, second):
-                free.bind(("127.0.0.1", 0))
-            addresses = [f"127.0.0.1:{free.getsockname()[1]}" for free in (first, second)]
+        addresses = [f"127.0.0.1:{port}" for port in workers._free_ports(2)]
         for index in range(2):
             cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
             command = [sys.executable, equality_worker.__file__, str(folder)]
